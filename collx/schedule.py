@@ -1,0 +1,223 @@
+"""The vocabulary of collective algorithms: Send, Recv and Copy, gathered in rounds into a Schedule.
+
+A schedule says, for one rank, which blocks it sends, receives and copies in which round. It holds no
+address, no dtype and no size in bytes. The same object is proved (`verify`), lowered (`plan`), priced,
+explained and run.
+
+Blocks are numbered. `0 .. blocks-1` cut the rank's working buffer; numbers from `blocks` on are scratch
+(`Schedule.scratch(i)`), and scratch block i is as large as buffer block `i % blocks`. The working buffer
+starts as the collective's input and ends as its result, see `collectives.py`; only all_to_all keeps them
+apart: its input blocks are scratch blocks 0..size-1, its result is the buffer.
+
+A round is concurrent: every Send and Copy in it reads what the round before left, every Recv and Copy
+writes for the round after. Per round and peer there is at most one Send and one Recv.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal, Self
+
+Blocks = int | Iterable[int]
+Order = Literal["left", "right"]
+
+
+def _numbers(blocks: Blocks) -> tuple[int, ...]:
+    return (blocks,) if isinstance(blocks, int) else tuple(blocks)
+
+
+class Send:
+    """Send `blocks` (a number, a range or a tuple, in that order) to rank `to`. Empty blocks: a bare signal."""
+
+    __slots__ = ("blocks", "to")
+
+    def __init__(self, blocks: Blocks, to: int) -> None:
+        self.blocks = _numbers(blocks)
+        self.to = to
+
+    def __repr__(self) -> str:
+        return f"Send({self.blocks}, to={self.to})"
+
+
+class Recv:
+    """Receive `blocks` from rank `source`; `reduce` combines them with what the blocks hold.
+
+    `reduce="right"` (or True) makes it `block op received`, `"left"` makes it `received op block`. Several
+    reducing receives into one block in one round are one fold from the left: the "left" ones in the order
+    they are listed, then the block itself, then the "right" ones; they must name the same blocks.
+    """
+
+    __slots__ = ("blocks", "reduce", "source")
+
+    def __init__(self, blocks: Blocks, source: int, reduce: Order | bool = False) -> None:
+        self.blocks = _numbers(blocks)
+        self.source = source
+        self.reduce: Order | None = "right" if reduce is True else (reduce or None)
+
+    def __repr__(self) -> str:
+        order = f", reduce={self.reduce!r}" if self.reduce else ""
+        return f"Recv({self.blocks}, source={self.source}{order})"
+
+
+class Copy:
+    """Copy blocks `src` onto blocks `dst` of the same rank; `reduce` as in Recv, with src as the received side."""
+
+    __slots__ = ("dst", "reduce", "src")
+
+    def __init__(self, src: Blocks, dst: Blocks, reduce: Order | bool = False) -> None:
+        self.src = _numbers(src)
+        self.dst = _numbers(dst)
+        self.reduce: Order | None = "right" if reduce is True else (reduce or None)
+        if len(self.src) != len(self.dst):
+            raise ValueError(f"Copy of {len(self.src)} blocks onto {len(self.dst)}")
+
+    def __repr__(self) -> str:
+        order = f", reduce={self.reduce!r}" if self.reduce else ""
+        return f"Copy({self.src}, {self.dst}{order})"
+
+
+Op = Send | Recv | Copy
+
+
+@dataclass(slots=True)
+class Schedule:
+    """One rank's rounds for one collective over a buffer cut into `blocks` blocks."""
+
+    blocks: int
+    rounds: list[tuple[Op, ...]] = field(default_factory=list)
+
+    def round(self, *ops: Op) -> Self:
+        """Append one round; with no ops the rank sits this round out."""
+        self.rounds.append(ops)
+        return self
+
+    def scratch(self, index: int) -> int:
+        """The number of scratch block `index`."""
+        return self.blocks + index
+
+    def then(self, other: Schedule) -> Schedule:
+        """This schedule, and `other` after it, on the same blocks."""
+        if other.blocks != self.blocks:
+            raise ValueError(f"then() joins schedules of {self.blocks} and {other.blocks} blocks")
+        return Schedule(self.blocks, self.rounds + other.rounds)
+
+    def relabelled(self, order: Sequence[int]) -> Schedule:
+        """The schedule with rank i played by rank `order[i]`; where blocks stand for ranks they follow.
+
+        Called on the schedule of rank i this gives the schedule of rank `order[i]`.
+        """
+        per_rank = self.blocks == len(order)
+
+        def moved(blocks: tuple[int, ...]) -> tuple[int, ...]:
+            if not per_rank:
+                return blocks
+            return tuple(b - b % self.blocks + order[b % self.blocks] for b in blocks)
+
+        def renamed(op: Op) -> Op:
+            match op:
+                case Send():
+                    return Send(moved(op.blocks), order[op.to])
+                case Recv():
+                    return Recv(moved(op.blocks), order[op.source], op.reduce or False)
+                case Copy():
+                    return Copy(moved(op.src), moved(op.dst), op.reduce or False)
+
+        return Schedule(self.blocks, [tuple(renamed(op) for op in ops) for ops in self.rounds])
+
+    def reversed(self, reduce: Order = "right") -> Schedule:
+        """The schedule run backwards: what was received is sent, what was sent comes back and is reduced.
+
+        Turns broadcast into reduce and all_gather into reduce_scatter. Not for schedules with copies.
+        """
+
+        def turned(op: Op) -> Op:
+            match op:
+                case Send():
+                    return Recv(op.blocks, source=op.to, reduce=reduce)
+                case Recv(reduce=None):
+                    return Send(op.blocks, to=op.source)
+            raise ValueError(f"{op} has no reverse")
+
+        return Schedule(self.blocks, [tuple(turned(op) for op in ops) for ops in reversed(self.rounds)])
+
+
+def rotation(rank: int, size: int, root: int) -> list[int]:
+    """The order that lets rank `root` play rank 0: place i is played by rank (i + root) % size."""
+    return [(i + root) % size for i in range(size)]
+
+
+# -- the register ------------------------------------------------------------------------------------
+
+Builder = Callable[..., Schedule]
+
+
+def any_size(size: int) -> bool:
+    """Sizes that most algorithms take: all of them."""
+    return size >= 1
+
+
+def powers_of_two(size: int) -> bool:
+    """Sizes that are powers of two."""
+    return size >= 1 and size & (size - 1) == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """A registered algorithm: its builder, its closed forms, and what a reader and the selector must know.
+
+    `rounds(size)` is the longest chain of rounds over all ranks. `volume(size)` is the most that any rank
+    sends, in units of the collective's buffer (the whole working buffer; for all_to_all one rank's input).
+    `ordered` says that reductions keep rank order, as non-commutative ops need. `uniform` says that all
+    blocks must be of one size, so the algorithm cannot serve v-variants. `wins` is one line on when to
+    prefer it, `source` the paper or library it is from.
+    """
+
+    collective: str
+    name: str
+    builder: Builder
+    rounds: Callable[[int], int]
+    volume: Callable[[int], Fraction]
+    wins: str
+    source: str
+    sizes: Callable[[int], bool] = any_size
+    ordered: bool = False
+    uniform: bool = False
+
+    def build(self, rank: int, size: int, root: int = 0) -> Schedule:
+        """The schedule of `rank`; builders without a `root` argument are relabelled so that `root` plays 0."""
+        if root == 0:
+            return self.builder(rank, size)
+        if "root" in inspect.signature(self.builder).parameters:
+            return self.builder(rank, size, root)
+        return self.builder((rank - root) % size, size).relabelled(rotation(rank, size, root))
+
+
+REGISTER: dict[tuple[str, str], Algorithm] = {}
+
+
+def algorithm(
+    collective: str,
+    name: str,
+    *,
+    rounds: Callable[[int], int],
+    volume: Callable[[int], Fraction | int],
+    wins: str,
+    source: str,
+    sizes: Callable[[int], bool] = any_size,
+    ordered: bool = False,
+    uniform: bool = False,
+) -> Callable[[Builder], Builder]:
+    """Register the decorated builder `(rank, size[, root]) -> Schedule` as `collective`'s algorithm `name`."""
+
+    def register(builder: Builder) -> Builder:
+        if (collective, name) in REGISTER:
+            raise ValueError(f"{collective} has an algorithm {name!r} already")
+        REGISTER[collective, name] = Algorithm(
+            collective, name, builder, rounds, lambda size: Fraction(volume(size)), wins, source, sizes, ordered, uniform
+        )
+        return builder
+
+    return register
