@@ -3,6 +3,8 @@ any communication and with the communicator unharmed; what goes wrong between ra
 
 from __future__ import annotations
 
+import builtins
+
 
 class CollxError(RuntimeError):
     """What every error between ranks derives from."""
@@ -20,7 +22,7 @@ class TransportError(CollxError):
     """A transport that was asked for cannot serve, or could not be set up."""
 
 
-class TimeoutError(CollxError, TimeoutError):  # noqa: A001  (both "except TimeoutError" of the language and ours catch it)
+class TimeoutError(CollxError, builtins.TimeoutError):  # "except TimeoutError", of the language too, catches it
     """A deadline passed. The communicator is broken afterwards: the ranks no longer agree on what is next."""
 
 

@@ -1,0 +1,165 @@
+"""Sets up shared memory between processes of one host. Nothing of it has a name, so nothing is left behind.
+
+Each rank has one mailbox, a datagram socket whose sending end every other rank holds; `rendezvous.meet` hands
+those out. Memory is passed later as sealed memfds from mailbox to mailbox, in the same way for the world as
+for every communicator that is split from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+
+from collx.errors import CollxError, RankFailedError, TimeoutError, TransportError
+from collx.transports import rendezvous
+
+PARCEL = struct.Struct("=8s16sI")  # kind, digest of the communicator's label, sender's world rank
+KIND = b"collx1:m"
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+TURN = 0.02  # seconds between looks at the peers' life, and at parcels that another thread took in
+
+
+def memory_file(nbytes: int) -> int:
+    """A new memfd of `nbytes` bytes that are there already, so that using them can never end in SIGBUS, and
+    whose size nobody can change. Raises TransportError where the memory is not to be had."""
+    fd = os.memfd_create("collx", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.posix_fallocate(fd, 0, nbytes)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except OSError as error:
+        os.close(fd)
+        raise TransportError(f"no {nbytes} bytes of shared memory to be had: {error.strerror}") from error
+    return fd
+
+
+class ShmGroup:
+    """The processes of one job on one host, and how they pass memory to each other."""
+
+    def __init__(self, rank: int, inbox: socket.socket, cards: Sequence[rendezvous.Card]) -> None:
+        self.rank = rank
+        self.size = len(cards)
+        self.pids = tuple(card.pid for card in cards)
+        self.hosts = tuple(card.host for card in cards)
+        self._inbox = inbox
+        self._outboxes = [socket.socket(fileno=card.fd) for card in cards]
+        self._stash = dict[tuple[bytes, int], int]()  # (digest, sender) -> fd that nobody asked for yet
+        self._lock = threading.Lock()
+
+    @classmethod
+    def join(cls, directory: str, rank: int, size: int, deadline: float) -> ShmGroup:
+        """Meet all `size` ranks in `directory` (mode 0700, this user's). Collective. Raises BootstrapError."""
+        inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        inbox.setblocking(False)
+        outbox.setblocking(False)
+        try:
+            return cls(rank, inbox, rendezvous.meet(directory, rank, size, outbox.detach(), deadline))
+        except BaseException:
+            inbox.close()
+            raise
+
+    def connect(self, members: Sequence[int], label: str, fd: int, deadline: float) -> list[int]:
+        """The members' memfds in the order of `members` (world ranks), with `fd`, one's own, at its place.
+
+        Collective among the members, who give the same members and a label that they use only once. The
+        caller owns the descriptors. Raises TimeoutError at `deadline` (of `time.monotonic`) with the members
+        that did not come, RankFailedError for one that died.
+        """
+        digest = hashlib.blake2b(label.encode(), digest_size=16).digest()
+        unsent = [member for member in members if member != self.rank]
+        found = {self.rank: fd}
+        try:
+            with contextlib.ExitStack() as stack:
+                pidfds = {self._watched(member, label, stack): member for member in unsent}
+                while True:
+                    with self._lock:
+                        unsent = [member for member in unsent if not self._sent(member, digest, fd)]
+                        self._take_in()
+                        for member in set(members) - found.keys():
+                            if (digest, member) in self._stash:
+                                found[member] = self._stash.pop((digest, member))
+                    missing = [member for member in members if member not in found]
+                    if not missing and not unsent:
+                        return [found[member] for member in members]
+                    if time.monotonic() >= deadline:
+                        raise TimeoutError(
+                            f"rank {self.rank}: {_listed(missing or unsent)} did not come to {label} in time"
+                        )
+                    self._wait({pidfd: member for pidfd, member in pidfds.items() if member in missing}, label)
+        except BaseException as error:
+            rendezvous.close_all(found[member] for member in found if member != self.rank)
+            if isinstance(error, OSError) and not isinstance(error, CollxError):
+                hint = "; raise `ulimit -n`" if error.errno == errno.EMFILE else ""
+                raise TransportError(f"rank {self.rank} could not connect {label}: {error}{hint}") from error
+            raise
+
+    def close(self) -> None:
+        """Give up the mailbox; communicators that are connected already live on. Idempotent."""
+        for end in (self._inbox, *self._outboxes):
+            end.close()
+        rendezvous.close_all(self._stash.values())
+        self._stash.clear()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _watched(self, member: int, label: str, stack: contextlib.ExitStack) -> int:
+        try:
+            pidfd = os.pidfd_open(self.pids[member])
+        except ProcessLookupError:
+            raise self._died(member, label) from None
+        stack.callback(os.close, pidfd)
+        return pidfd
+
+    def _died(self, member: int, label: str) -> RankFailedError:
+        return RankFailedError(f"rank {member} (pid {self.pids[member]}) died before it had come to {label}", (member,))
+
+    def _wait(self, pidfds: dict[int, int], label: str) -> None:
+        """Sleep until something came in, one of the awaited members died, or a turn is over."""
+        poll = select.poll()
+        for fd in (self._inbox.fileno(), *pidfds):
+            poll.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(TURN * 1000)}
+        if ready and self._inbox.fileno() not in ready:  # what the dead sent before is taken in first
+            raise self._died(pidfds[min(ready)], label)
+
+    def _sent(self, member: int, digest: bytes, fd: int) -> bool:
+        try:
+            socket.send_fds(self._outboxes[member], [PARCEL.pack(KIND, digest, self.rank)], [fd])
+        except OSError as error:
+            if error.errno in rendezvous.BUSY:
+                return False
+            if error.errno not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE):
+                raise  # those: it closed its mailbox or died, which waiting for its own parcel will tell
+        return True
+
+    def _take_in(self) -> None:
+        while True:
+            try:
+                parcel, fds = rendezvous.receive(self._inbox, PARCEL.size)
+            except BlockingIOError:
+                return
+            if len(parcel) != PARCEL.size or len(fds) != 1 or not _sealed(fds[0]):
+                rendezvous.close_all(fds)
+                continue
+            _, digest, sender = PARCEL.unpack(parcel)
+            self._stash[digest, sender] = fds[0]
+
+
+def _sealed(fd: int) -> bool:
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+    except OSError:
+        return False
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
