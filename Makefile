@@ -1,0 +1,56 @@
+# Every target does its own set-up in .venv, and does again only what changed.
+#   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
+#   make test      the whole test suite
+#   make prove     every schedule for every size 1..256
+#   make lint      ruff and mypy        make sanitize  the native tests under ASAN + UBSAN and TSAN
+#   make docs      docs/algorithms.md   make clean     away with .venv and build
+
+PYTHON ?= python3
+BIN := .venv/bin
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
+INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF)
+
+.PHONY: sweep test prove lint sanitize docs clean
+.DELETE_ON_ERROR:
+
+sweep: .venv/.stamp-install
+	$(BIN)/collx perf all_reduce -n 4
+
+test: .venv/.stamp-test
+	$(BIN)/python -m pytest
+
+prove: .venv/.stamp-install
+	$(BIN)/python -m collx.verify
+
+lint: .venv/.stamp-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+sanitize: sanitize-address,undefined sanitize-thread
+
+sanitize-%: .venv/.stamp-tools
+	$(BIN)/cmake -S tests/native -B build/sanitize-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	    -DCOLLX_SANITIZE=$* --log-level=WARNING
+	$(BIN)/cmake --build build/sanitize-$*
+	$(BIN)/ctest --test-dir build/sanitize-$* --output-on-failure --no-tests=error
+
+docs: .venv/.stamp-install
+	$(BIN)/python -m collx.verify --document > docs/algorithms.md
+
+clean:
+	rm -rf .venv build
+
+.venv/.stamp-tools: pyproject.toml .ci/environment.py
+	@$(PYTHON) .ci/environment.py .venv
+	$(BIN)/pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/pip install -q --group build
+	@touch $@
+
+.venv/.stamp-install: .venv/.stamp-tools $(BUILD_INPUTS)
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/.stamp-test: .venv/.stamp-tools $(BUILD_INPUTS)
+	$(INSTALL) --editable '.[test]'
+	@touch .venv/.stamp-install $@
