@@ -1,0 +1,222 @@
+#include "collective.hpp"
+
+#include <algorithm>
+
+#include "kernels.hpp"
+
+namespace collx {
+
+namespace {
+
+// Every message carries it: ranks that are in different calls, or disagree on one, see it at the first message.
+std::uint32_t mix(std::uint64_t fingerprint, std::uint64_t sequence) {
+    std::uint64_t x = fingerprint ^ (sequence * 0x9e3779b97f4a7c15ull);
+    x ^= x >> 31;
+    x *= 0xbf58476d1ce4e5b9ull;
+    return static_cast<std::uint32_t>(x >> 32);
+}
+
+std::uint64_t slice_length(std::uint64_t length, std::uint64_t step, std::uint64_t slice) {
+    const std::uint64_t begin = slice * step;
+    return begin >= length ? 0 : std::min(step, length - begin);
+}
+
+std::uint64_t slice_bytes(const Move& move, std::uint64_t slice) {
+    std::uint64_t total = 0;
+    for (std::size_t block = 0; block < move.lengths.size(); ++block)
+        total += slice_length(move.lengths[block], move.steps[block], slice);
+    return total;
+}
+
+}  // namespace
+
+Prepared::Prepared(Plan decoded)
+    : plan(std::move(decoded)), progress(plan.moves.size()), sending(plan.size), receiving(plan.size) {}
+
+Collective::Collective(Prepared& prepared, std::byte* input, std::byte* output, Workspace& workspace,
+                       std::uint64_t sequence, Clock::time_point limit)
+    : Task(limit), prepared_(prepared), plan_(prepared.plan), spaces_{input, output, nullptr}, workspace_(workspace),
+      fingerprint_(mix(prepared.plan.fingerprint, sequence)) {}
+
+// Not in the constructor: the same plan may still be running when this run is queued.
+void Collective::begin() {
+    begun_ = true;
+    if (plan_.workspace > 0) spaces_[2] = workspace_.reserve(plan_.workspace);
+    std::ranges::fill(prepared_.progress, 0);
+    std::ranges::fill(prepared_.sending, Cursor{});
+    std::ranges::fill(prepared_.receiving, Cursor{});
+}
+
+bool Collective::step(Links& links) {
+    if (!begun_) begin();
+    bool any = false;
+    const auto count = static_cast<std::uint32_t>(plan_.moves.size());
+    blocked_on = -1;
+    for (std::uint32_t index = first_; index < count; ++index) {
+        std::uint64_t& slice = prepared_.progress[index];
+        while (slice < plan_.slices && ready(links, index, slice)) {
+            if (!execute(links, index, slice)) return true;
+            any = true;
+        }
+        if (index == first_ && slice == plan_.slices) ++first_;
+    }
+    finished = first_ == count;
+    return any || finished;
+}
+
+bool Collective::at(const Cursor& cursor, const std::vector<std::uint32_t>& moves, std::uint32_t index,
+                    std::uint64_t slice) const {
+    return cursor.index < moves.size() && moves[cursor.index] == index && cursor.slice == slice;
+}
+
+void Collective::advance(Cursor& cursor, const std::vector<std::uint32_t>& moves) const {
+    const std::uint64_t end = std::min(cursor.begin + plan_.window, plan_.slices);
+    if (++cursor.slice < end) return;
+    if (++cursor.index == moves.size() && end < plan_.slices) {
+        cursor.index = 0;
+        cursor.begin = end;
+    }
+    cursor.slice = cursor.begin;
+}
+
+// Whether a move may do a slice now. `done_leader`: a move that is about to do this slice in the same pass.
+bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t slice, int done_leader) {
+    const Move& move = plan_.moves[index];
+    const std::uint64_t needed = move.whole ? plan_.slices : slice + 1;
+    for (const std::uint32_t earlier : move.after)
+        if (prepared_.progress[earlier] < needed && static_cast<int>(earlier) != done_leader) return false;
+    for (const Operand& source : move.sources) {
+        if (!source.is_lane()) continue;
+        const auto peer = static_cast<std::size_t>(source.peer);
+        if (!at(prepared_.receiving[peer], plan_.receives[peer], index, slice)) return false;
+        if (!links.from[peer].arrived()) {
+            if (blocked_on < 0) blocked_on = source.peer;
+            return false;
+        }
+    }
+    bool home = true;
+    for (const Operand& target : move.targets) {
+        if (!target.is_lane()) continue;
+        const auto peer = static_cast<std::size_t>(target.peer);
+        if (!at(prepared_.sending[peer], plan_.sends[peer], index, slice)) return false;
+        if (!links.to[peer].room() || (home && !links.to[peer].slot_free())) {
+            if (blocked_on < 0) blocked_on = target.peer;
+            return false;
+        }
+        home = false;
+    }
+    return true;
+}
+
+std::byte* Collective::place(const Span& span) const {
+    return spaces_[static_cast<std::size_t>(span.space)] + span.offset;
+}
+
+// Does one slice of a move, and of its follower in the same pass where that one is ready as well.
+bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t slice) {
+    const Move& move = plan_.moves[index];
+    if (move.whole) {
+        if (!whole(move)) return fail(Status::op_failed, -1), false;
+        prepared_.progress[index] = plan_.slices;
+        return true;
+    }
+    const bool fused = move.follower >= 0 &&
+                       prepared_.progress[static_cast<std::size_t>(move.follower)] == slice &&
+                       ready(links, static_cast<std::uint32_t>(move.follower), slice, static_cast<int>(index));
+    const Move& sender = fused ? plan_.moves[static_cast<std::size_t>(move.follower)] : move;
+    const std::uint64_t bytes = slice_bytes(move, slice);
+
+    for (const Operand& source : move.sources) {
+        if (!source.is_lane()) continue;
+        const Reader& lane = links.from[static_cast<std::size_t>(source.peer)];
+        if (lane.fingerprint() != fingerprint_ || lane.length() != bytes || !lane.well_formed())
+            return fail(Status::mismatched, source.peer), false;
+    }
+    alignas(64) std::byte small[kInline];
+    std::byte* payload = nullptr;
+    for (const Operand& target : sender.targets) {
+        if (!target.is_lane()) continue;
+        payload = bytes <= kInline ? small : links.to[static_cast<std::size_t>(target.peer)].slot();
+        break;
+    }
+
+    std::uint64_t written = 0;
+    for (std::size_t block = 0; block < move.lengths.size(); ++block) {
+        const std::uint64_t begin = slice * move.steps[block];
+        const std::uint64_t length = slice_length(move.lengths[block], move.steps[block], slice);
+        if (length == 0) continue;
+        prepared_.sources.clear();
+        prepared_.targets.clear();
+        for (const Operand& source : move.sources)
+            prepared_.sources.push_back(source.is_lane()
+                                            ? links.from[static_cast<std::size_t>(source.peer)].payload() + written
+                                            : place(source.spans[block]) + begin);
+        if (!(fused && move.transient))
+            for (const Operand& target : move.targets)
+                if (!target.is_lane()) prepared_.targets.push_back(place(target.spans[block]) + begin);
+        if (payload != nullptr) prepared_.targets.push_back(payload + written);
+        if (move.scale)
+            scale(plan_.dtype)(prepared_.targets[0], prepared_.sources[0], length / plan_.itemsize, plan_.size);
+        else
+            fold(plan_.dtype, plan_.op, prepared_.targets.data(), static_cast<int>(prepared_.targets.size()),
+                 prepared_.sources.data(), static_cast<int>(prepared_.sources.size()), length);
+        written += length;
+    }
+
+    for (const Operand& source : move.sources) {
+        if (!source.is_lane()) continue;
+        const auto peer = static_cast<std::size_t>(source.peer);
+        links.from[peer].release();
+        links.touch(peer);
+        advance(prepared_.receiving[peer], plan_.receives[peer]);
+    }
+    if (payload != nullptr) publish(links, sender, bytes, payload);
+    ++prepared_.progress[index];
+    if (fused) ++prepared_.progress[static_cast<std::size_t>(move.follower)];
+    return true;
+}
+
+// One payload, however many receivers: it lies in the slot of the first lane, and the others refer to it.
+void Collective::publish(Links& links, const Move& move, std::uint64_t bytes, const std::byte* payload) {
+    auto& lanes = prepared_.lanes;
+    lanes.clear();
+    for (const Operand& target : move.targets)
+        if (target.is_lane()) lanes.push_back(&links.to[static_cast<std::size_t>(target.peer)]);
+    const auto length = static_cast<std::uint32_t>(bytes);
+    if (bytes <= kInline) {
+        for (Writer* lane : lanes) lane->publish_inline(length, fingerprint_, payload);
+    } else {
+        const std::uint64_t offset = lanes.front()->slot_offset();
+        if (lanes.size() > 1)
+            lanes.front()->share_slot(lanes);
+        else
+            lanes.front()->own_slot();
+        for (Writer* lane : lanes) lane->publish(length, fingerprint_, offset);
+    }
+    for (const Operand& target : move.targets) {
+        if (!target.is_lane()) continue;
+        const auto peer = static_cast<std::size_t>(target.peer);
+        links.touch(peer);
+        advance(prepared_.sending[peer], plan_.sends[peer]);
+    }
+}
+
+// A user's op on whole blocks; all sources and the target are memory (see plan.py, `whole`).
+bool Collective::whole(const Move& move) {
+    for (std::size_t block = 0; block < move.lengths.size(); ++block) {
+        const std::uint64_t length = move.lengths[block];
+        if (length == 0) continue;
+        prepared_.accumulator.resize(length);
+        std::byte* result = prepared_.accumulator.data();
+        const std::byte* left = place(move.sources[0].spans[block]);
+        for (std::size_t source = 1; source < move.sources.size(); ++source) {
+            const std::byte* right = place(move.sources[source].spans[block]);
+            if (!prepared_.custom(prepared_.custom_context, result, left, right, length)) return false;
+            left = result;
+        }
+        collx::copy(place(move.targets[0].spans[block]), result, length);
+    }
+    return true;
+}
+
+}  // namespace collx

@@ -1,0 +1,84 @@
+// One run of a plan. Moves are done slice by slice, whenever what they wait for is there; nothing blocks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "plan.hpp"
+#include "task.hpp"
+
+namespace collx {
+
+// A user's op: writes `a op b` of `bytes` bytes to `target`; false where it raised.
+using CustomOp = bool (*)(void* context, void* target, const void* a, const void* b, std::uint64_t bytes);
+
+// Memory for values that are neither input nor output. Collectives run one at a time and share it.
+class Workspace {
+  public:
+    std::byte* reserve(std::uint64_t bytes) {
+        if (bytes > held_) {
+            memory_.reset();
+            memory_.reset(new std::byte[bytes + 64]);
+            held_ = bytes;
+        }
+        const auto at = reinterpret_cast<std::uintptr_t>(memory_.get());
+        return memory_.get() + (64 - at % 64) % 64;
+    }
+
+  private:
+    std::unique_ptr<std::byte[]> memory_;
+    std::uint64_t held_ = 0;
+};
+
+// What a plan keeps between its runs, so that a run allocates nothing.
+struct Prepared {
+    explicit Prepared(Plan decoded);
+
+    // Where a lane is in its order of (move, slice): windows of slices, in each all moves, in each its slices.
+    struct Cursor {
+        std::uint32_t index = 0;
+        std::uint64_t slice = 0;
+        std::uint64_t begin = 0;  // of the window
+    };
+
+    Plan plan;
+    CustomOp custom = nullptr;
+    void* custom_context = nullptr;
+    std::vector<std::uint64_t> progress;  // slices done, by move
+    std::vector<Cursor> sending, receiving;
+    std::vector<void*> targets;
+    std::vector<const void*> sources;
+    std::vector<Writer*> lanes;
+    std::vector<std::byte> accumulator;  // of a user's op
+};
+
+class Collective final : public Task {
+  public:
+    Collective(Prepared& prepared, std::byte* input, std::byte* output, Workspace& workspace, std::uint64_t sequence,
+               Clock::time_point deadline);
+    bool step(Links& links) override;
+
+  private:
+    using Cursor = Prepared::Cursor;
+
+    void begin();
+    [[nodiscard]] bool ready(Links& links, std::uint32_t index, std::uint64_t slice, int done_leader = -1);
+    [[nodiscard]] bool at(const Cursor& cursor, const std::vector<std::uint32_t>& moves, std::uint32_t index,
+                          std::uint64_t slice) const;
+    void advance(Cursor& cursor, const std::vector<std::uint32_t>& moves) const;
+    bool execute(Links& links, std::uint32_t index, std::uint64_t slice);
+    bool whole(const Move& move);
+    [[nodiscard]] std::byte* place(const Span& span) const;
+    void publish(Links& links, const Move& move, std::uint64_t slice_bytes, const std::byte* payload);
+
+    Prepared& prepared_;
+    const Plan& plan_;
+    std::byte* spaces_[3];  // by Space
+    Workspace& workspace_;
+    std::uint32_t fingerprint_;
+    bool begun_ = false;
+    std::uint32_t first_ = 0;  // the first move that is not finished
+};
+
+}  // namespace collx

@@ -1,0 +1,107 @@
+// The two ends of a lane: the in-order stream of messages from one rank to another through the writer's segment.
+#pragma once
+
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "segment.hpp"
+
+namespace collx {
+
+class Writer {
+  public:
+    Writer(Line* lines, std::byte* segment, const Channel& channel, std::uint32_t receiver,
+           const std::atomic<std::uint64_t>& acknowledged)
+        : lines_(lines), segment_(segment), channel_(channel), receiver_(receiver), acknowledged_(&acknowledged),
+          shared_(channel.slots) {}
+
+    // Whether the lane takes one more message now.
+    [[nodiscard]] bool room() { return seen_ + channel_.slots > sent_ || consumed(sent_ + 1 - channel_.slots); }
+
+    // Whether the payload slot of the next message is free: its last occupant may have had other readers too.
+    [[nodiscard]] bool slot_free() {
+        for (auto& [lane, ticket] : shared_[index()])
+            if (!lane->consumed(ticket)) return false;
+        return true;
+    }
+
+    [[nodiscard]] std::uint64_t slot_offset() const { return Layout::payload(channel_, receiver_, index()); }
+    [[nodiscard]] std::byte* slot() const { return segment_ + slot_offset(); }
+
+    // Sends what was written to a slot of this rank: the own one, or that of the lane a payload is shared with.
+    void publish(std::uint32_t length, std::uint32_t fingerprint, std::uint64_t offset) {
+        Line& line = lines_[index()];
+        line.offset = offset;
+        finish(line, length, fingerprint);
+    }
+
+    void publish_inline(std::uint32_t length, std::uint32_t fingerprint, const std::byte* payload) {
+        Line& line = lines_[index()];
+        std::memcpy(line.inlined, payload, length);
+        finish(line, length, fingerprint);
+    }
+
+    // To be called before publishing: `lanes` read the payload slot of this lane's next message as well.
+    void share_slot(const std::vector<Writer*>& lanes) {
+        auto& readers = shared_[index()];
+        readers.clear();
+        for (Writer* lane : lanes)
+            if (lane != this) readers.emplace_back(lane, lane->sent_ + 1);
+    }
+    void own_slot() {
+        if (!shared_[index()].empty()) shared_[index()].clear();
+    }
+
+  private:
+    [[nodiscard]] std::uint64_t index() const { return sent_ & (channel_.slots - 1); }
+
+    [[nodiscard]] bool consumed(std::uint64_t ticket) {
+        if (seen_ < ticket) seen_ = acknowledged_->load(std::memory_order_acquire);
+        return seen_ >= ticket;
+    }
+
+    void finish(Line& line, std::uint32_t length, std::uint32_t fingerprint) {
+        line.length = length;
+        line.fingerprint = fingerprint;
+        line.ticket.store(++sent_, std::memory_order_release);
+    }
+
+    Line* lines_;
+    std::byte* segment_;
+    Channel channel_;
+    std::uint32_t receiver_;
+    const std::atomic<std::uint64_t>* acknowledged_;
+    std::uint64_t sent_ = 0;
+    std::uint64_t seen_ = 0;  // acknowledged, as last looked up
+    std::vector<std::vector<std::pair<Writer*, std::uint64_t>>> shared_;
+};
+
+class Reader {
+  public:
+    Reader(const Line* lines, const std::byte* segment, const Channel& channel,
+           std::atomic<std::uint64_t>& acknowledged)
+        : lines_(lines), segment_(segment), channel_(channel), acknowledged_(&acknowledged) {}
+
+    [[nodiscard]] bool arrived() const { return line().ticket.load(std::memory_order_acquire) == received_ + 1; }
+    [[nodiscard]] std::uint32_t length() const { return line().length; }
+    [[nodiscard]] std::uint32_t fingerprint() const { return line().fingerprint; }
+    [[nodiscard]] bool well_formed() const {
+        return length() <= kInline || (length() <= channel_.bytes && line().offset >= channel_.payload_at);
+    }
+    [[nodiscard]] const std::byte* payload() const {
+        return length() <= kInline ? line().inlined : segment_ + line().offset;
+    }
+    void release() { acknowledged_->store(++received_, std::memory_order_release); }
+
+  private:
+    [[nodiscard]] const Line& line() const { return lines_[received_ & (channel_.slots - 1)]; }
+
+    const Line* lines_;
+    const std::byte* segment_;
+    Channel channel_;
+    std::atomic<std::uint64_t>* acknowledged_;
+    std::uint64_t received_ = 0;
+};
+
+}  // namespace collx

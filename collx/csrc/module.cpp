@@ -1,0 +1,246 @@
+// The Python face of the engine: collx._core. Everything here is called through collx/native.py.
+#include <fcntl.h>
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <memory>
+#include <stdexcept>
+#include <utility>
+
+#include "endpoint.hpp"
+#include "kernels.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace collx {
+namespace {
+
+// Runs Python's signal handlers; true where one raised. They run in the main thread only, elsewhere this is nothing.
+bool interrupted() {
+    const nb::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+}
+
+Clock::time_point after(double seconds) {
+    if (!(seconds < 1e9)) return Clock::time_point::max();
+    return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+class Mapping {
+  public:
+    Mapping(int fd, std::size_t bytes) : bytes_(bytes) {
+        struct stat status{};
+        if (fstat(fd, &status) != 0 || static_cast<std::size_t>(status.st_size) < bytes)
+            throw std::runtime_error("a peer's segment is smaller than this communicator needs");
+        void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (at == MAP_FAILED) throw std::runtime_error("a segment of shared memory could not be mapped");
+        data_ = static_cast<std::byte*>(at);
+    }
+    ~Mapping() {
+        if (data_ != nullptr) munmap(data_, bytes_);
+    }
+    Mapping(Mapping&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
+    Mapping(const Mapping&) = delete;
+    Mapping& operator=(const Mapping&) = delete;
+    [[nodiscard]] std::byte* data() const { return data_; }
+
+  private:
+    std::byte* data_ = nullptr;
+    std::size_t bytes_;
+};
+
+// A rank's own segment, alive from the moment it is made: what peers map is never without its keeper.
+class Segment {
+  public:
+    Segment(std::uint32_t rank, std::uint32_t size, int fd)
+        : rank(rank), layout(size), mapping(fd, layout.total), keeper_(Layout::header(mapping.data())),
+          process_(getpid()) {}
+    ~Segment() {
+        if (getpid() != process_) keeper_.forget();  // a forked child has no keeper thread to end
+    }
+    Segment(const Segment&) = delete;
+    Segment& operator=(const Segment&) = delete;
+    void release() {
+        if (getpid() == process_) keeper_.release();
+    }
+
+    const std::uint32_t rank;
+    const Layout layout;
+    const Mapping mapping;
+
+  private:
+    Keeper keeper_;
+    const int process_;
+};
+
+// A decoded plan with what keeps its user op alive. The callable takes (target, a, b, bytes), addresses as ints.
+class PreparedPlan {
+  public:
+    PreparedPlan(const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig>& words, nb::object custom)
+        : prepared(Plan::decode({words.data(), words.size()})), custom_(std::move(custom)) {
+        prepared.custom_context = this;
+        prepared.custom = [](void* self, void* target, const void* a, const void* b, std::uint64_t bytes) {
+            const nb::gil_scoped_acquire gil;
+            try {
+                static_cast<PreparedPlan*>(self)->custom_(address(target), address(a), address(b), bytes);
+                return true;
+            } catch (nb::python_error& error) {
+                static_cast<PreparedPlan*>(self)->raised = nb::cast(error.value());
+                return false;
+            }
+        };
+    }
+
+    Prepared prepared;
+    nb::object raised = nb::none();
+
+  private:
+    static std::uintptr_t address(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
+    nb::object custom_;
+};
+
+using Result = std::pair<int, int>;  // status, peer
+
+Result result(Outcome outcome) {
+    if (outcome.status == Status::interrupted) throw nb::python_error();
+    return {static_cast<int>(outcome.status), outcome.peer};
+}
+
+std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte*>(address); }
+
+class PyEndpoint {
+  public:
+    PyEndpoint(std::shared_ptr<Segment> segment, const std::vector<int>& fds, bool oversubscribed)
+        : segment_(std::move(segment)) {
+        std::vector<std::byte*> segments;
+        for (std::uint32_t peer = 0; peer < fds.size(); ++peer) {
+            if (peer != segment_->rank) mappings_.emplace_back(fds[peer], segment_->layout.total);
+            segments.push_back(peer == segment_->rank ? segment_->mapping.data() : mappings_.back().data());
+        }
+        if (segments.size() != segment_->layout.size) throw std::invalid_argument("one segment per rank is needed");
+        endpoint_ = std::make_unique<Endpoint>(segment_->rank, segment_->layout, std::move(segments), oversubscribed,
+                                               &interrupted);
+    }
+    ~PyEndpoint() {
+        if (getpid() == process_)
+            close();
+        else
+            static_cast<void>(endpoint_.release());  // a forked child cannot join threads it does not have
+    }
+
+    Result run(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output, std::uint64_t sequence,
+               double timeout) {
+        Outcome outcome;
+        {
+            const nb::gil_scoped_release release;
+            outcome = endpoint_->run(plan.prepared, at(input), at(output), sequence, after(timeout));
+        }
+        return result(outcome);
+    }
+    std::shared_ptr<Task> start(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output,
+                                std::uint64_t sequence, double timeout) {
+        const nb::gil_scoped_release release;
+        return endpoint_->start(plan.prepared, at(input), at(output), sequence, after(timeout));
+    }
+    Result send(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout) {
+        Outcome outcome;
+        {
+            const nb::gil_scoped_release release;
+            outcome = endpoint_->send(peer, tag, at(data), bytes, after(timeout));
+        }
+        return result(outcome);
+    }
+    Result recv(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout) {
+        Outcome outcome;
+        {
+            const nb::gil_scoped_release release;
+            outcome = endpoint_->recv(peer, tag, at(data), bytes, after(timeout));
+        }
+        return result(outcome);
+    }
+    std::shared_ptr<Task> start_send(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes,
+                                     double timeout) {
+        const nb::gil_scoped_release release;
+        return endpoint_->start_send(peer, tag, at(data), bytes, after(timeout));
+    }
+    std::shared_ptr<Task> start_recv(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes,
+                                     double timeout) {
+        const nb::gil_scoped_release release;
+        return endpoint_->start_recv(peer, tag, at(data), bytes, after(timeout));
+    }
+    Result wait(Task& task, double timeout) {
+        Outcome outcome;
+        {
+            const nb::gil_scoped_release release;
+            outcome = endpoint_->wait(task, after(timeout));
+        }
+        return result(outcome);
+    }
+    void fail(const std::string& reason) { endpoint_->fail(reason.c_str()); }
+    [[nodiscard]] std::string reason(std::size_t peer) const { return endpoint_->header(peer).reason; }
+    // What `peer` was last seen in: (sequence, collective's code).
+    [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> call(std::size_t peer) const {
+        const Call& shown = endpoint_->header(peer).call;
+        return {shown.sequence.load(std::memory_order_relaxed), shown.collective.load(std::memory_order_relaxed)};
+    }
+    [[nodiscard]] bool alive(std::size_t peer) const { return !died(endpoint_->header(peer)); }
+    void close() {
+        if (getpid() != process_) return;
+        {
+            const nb::gil_scoped_release release;
+            endpoint_->close();
+        }
+        segment_->release();
+    }
+
+  private:
+    std::shared_ptr<Segment> segment_;
+    std::vector<Mapping> mappings_;
+    std::unique_ptr<Endpoint> endpoint_;
+    const int process_ = getpid();
+};
+
+}  // namespace
+}  // namespace collx
+
+NB_MODULE(_core, module) {
+    using namespace collx;
+    module.doc() = "The native engine of collx. Private: use collx.";
+    module.def("segment_bytes", [](std::uint32_t size) { return Layout(size).total; }, "size"_a);
+    module.def("geometry", [](std::uint32_t size) {
+        const Layout layout(size);
+        return std::pair{layout.collective.slots, layout.collective.bytes};
+    }, "size"_a);
+    nb::class_<Task>(module, "Task").def("done", [](const Task& task) {
+        return task.done.load(std::memory_order_acquire) != 0;
+    });
+    nb::class_<PreparedPlan>(module, "Plan")
+        .def(nb::init<const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig>&, nb::object>(), "words"_a,
+             "custom"_a.none())
+        .def_rw("raised", &PreparedPlan::raised, nb::for_setter(nb::arg().none()));
+    nb::class_<Segment>(module, "Segment")
+        .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a);
+    nb::class_<PyEndpoint>(module, "Endpoint")
+        .def(nb::init<std::shared_ptr<Segment>, const std::vector<int>&, bool>(), "segment"_a, "fds"_a,
+             "oversubscribed"_a)
+        .def("run", &PyEndpoint::run, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
+        .def("start", &PyEndpoint::start, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
+        .def("send", &PyEndpoint::send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
+        .def("recv", &PyEndpoint::recv, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
+        .def("start_send", &PyEndpoint::start_send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
+        .def("start_recv", &PyEndpoint::start_recv, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
+        .def("wait", &PyEndpoint::wait, "task"_a, "timeout"_a)
+        .def("fail", &PyEndpoint::fail, "reason"_a)
+        .def("reason", &PyEndpoint::reason, "peer"_a)
+        .def("call", &PyEndpoint::call, "peer"_a)
+        .def("alive", &PyEndpoint::alive, "peer"_a)
+        .def("close", &PyEndpoint::close);
+}

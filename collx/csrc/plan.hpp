@@ -1,0 +1,56 @@
+// A plan as the engine runs it: `Move`s decoded from the words that collx/native.py writes (see collx/plan.py).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "dtype.hpp"
+
+namespace collx {
+
+enum class Space : std::uint8_t { input = 0, output = 1, workspace = 2 };
+
+struct Span {
+    Space space;
+    std::uint64_t offset;
+};
+
+struct Operand {
+    int peer = -1;            // a lane, or
+    std::vector<Span> spans;  // memory, a place for every block
+    [[nodiscard]] bool is_lane() const { return peer >= 0; }
+};
+
+struct Move {
+    std::vector<Operand> sources;
+    std::vector<Operand> targets;
+    std::vector<std::uint64_t> lengths;
+    std::vector<std::uint64_t> steps;  // bytes of every block that a slice takes
+    std::vector<std::uint32_t> after;
+    int follower = -1;
+    bool transient = false;
+    bool whole = false;
+    bool scale = false;
+};
+
+struct Plan {
+    std::uint64_t slices = 1;
+    std::uint64_t window = 1;
+    DType dtype{};
+    Op op{};
+    std::uint64_t itemsize = 1;
+    std::uint32_t size = 1;
+    std::uint64_t workspace = 0;
+    std::uint64_t fingerprint = 0;
+    std::uint64_t collective = 0;  // its code, for messages
+    std::vector<Move> moves;
+    // The moves that use each lane, in order: what both of its ends agree on.
+    std::vector<std::vector<std::uint32_t>> sends;     // by receiver
+    std::vector<std::vector<std::uint32_t>> receives;  // by sender
+
+    static Plan decode(std::span<const std::int64_t> words);
+};
+
+}  // namespace collx

@@ -1,0 +1,107 @@
+// The shared memory of one rank in one communicator: its state, its acknowledgements, and the lanes it writes.
+//
+// Every rank maps every segment and writes to its own only; the doorbell is the one exception. Each cache
+// line that is polled has a single writer, and lines of different writers lie 128 bytes apart, because
+// processors fetch lines in pairs.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace collx {
+
+inline constexpr std::size_t kApart = 128;
+inline constexpr std::size_t kInline = 48;  // payload bytes that ride in the line itself
+
+// One message of a lane. `ticket` is its number in the lane, from 1, and is written last.
+struct alignas(64) Line {
+    std::atomic<std::uint64_t> ticket;
+    std::uint32_t length;
+    std::uint32_t fingerprint;
+    union {
+        std::uint64_t offset;  // of the payload in the writer's segment, where it does not fit inline
+        std::byte inlined[kInline];
+    };
+};
+static_assert(sizeof(Line) == 64);
+
+enum class State : std::uint32_t { running = 0, departed = 1, failed = 2 };
+
+// What a rank is doing, for the error messages of the others. Not synchronised: only ever shown, never acted on.
+struct Call {
+    std::atomic<std::uint64_t> sequence;
+    std::atomic<std::uint64_t> collective;
+};
+
+struct Header {
+    // A robust futex word: the keeper thread's id while the process lives; the kernel adds 0x40000000 when it dies.
+    alignas(kApart) std::atomic<std::uint32_t> life;
+    void* robust_next;  // the keeper's list entry; the kernel follows it in the owner's address space only
+    alignas(kApart) std::atomic<State> state;
+    char reason[252];
+    alignas(kApart) Call call;
+    alignas(kApart) std::atomic<std::uint32_t> asleep;  // the owner is about to wait on `bell`
+    std::atomic<std::uint32_t> bell;                    // rung by others
+};
+
+// How many messages of one sender the owner has consumed, by channel. Written by the owner.
+struct alignas(kApart) Acknowledged {
+    std::atomic<std::uint64_t> collective;
+    std::atomic<std::uint64_t> mail;
+};
+
+// Lanes of one kind: for every receiver `slots` lines and as many payload slots of `bytes` each.
+struct Channel {
+    std::uint32_t slots = 0;  // a power of two
+    std::uint64_t bytes = 0;
+    std::size_t lines_at = 0;
+    std::size_t payload_at = 0;
+};
+
+// Where everything lies in a segment; the same for every rank of a communicator, a function of its size alone.
+struct Layout {
+    std::uint32_t size = 0;
+    Channel collective;
+    Channel mail;  // point-to-point messages
+    std::size_t total = 0;
+
+    explicit Layout(std::uint32_t size);
+
+    [[nodiscard]] static Header& header(std::byte* segment) { return *reinterpret_cast<Header*>(segment); }
+    [[nodiscard]] Acknowledged& acknowledged(std::byte* segment, std::uint32_t sender) const {
+        return reinterpret_cast<Acknowledged*>(segment + sizeof(Header))[sender];
+    }
+    [[nodiscard]] static Line* lines(std::byte* segment, const Channel& channel, std::uint32_t receiver) {
+        return reinterpret_cast<Line*>(segment + channel.lines_at) + std::size_t{receiver} * channel.slots;
+    }
+    [[nodiscard]] static std::size_t payload(const Channel& channel, std::uint32_t receiver, std::uint64_t slot) {
+        return channel.payload_at + (std::size_t{receiver} * channel.slots + slot) * channel.bytes;
+    }
+};
+
+// Holds the robust futex word of a segment from a thread of its own, which lives as long as the process or
+// until `release`: the only kind of death notice that does not wait for the victim's memory to be freed.
+class Keeper {
+  public:
+    explicit Keeper(Header& header);
+    ~Keeper() { release(); }
+    Keeper(const Keeper&) = delete;
+    Keeper& operator=(const Keeper&) = delete;
+
+    void release();
+    void forget() { thread_ = 0; }  // in a forked child
+
+  private:
+    static void* main(void* self);
+
+    Header& header_;
+    unsigned long thread_ = 0;
+    std::atomic<std::uint32_t> phase_{0};  // 0 starting, 1 holding, 2 told to end
+};
+
+[[nodiscard]] inline bool died(const Header& header) {
+    return (header.life.load(std::memory_order_relaxed) & 0x40000000u) != 0;
+}
+
+}  // namespace collx

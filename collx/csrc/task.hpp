@@ -1,0 +1,61 @@
+// What an endpoint drives: a call that goes on a step at a time, without blocking.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "lane.hpp"
+#include "wait.hpp"
+
+namespace collx {
+
+// One rank's ends of all its lanes, and the peers it must wake for what it did since it last looked.
+struct Links {
+    std::vector<Writer> to, mail_to;
+    std::vector<Reader> from, mail_from;
+    std::vector<Header*> headers;
+    std::vector<std::uint32_t> touched;
+
+    void touch(std::size_t peer) { touched.push_back(static_cast<std::uint32_t>(peer)); }
+    void ring_touched() {
+        if (touched.empty()) return;
+        before_ringing();
+        for (const std::uint32_t peer : touched)
+            if (headers[peer]->asleep.load(std::memory_order_relaxed) != 0) ring(*headers[peer]);
+        touched.clear();
+    }
+};
+
+class Task {
+  public:
+    explicit Task(Clock::time_point limit) : deadline(limit) {}
+    virtual ~Task() = default;
+    Task(const Task&) = delete;
+    Task& operator=(const Task&) = delete;
+
+    // Does what can be done now; true where anything was. Sets `finished` at the end, or on failure `outcome` too.
+    virtual bool step(Links& links) = 0;
+
+    // Ends it from outside.
+    void give_up(Outcome why) {
+        abandon();
+        outcome = why;
+        finished = true;
+    }
+
+    const Clock::time_point deadline;
+    bool finished = false;
+    Outcome outcome;
+    int blocked_on = -1;                  // the peer that the next step needs, for messages
+    std::atomic<std::uint32_t> done{0};   // set last, for threads other than the driver
+
+  protected:
+    virtual void abandon() {}
+    bool fail(Status status, int peer) {
+        outcome = {status, peer};
+        finished = true;
+        return true;
+    }
+};
+
+}  // namespace collx

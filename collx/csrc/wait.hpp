@@ -1,0 +1,89 @@
+// The one way to wait. Spin, then yield, then sleep on the own doorbell; every turn looks at what may end a
+// wait early: a peer's death, departure or failure, the deadline, the owner's closing, pending signals.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "futex.hpp"
+#include "segment.hpp"
+
+namespace collx {
+
+enum class Status : std::int32_t {
+    ok = 0,
+    timed_out,
+    peer_died,
+    peer_departed,
+    peer_failed,
+    mismatched,
+    wrong_length,
+    interrupted,
+    closed,
+    op_failed,
+};
+
+// Why a call ended, and whom it names (-1: nobody).
+struct Outcome {
+    Status status = Status::ok;
+    int peer = -1;
+    explicit operator bool() const { return status == Status::ok; }
+};
+
+using Clock = std::chrono::steady_clock;
+
+// True where the calling thread must stop (a Python signal handler raised). Null outside the main thread.
+using Interrupted = bool (*)();
+
+struct Patience {
+    std::uint32_t spins;
+    std::uint32_t yields;
+};
+
+class Waiter {
+  public:
+    Waiter(std::uint32_t rank, const std::vector<Header*>& headers, Patience patience, Interrupted interrupted)
+        : own_(*headers[rank]), headers_(headers), patience_(patience), interrupted_(interrupted) {}
+    ~Waiter() { progressed(); }
+    Waiter(const Waiter&) = delete;
+    Waiter& operator=(const Waiter&) = delete;
+
+    // To be called whenever something was done: the next wait begins with spinning again.
+    void progressed() {
+        if (drowsy_) own_.asleep.store(0, std::memory_order_relaxed);
+        turns_ = 0;
+        drowsy_ = false;
+        gone_ = -1;
+    }
+
+    // One turn of waiting after a look that found nothing to do; `blocked_on` is a peer that is waited for, or -1.
+    // The caller looks again after every turn: the turn before sleep only announces it, so no bell is missed.
+    [[nodiscard]] Outcome turn(int blocked_on, Clock::time_point deadline);
+
+  private:
+    [[nodiscard]] Outcome check(int blocked_on, Clock::time_point deadline);
+
+    Header& own_;
+    const std::vector<Header*>& headers_;
+    Patience patience_;
+    Interrupted interrupted_;
+    std::uint32_t turns_ = 0;
+    std::uint32_t bell_ = 0;
+    bool drowsy_ = false;
+    int gone_ = -1;  // seen departed in the last check: an error if nothing arrived since
+};
+
+void ring(Header& header);
+
+// Orders what was published before this point ahead of the look whether the peer sleeps.
+inline void before_ringing() {
+#if defined(__SANITIZE_THREAD__)
+    static std::atomic<std::uint32_t> order{0};  // ThreadSanitizer does not know fences
+    order.fetch_add(1, std::memory_order_seq_cst);
+#else
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
+
+}  // namespace collx
