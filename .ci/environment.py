@@ -29,7 +29,7 @@ def missing():
 
 def compiles():
     """Whether $CXX, or c++, takes C++20."""
-    command = os.environ.get("CXX", "c++").split() + ["-std=c++20", "-fsyntax-only", "-x", "c++", os.devnull]
+    command = [*os.environ.get("CXX", "c++").split(), "-std=c++20", "-fsyntax-only", "-x", "c++", os.devnull]
     try:
         return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
     except OSError:
