@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from collx.errors import AbortedError, ClosedError, CollxError, RankFailedError
+from collx.lanes import COLLECTIVE, TAGGED, Lanes, Sent, Stamp
+from collx.moves import PlanRun, bytes_at
 from collx.plan import Plan
-from collx.types import ReduceOp
+from collx.progress import Progress, Steps, Task
+from collx.reduction import Combine, combine
+from collx.transports.base import Transport
+from collx.types import DTYPES, OPS, ReduceOp
 
 
 class Pending(Protocol):
@@ -55,3 +64,110 @@ class Engine(Protocol):
     def close(self) -> None:
         """Leave; idempotent. Calls under way fail with ClosedError."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPlan:
+    """A plan with what the reference engine needs besides: how to combine, and what its messages are stamped with."""
+
+    plan: Plan
+    combine: Combine
+    label: str
+    fingerprint: int
+
+
+class ReferenceEngine:
+    """Runs plans in Python over any Transport: the oracle of the native engine.
+
+    It relies neither on buffered sends nor on rendezvous. Custom ops are called on the blocks as 1-D arrays,
+    read-only, in whichever thread moves the call on. A failed call breaks the engine: the other ranks are
+    told, and every later call raises ClosedError.
+    """
+
+    capacity = 1 << 62
+    window = 1
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.transports = (transport.name,)
+        self._lanes = Lanes(transport)
+        self._me = f"rank {transport.rank}"
+        self._progress = Progress(self._me, self._lanes.poll, self._tell)
+        self._told: list[Sent] = []
+        self._failed = -1
+
+    def prepare(self, plan: Plan, op: ReduceOp) -> PreparedPlan:
+        traits = (plan.collective, plan.algorithm, plan.dtype, plan.op, plan.root, plan.size, plan.slices)
+        digest = hashlib.blake2b(repr(traits).encode(), digest_size=8).digest()
+        label = f"{plan.collective} ({plan.algorithm}, {DTYPES[plan.dtype]}, {OPS[plan.op]}, root {plan.root})"
+        return PreparedPlan(plan, combine(op), label, int.from_bytes(digest, "little"))
+
+    def run(self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float) -> None:
+        self._finish(self._collective(prepared, source, target, sequence, timeout, background=False))
+
+    def start(self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float) -> Pending:
+        return self._collective(prepared, source, target, sequence, timeout, background=True)
+
+    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> None:
+        self._finish(self._send(address, nbytes, to, tag, timeout, background=False))
+
+    def recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> None:
+        self._finish(self._recv(address, nbytes, source, tag, timeout, background=False))
+
+    def start_send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> Pending:
+        return self._send(address, nbytes, to, tag, timeout, background=True)
+
+    def start_recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> Pending:
+        return self._recv(address, nbytes, source, tag, timeout, background=True)
+
+    def fail(self, reason: str) -> None:
+        """Break this engine and tell the others why; nothing happens where it is broken or closed already."""
+        self._progress.stop(AbortedError(reason))
+
+    def close(self) -> None:
+        self._progress.stop(ClosedError(f"{self._me}: the communicator was closed"))
+        self.transport.close()
+
+    def _collective(
+        self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float, *, background: bool
+    ) -> Task:
+        stamp = Stamp(COLLECTIVE, sequence, prepared.fingerprint, prepared.label)
+        steps = PlanRun(prepared.plan, prepared.combine, self._lanes, stamp, source, target).steps()
+        what = f"{self._me}: {stamp}"
+        return self._progress.submit(steps, what, timeout, ordered=True, background=background)
+
+    def _send(self, address: int, nbytes: int, to: int, tag: int, timeout: float, *, background: bool) -> Task:
+        stamp = Stamp(TAGGED, tag, 0, "send")
+
+        def steps() -> Steps:
+            yield self._lanes.send(to, stamp, bytes_at(address, nbytes).data)
+
+        what = f"{self._me}: {stamp}, to rank {to}"
+        return self._progress.submit(steps(), what, timeout, ordered=False, background=background)
+
+    def _recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float, *, background: bool) -> Task:
+        stamp = Stamp(TAGGED, tag, 0, "recv")
+
+        def steps() -> Steps:
+            receipt = self._lanes.expect(source, stamp, nbytes, bytes_at(address, nbytes).data)
+            yield receipt
+            receipt.data()
+
+        what = f"{self._me}: {stamp}, from rank {source}"
+        return self._progress.submit(steps(), what, timeout, ordered=False, background=background)
+
+    def _finish(self, task: Task) -> None:
+        try:
+            task.wait(math.inf)
+        except BaseException as error:
+            if not task.ended:  # interrupted in the middle: nobody can say which messages are still to come
+                self._progress.stop(AbortedError(f"{task.what} was interrupted by {error!r}"))
+            raise
+
+    def _tell(self, error: Exception) -> None:
+        """Leaving is no failure and nobody's news; everything else is told to all peers."""
+        if isinstance(error, ClosedError):
+            return
+        failed = error.ranks[0] if isinstance(error, RankFailedError) and error.ranks else -1
+        known = isinstance(error, CollxError)
+        self._told = self._lanes.give_up(str(error) if known else f"{self._me}: {error!r}", failed)

@@ -1,0 +1,157 @@
+"""How calls of the reference engine move on: whoever waits helps all of them, under one lock.
+
+A call is a generator that yields what it waits for. Collectives run one after the other, tagged messages
+side by side. A thread of its own does the same for calls that nobody waits for yet.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from collx.errors import AbortedError, ClosedError, TimeoutError
+
+
+class Awaited(Protocol):
+    def done(self) -> bool: ...
+
+
+Steps = Iterator[Awaited]
+
+
+class Pause:
+    """Yield at first, then sleep for longer and longer: at most 1 ms, so that waiting costs next to nothing."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    def __call__(self) -> None:
+        self.turns += 1
+        time.sleep(0.0 if self.turns < 20 else min(20e-6 * 2 ** min(self.turns - 20, 8), 1e-3))
+
+
+class Task:
+    """A call under way (a Pending)."""
+
+    def __init__(self, progress: Progress, steps: Steps, what: str, timeout: float) -> None:
+        self.progress, self.steps, self.what, self.timeout = progress, steps, what, timeout
+        self.deadline = time.monotonic() + timeout
+        self.awaited: Awaited | None = None
+        self.ended = False
+        self.error: Exception | None = None
+
+    def done(self) -> bool:
+        return self.ended
+
+    def wait(self, timeout: float) -> None:
+        self.progress.help(self, timeout)
+
+    def advance(self) -> bool:
+        """Go on as far as possible without waiting; returns whether that was any way at all."""
+        moved = False
+        while not self.ended:
+            if self.awaited is not None and not self.awaited.done():
+                if time.monotonic() > self.deadline:
+                    raise TimeoutError(f"{self.what} waited {self.timeout:g} s for {self.awaited}")
+                return moved
+            moved = True
+            self.awaited = next(self.steps, None)
+            self.ended = self.awaited is None
+        return moved
+
+    def end(self, error: Exception) -> None:
+        if not self.ended:
+            self.error, self.ended = error, True
+
+
+class Progress:
+    """The calls under way on one engine. `poll_lanes` takes in messages; `broken(error)` is told the first failure,
+    after which all calls fail with it."""
+
+    def __init__(self, name: str, poll_lanes: Callable[[], bool], broken: Callable[[Exception], None]) -> None:
+        self.name, self.poll_lanes, self.broken = name, poll_lanes, broken
+        self.lock = threading.RLock()
+        self.ordered: deque[Task] = deque()
+        self.free: list[Task] = []
+        self.over: Exception | None = None
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, steps: Steps, what: str, timeout: float, *, ordered: bool, background: bool) -> Task:
+        with self.lock:
+            if self.over is not None:
+                closed = isinstance(self.over, ClosedError)
+                raise ClosedError(f"{what}: the communicator is {'closed' if closed else f'broken by: {self.over}'}")
+            task = Task(self, steps, what, timeout)
+            (self.ordered if ordered else self.free).append(task)
+            if background:
+                self._background()
+            return task
+
+    def help(self, task: Task, timeout: float) -> None:
+        """Move everything on until `task` has ended, and raise what it failed with."""
+        limit = time.monotonic() + timeout
+        pause = Pause()
+        while not task.ended:
+            if self.turn():
+                pause = Pause()
+            elif time.monotonic() > limit:
+                raise TimeoutError(f"{task.what} has not ended after {timeout:g} s")
+            elif not task.ended:
+                pause()
+        if task.error is not None:
+            raise task.error
+
+    def turn(self) -> bool:
+        """Let every call go on as far as it can now; returns whether any did."""
+        with self.lock:
+            if self.over is not None:
+                return False
+            try:
+                moved = self.poll_lanes()
+                for task in [*list(self.ordered)[:1], *self.free]:
+                    moved = task.advance() or moved
+            except BaseException as error:
+                interrupted = AbortedError(f"{self.name} was interrupted by {error!r}")
+                self.stop(error if isinstance(error, Exception) else interrupted)
+                if not isinstance(error, Exception):
+                    raise
+                return True
+            if self.ordered and self.ordered[0].ended:
+                self.ordered.popleft()
+                moved = True
+            self.free = [task for task in self.free if not task.ended]
+            return moved
+
+    def stop(self, error: Exception) -> None:
+        """Fail every call under way with `error`, and every later one with ClosedError."""
+        with self.lock:
+            if self.over is not None:
+                return
+            self.over = error
+            for task in (*self.ordered, *self.free):
+                task.end(error)
+            self.ordered.clear()
+            self.free.clear()
+            self._wake.set()
+            self.broken(error)
+
+    def _background(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def _work(self) -> None:
+        pause = Pause()
+        while self.over is None:
+            if self.turn():
+                pause = Pause()
+            elif self.ordered or self.free:
+                pause()
+            else:
+                self._wake.wait()
+                self._wake.clear()

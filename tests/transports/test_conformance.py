@@ -1,0 +1,37 @@
+"""Every transport passes the shipped suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from collx.transports.base import Transport
+from collx.transports.conformance import CHECKS, Check, Make
+from collx.transports.memory import MemoryHub, MemoryTransport
+
+
+@contextmanager
+def memory(size: int, rendezvous: bool) -> Iterator[list[Transport]]:
+    hub = MemoryHub(size, rendezvous=rendezvous)
+    ranks: list[Transport] = [MemoryTransport(hub, rank) for rank in range(size)]
+    try:
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.close()
+
+
+# Every transport has its line here: a factory `make(size)`, see collx.transports.conformance.
+TRANSPORTS: dict[str, Make] = {
+    "memory": partial(memory, rendezvous=False),
+    "memory-rendezvous": partial(memory, rendezvous=True),
+}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_conformance(check: Check, transport: str) -> None:
+    check(TRANSPORTS[transport])
