@@ -1,0 +1,238 @@
+"""The sweep's command line: nccl-tests' flags, and every mistake as one line before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import collx.algorithms  # noqa: F401  (fills the register)
+from collx.perf.collectives import MEASURED, Measured
+from collx.schedule import REGISTER
+from collx.types import DTYPES, OPS
+
+# nccl-tests' names of types, where they differ from NumPy's.
+NCCL_TYPES = {
+    "float16": "half",
+    "float32": "float",
+    "float64": "double",
+    "float8_e4m3fn": "f8e4m3",
+    "float8_e5m2": "f8e5m2",
+}
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_NOT_ON_FLOATS = ("band", "bor", "bxor")
+
+
+class UsageError(ValueError):
+    """A mistake on the command line; the message is the one line that the user sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to sweep. `algorithms` is empty for the selector's choice, `every` when all were asked for; `seconds`
+    bounds each timed point."""
+
+    case: Measured
+    ranks: int | None
+    begin: int
+    end: int
+    factor: float
+    algorithms: tuple[str, ...]
+    every: bool
+    dtype: np.dtype[Any]
+    op: str
+    root: int
+    warmup: int
+    iterations: int
+    check: int
+    seconds: float
+    seed: int
+    json: Path | None
+    csv: Path | None
+    plot: Path | None
+    versus: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+    def sizes(self, ranks: int) -> list[int]:
+        """The element counts of the whole buffer, ascending and without repetition; multiples of `ranks` where
+        every rank has a part. The smallest sizes are rounded up to one element, per rank where that applies."""
+        if self.case.sends == self.case.receives == "none":
+            return [0]
+        step = ranks if self.case.per_rank else 1
+        counts: dict[int, None] = {}
+        nbytes = float(self.begin)
+        while nbytes <= self.end:
+            elements = int(nbytes) // self.dtype.itemsize
+            counts[max(elements - elements % step, step) if nbytes else 0] = None
+            nbytes = nbytes * self.factor if nbytes else float(self.dtype.itemsize)
+        return list(counts)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def nearest(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """The complaint about an unknown `name`, with the nearest known ones."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
+    return UsageError(f"unknown {what} {name!r}; did you mean {' or '.join(close)}?")
+
+
+def nbytes(text: str) -> int:
+    """Bytes from `8`, `64K`, `1.5M`, `2GiB`: powers of 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"{text!r} is not a size; write 8, 64K, 64M or 2G")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="collx perf",
+        description="Bandwidth and latency of a collective, as nccl-tests measures them.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("collective", help=", ".join(MEASURED))
+    add("-n", "--ranks", type=int, help="ranks to start (2); inside a job, the job's")
+    add("-b", "--minbytes", default="8", help="smallest size (8)")
+    add("-e", "--maxbytes", default="64M", help="largest size (64M)")
+    add("-f", "--stepfactor", type=float, default=2.0, help="from one size to the next (2)")
+    add("--algorithm", default="", help="one, several with commas, or all: side by side; default: collx chooses")
+    add("-d", "--dtype", default="float32", help="NumPy's or nccl-tests' name (float32)")
+    add("-o", "--op", default="sum", help="reduction (sum)")
+    add("-r", "--root", type=int, default=0, help="root of broadcast, reduce, gather and scatter (0)")
+    add("-w", "--warmup", type=int, default=5, help="untimed calls before each measurement (5)")
+    add("--iters", type=int, default=20, help="timed calls per measurement (20)")
+    add("-c", "--check", type=int, default=1, help="checked calls per measurement, each on fresh data (1)")
+    add("--seconds", type=float, default=1.0, help="time for a measurement; slow ones make fewer calls, at least 2 (1)")
+    add("--seed", type=int, default=1, help="of the random data (1)")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--json", type=Path, help="write the results in nccl-tests' layout")
+    add("--csv", type=Path, help="write the results as a table")
+    add("--plot", type=Path, help="write time and bandwidth over size as a picture")
+    add("--vs", default="", help="measure against other libraries in the same run: mpi")
+    return parser
+
+
+def parse(argv: list[str]) -> Options:
+    """The options of a command line; UsageError says in one line what is wrong with it."""
+    given = _parser().parse_args(argv)
+    if given.device == "cuda":
+        raise UsageError("--device cuda: collx has no CUDA transport yet; it measures host memory (--device cpu)")
+    if given.collective not in MEASURED:
+        raise nearest("collective", given.collective, MEASURED)
+    case = MEASURED[given.collective]
+    options = Options(
+        case,
+        given.ranks,
+        nbytes(given.minbytes),
+        nbytes(given.maxbytes),
+        given.stepfactor,
+        _algorithms(case, given.algorithm),
+        given.algorithm == "all",
+        _dtype(given.dtype),
+        given.op,
+        given.root,
+        given.warmup,
+        given.iters,
+        given.check,
+        given.seconds,
+        given.seed,
+        given.json,
+        given.csv,
+        given.plot,
+        tuple(filter(None, given.vs.split(","))),
+        tuple(argv),
+    )
+    _check_numbers(options)
+    _check_op(options)
+    _check_files(options)
+    return options
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    known = {dtype.name: dtype for dtype in DTYPES}
+    known |= {nccl: known[numpy] for numpy, nccl in NCCL_TYPES.items()}
+    if name not in known:
+        raise nearest("dtype", name, known)
+    return known[name]
+
+
+def _algorithms(case: Measured, text: str) -> tuple[str, ...]:
+    known = [name for collective, name in REGISTER if collective == case.name]
+    if text and (not known or case.name == "barrier"):
+        raise UsageError(f"{case.name} takes no --algorithm")
+    if text == "all":
+        return tuple(known)
+    names = tuple(dict.fromkeys(filter(None, text.split(","))))
+    for name in names:
+        if name not in known:
+            raise nearest(f"algorithm of {case.name}", name, known)
+    return names
+
+
+def _check_numbers(options: Options) -> None:
+    rules = (
+        (options.ranks is None or options.ranks >= 1, "-n must be at least 1"),
+        (options.begin <= options.end, "-b must not exceed -e"),
+        (options.factor > 1, "-f must be above 1"),
+        (options.warmup >= 0, "-w must not be negative"),
+        (options.iterations >= 1, "--iters must be at least 1"),
+        (options.check >= 0, "--check must not be negative"),
+        (options.seconds > 0, "--seconds must be above 0"),
+        (options.seed >= 0, "--seed must not be negative"),
+        (options.root >= 0, "--root must not be negative"),
+    )
+    for holds, message in rules:
+        if not holds:
+            raise UsageError(message)
+    if options.ranks is not None:
+        fits(options, options.ranks)
+
+
+def fits(options: Options, ranks: int) -> Options:
+    """The options for that many ranks: "all" loses the algorithms that do not take it, a named one is a UsageError."""
+    if options.case.rooted and options.root >= ranks:
+        raise UsageError(f"--root {options.root} is not a rank of {ranks}")
+    if not options.algorithms:
+        return options
+    fitting = tuple(name for name in options.algorithms if REGISTER[options.case.name, name].sizes(ranks))
+    unfit = [name for name in options.algorithms if name not in fitting]
+    if unfit and not options.every:
+        raise UsageError(f"{options.case.name} by {unfit[0]} does not take {ranks} ranks")
+    return replace(options, algorithms=fitting)
+
+
+def _check_op(options: Options) -> None:
+    if not options.case.reduces:
+        return
+    known = [op for op in OPS if op != "custom"]
+    if options.op not in known:
+        raise nearest("op", options.op, known)
+    kind = options.dtype.kind
+    exact = kind in "biu"
+    refused = (
+        (options.op in _NOT_ON_FLOATS and not exact)
+        or (options.op == "avg" and (exact or options.case.name in ("scan", "exscan")))
+        or (options.op in ("min", "max") and kind == "c")
+    )
+    if refused:
+        raise UsageError(f"{options.case.name} has no {options.op} for {options.dtype.name}")
+
+
+def _check_files(options: Options) -> None:
+    for path in (options.json, options.csv, options.plot):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UsageError(f"cannot write {path}: {'it is a directory' if path.is_dir() else 'no such directory'}")
+    if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib; install it with: pip install 'collx[plot]'")

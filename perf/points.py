@@ -1,0 +1,84 @@
+"""What a sweep finds out: one point per size and algorithm, with a cell for each placement of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from collx.perf.arguments import NCCL_TYPES, Options
+from collx.perf.measure import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One placement's figures: bandwidths in GB/s (1e9 bytes per second); `wrong` is None when unchecked."""
+
+    timing: Timing
+    algbw: float
+    busbw: float
+    wrong: int | None
+
+    @property
+    def microseconds(self) -> float:
+        return self.timing.mean * 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One size by one algorithm ("" is the selector's choice). `nbytes` is the larger side's whole buffer,
+    `count` the elements that the call is given per rank, as nccl-tests counts them."""
+
+    nbytes: int
+    count: int
+    algorithm: str
+    out_of_place: Cell | None
+    in_place: Cell | None
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for cell in (self.out_of_place, self.in_place) if cell is not None]
+
+    @property
+    def best(self) -> float:
+        """The time that algorithms are compared by, in microseconds: out of place where that exists."""
+        return self.cells[0].microseconds
+
+
+@dataclass(slots=True)
+class Sweep:
+    """A finished sweep, or one under way, and what a reader needs to know of where it ran."""
+
+    options: Options
+    version: str
+    host: dict[str, Any]
+    devices: list[dict[str, Any]]
+    transports: tuple[str, ...]
+    started: str
+    points: list[Point] = field(default_factory=list)
+
+    @property
+    def ranks(self) -> int:
+        return len(self.devices)
+
+    @property
+    def type(self) -> str:
+        """The dtype by nccl-tests' name."""
+        return NCCL_TYPES.get(self.options.dtype.name, self.options.dtype.name)
+
+    @property
+    def redop(self) -> str:
+        return self.options.op if self.options.case.reduces else "none"
+
+    @property
+    def root(self) -> int:
+        return self.options.root if self.options.case.rooted else -1
+
+    @property
+    def wrong(self) -> int:
+        """Elements found wrong in all the sweep."""
+        return sum(cell.wrong or 0 for point in self.points for cell in point.cells)
+
+    @property
+    def average_busbw(self) -> float:
+        cells = [cell for point in self.points for cell in point.cells]
+        return sum(cell.busbw for cell in cells) / max(len(cells), 1)

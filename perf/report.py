@@ -1,0 +1,188 @@
+"""Results as markdown: `python -m collx.perf.report FILE.json ... [-o FILE.md]` takes sweeps and comparisons alike."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+Document = dict[str, Any]
+
+
+def size_text(nbytes: int) -> str:
+    """8, 64K, 1.5M: powers of 1024."""
+    for unit, one in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+        if nbytes >= one:
+            return f"{nbytes / one:g}{unit}"
+    return str(nbytes)
+
+
+def time_text(microseconds: float) -> str:
+    """Three digits, in us or ms."""
+    if microseconds >= 1000:
+        return f"{microseconds / 1000:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.3g} s"
+    return f"{microseconds:.3g} us"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _lines(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    return [_row(head), _row(["---"] + ["---:"] * (len(head) - 1)), *map(_row, rows)]
+
+
+def machine_text(host: dict[str, Any]) -> str:
+    """One line on the machine and the versions."""
+    caches = ", ".join(f"{level.upper()} {host[level]}" for level in ("l2", "l3") if host.get(level))
+    return (
+        f"{host['cpu']}, {host['cores']} cores ({caches or 'caches unknown'}), {host['memory_gib']} GiB, "
+        f"{host['system']}, Python {host['python']}, NumPy {host['numpy']}"
+    )
+
+
+# -- a comparison of libraries -----------------------------------------------------------------------
+
+
+def versus_head(collective: str, names: list[str]) -> str:
+    """The head of the table that a comparison prints while it runs."""
+    ratios = "".join(f"  {f'{names[0]}/{name}':>14}" for name in names[1:])
+    return f"# {collective}\n# {'size':>8}" + "".join(f"  {name:>12}" for name in names) + ratios
+
+
+def versus_row(point: Document) -> str:
+    """One size's line of it."""
+    times = "".join(f"  {time_text(seconds * 1e6):>12}" for seconds in point["seconds"].values())
+    ratios = "".join(f"  {ratio:14.3f}" for ratio in point["ratio"].values())
+    return f"  {size_text(point['size']):>8}{times}{ratios}" + ("" if point["same"] else "  RESULTS DIFFER")
+
+
+def _mean_ratio(ratios: list[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def versus_markdown(document: Document) -> str:
+    """A comparison: a table per collective, times and the median ratio of each round."""
+    names = list(document["versions"])
+    lines = [
+        f"# {' against '.join(document['versions'].values())}",
+        "",
+        f"{document['ranks']} ranks, {document['dtype']}, through each library's Python API; {document['started']}.",
+        f"{machine_text(document['host'])}.",
+        "",
+        f"Each time is the median over {document['rounds']} rounds of the slowest rank's mean; each ratio is the "
+        "median over rounds of the ratio within a round, the libraries taking turns. Below 1, collx is faster.",
+    ]
+    for collective, points in document["collectives"].items():
+        head = ["size", *names, *(f"ratio to {name}" for name in names[1:])]
+        rows = [
+            [
+                size_text(point["size"]),
+                *(time_text(seconds * 1e6) for seconds in point["seconds"].values()),
+                *(f"{ratio:.2f}" for ratio in point["ratio"].values()),
+            ]
+            for point in points
+        ]
+        means = [f"**{_mean_ratio([point['ratio'][name] for point in points]):.2f}**" for name in names[1:]]
+        rows.append(["**geometric mean**", *([""] * len(names)), *means])
+        lines += ["", f"## {collective}", "", *_lines(head, rows)]
+    return "\n".join(lines) + "\n"
+
+
+# -- sweeps ------------------------------------------------------------------------------------------
+
+
+def _cell(result: Document) -> Document:
+    cell: Document = result["out_of_place"] or result["in_place"]
+    return cell
+
+
+def _by_algorithm(document: Document) -> list[str]:
+    """A sweep of several algorithms: their times side by side, the fastest in bold."""
+    names = list(dict.fromkeys(result["experiment_name"] for result in document["results"]))
+    rows = []
+    for nbytes, results in groupby(document["results"], key=lambda result: result["size"]):
+        times = {result["experiment_name"]: _cell(result)["time"] for result in results}
+        fastest = min(times.values())
+        texts = [f"**{time_text(t)}**" if t == fastest else time_text(t) for t in (times[name] for name in names)]
+        rows.append([size_text(nbytes), *texts])
+    return _lines(["size", *names], rows)
+
+
+def _by_placement(document: Document) -> list[str]:
+    """A sweep of one algorithm: time, p99 and bus bandwidth, out of place and in place."""
+    head = ["size", *(f"{name}{place}" for place in ("", ", in place") for name in ("time", "p99", "busbw GB/s"))]
+    rows = []
+    for result in document["results"]:
+        row = [size_text(result["size"])]
+        for place in ("out_of_place", "in_place"):
+            cell = result[place]
+            p99 = result.get(f"{place}_per_iter", {}).get("p99_us", 0.0)
+            row += ["", "", ""] if cell is None else [time_text(cell["time"]), time_text(p99), f"{cell['bus_bw']:.2f}"]
+        rows.append(row)
+    return _lines(head, rows)
+
+
+def sweep_markdown(document: Document) -> list[str]:
+    """One sweep's heading, table and count of wrong elements."""
+    config = document["config"]
+    several = len({result["experiment_name"] for result in document["results"]}) > 1
+    first = document["results"][0]
+    wrong = document["out_of_bounds"]["count"]
+    checked = f"#wrong: {wrong}" if config["validation"] else "not checked"
+    return [
+        f"## {document['collective']}, {len(config['devices'])} ranks, {first['type']} {first['redop']}",
+        "",
+        *(_by_algorithm(document) if several else _by_placement(document)),
+        "",
+        f"{checked}; transports {', '.join(document['transports'])}; `{' '.join(document['args'])}`",
+        "",
+    ]
+
+
+def markdown(documents: list[Document], title: str) -> str:
+    """Sweeps and comparisons as one page, the machine described once per machine."""
+    sweeps = [document for document in documents if "results" in document]
+    parts = [f"# {title}", ""]
+    for host in dict.fromkeys(machine_text(document["host"]) for document in sweeps):
+        parts += [f"{host}.", ""]
+    if sweeps:
+        versions = sorted({document["collx_version"] for document in sweeps})
+        parts += [
+            f"collx {', '.join(versions)}; {sweeps[0]['start_time']}. Times are the slowest rank's mean of up to "
+            f"{sweeps[0]['config']['iterations']} calls, out of place where a collective is; bold is the fastest.",
+            "",
+        ]
+    for document in sweeps:
+        parts += sweep_markdown(document)
+    for document in documents:
+        if "versions" in document:
+            parts += [versus_markdown(document)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="collx.perf.report", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, help="JSON of collx perf --json")
+    parser.add_argument("-o", "--output", type=Path, help="markdown file (stdout)")
+    parser.add_argument("--title", default="collx sweep")
+    given = parser.parse_args(argv)
+    try:
+        text = markdown([json.loads(path.read_text()) for path in given.files], given.title)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"collx.perf.report: {error}", file=sys.stderr)
+        return 2
+    if given.output:
+        given.output.write_text(text)
+    else:
+        print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

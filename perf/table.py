@@ -1,0 +1,102 @@
+"""The printed table: nccl-tests' columns for one algorithm, times side by side for several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+
+from collx.perf.points import Cell, Point, Sweep
+
+_UNTIMED = ("N/A", "N/A", "N/A", "N/A")
+
+
+def fitted(value: float, width: int) -> str:
+    """`value` with as many of two decimals as fit into `width`, as nccl-tests prints."""
+    for decimals in (2, 1, 0):
+        text = f"{value:{width}.{decimals}f}"
+        if len(text) <= width:
+            return text
+    return f"{value:{width}.1e}" if width >= 7 else f"{value:{width}.0e}"
+
+
+def header(sweep: Sweep) -> list[str]:
+    """The lines above the table: versions, what is measured and how, and where each rank runs."""
+    options, host = sweep.options, sweep.host
+    check = "on all elements, for equality with NumPy on exact random data" if options.check else "off"
+    lines = [
+        f"# collx version {sweep.version} python {host['python']} numpy {host['numpy']}",
+        f"# Collective test starting: {options.case.name}",
+        f"# nRanks {sweep.ranks} minBytes {options.begin} maxBytes {options.end} step: {options.factor:g}(factor) "
+        f"warmup iters: {options.warmup} iters: {options.iterations} validation: {options.check}",
+        f"# Time: the slowest rank's mean; measurements above {options.seconds:g} s make fewer iterations, at least 2",
+        f"# Check: {check}",
+        f"# Machine: {host['cpu']}, {host['cores']} cores, {host['system']}",
+        f"# Transports: {', '.join(sweep.transports)}",
+        "#",
+        "# Using devices",
+    ]
+    lines += [
+        f"#  Rank {d['rank']:2d} Group {d['group']:2d} Pid {d['pid']:6d} on {d['hostname']:>10} "
+        f"device {d['device']:2d} [{d['device_hex']}] {d['device_info']}"
+        for d in sweep.devices
+    ]
+    return [*lines, "#", *columns(sweep)]
+
+
+def _left(size: str, count: str, kind: str, redop: str, root: str) -> str:
+    return f"{size:>12}  {count:>12}  {kind:>8}  {redop:>6}  {root:>6}"
+
+
+def columns(sweep: Sweep) -> list[str]:
+    """The head of the table."""
+    heads = (("size", "count", "type", "redop", "root"), ("(B)", "(elements)", "", "", ""))
+    left = ["# " + _left(*names)[2:] for names in heads]
+    blank = "#" + " " * (len(left[0]) - 1)
+    if len(sweep.options.algorithms) > 1:
+        place = "out-of-place" if sweep.options.case.out_of_place else "in-place"
+        names = "".join(f"  {name:>{_width(name)}} " for name in sweep.options.algorithms)
+        return [f"{blank}  {place} time by algorithm (us), * the fastest", f"{left[0]}{names}  #wrong", left[1]]
+    names = f"  {'time':>7}  {'algbw':>6}  {'busbw':>6}  {'#wrong':>6}"
+    units = f"  {'(us)':>7}  {'(GB/s)':>6}  {'(GB/s)':>6}  {'':>6}"
+    places = f"{'out-of-place':>20}{'':>13}{'in-place':>17}"
+    return [blank + places, left[0] + names * 2, (left[1] + units * 2).rstrip()]
+
+
+def _width(algorithm: str) -> int:
+    return max(len(algorithm), 8)
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        time, algbw, busbw, wrong = _UNTIMED
+    else:
+        time, algbw, busbw = fitted(cell.microseconds, 7), fitted(cell.algbw, 6), fitted(cell.busbw, 6)
+        wrong = "N/A" if cell.wrong is None else f"{cell.wrong:g}"
+    return f"  {time:>7}  {algbw:>6}  {busbw:>6}  {wrong:>6}"
+
+
+def row(sweep: Sweep, points: list[Point]) -> str:
+    """One size's line, of one point or of one per algorithm."""
+    first = points[0]
+    line = _left(str(first.nbytes), str(first.count), sweep.type, sweep.redop, str(sweep.root))
+    if len(sweep.options.algorithms) <= 1:
+        return line + _cell(first.out_of_place) + _cell(first.in_place)
+    fastest = min(point.best for point in points)
+    for point in points:
+        mark = "*" if point.best == fastest else " "
+        line += f"  {fitted(point.best, _width(point.algorithm)):>{_width(point.algorithm)}}{mark}"
+    wrong = sum(cell.wrong or 0 for point in points for cell in point.cells)
+    return f"{line}  {wrong if sweep.options.check else 'N/A':>6}"
+
+
+def footer(sweep: Sweep) -> list[str]:
+    """The summary below the table."""
+    lines = [f"# {'Out of bounds values':<20} : {sweep.wrong} {'FAILED' if sweep.wrong else 'OK'}"]
+    if len(sweep.options.algorithms) > 1:
+        sizes = [list(points) for _, points in groupby(sweep.points, key=lambda point: point.nbytes)]
+        wins = Counter(min(points, key=lambda point: point.best).algorithm for points in sizes)
+        text = ", ".join(f"{name} {count}" for name, count in wins.most_common())
+        lines.append(f"# {'Sizes won':<20} : {text}")
+    else:
+        lines.append(f"# {'Avg bus bandwidth':<20} : {sweep.average_busbw:g}")
+    return [*lines, "#", f"# Collective test concluded: {sweep.options.case.name}", "#"]
