@@ -19,6 +19,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal, Self
 
 Blocks = int | Iterable[int]
@@ -127,10 +128,11 @@ class Schedule:
 
         return Schedule(self.blocks, [tuple(renamed(op) for op in ops) for ops in self.rounds])
 
-    def reversed(self, reduce: Order = "right") -> Schedule:
+    def reversed(self, reduce: Order | bool = "right") -> Schedule:
         """The schedule run backwards: what was received is sent, what was sent comes back and is reduced.
 
-        Turns broadcast into reduce and all_gather into reduce_scatter. Not for schedules with copies.
+        Turns broadcast into reduce and all_gather into reduce_scatter; with `reduce=False` scatter into gather.
+        Not for schedules with copies.
         """
 
         def turned(op: Op) -> Op:
@@ -195,6 +197,13 @@ class Algorithm:
         return self.builder((rank - root) % size, size).relabelled(rotation(rank, size, root))
 
 
+@lru_cache(maxsize=4096)
+def largest_message(algorithm: Algorithm, size: int) -> int:
+    """The most blocks that any rank sends in one message. Builds every rank's schedule, once."""
+    rounds = (ops for rank in range(size) for ops in algorithm.build(rank, size).rounds)
+    return max((len(op.blocks) for ops in rounds for op in ops if isinstance(op, Send)), default=0)
+
+
 REGISTER: dict[tuple[str, str], Algorithm] = {}
 
 
@@ -215,8 +224,9 @@ def algorithm(
     def register(builder: Builder) -> Builder:
         if (collective, name) in REGISTER:
             raise ValueError(f"{collective} has an algorithm {name!r} already")
+        exact = lambda size: Fraction(volume(size))  # noqa: E731
         REGISTER[collective, name] = Algorithm(
-            collective, name, builder, rounds, lambda size: Fraction(volume(size)), wins, source, sizes, ordered, uniform
+            collective, name, builder, rounds, exact, wins, source, sizes, ordered, uniform
         )
         return builder
 
