@@ -129,8 +129,9 @@ def lower(
 ) -> tuple[list[Move], int]:
     """The moves of `rank` and the bytes of workspace they use.
 
-    `sizes` are the buffer blocks' bytes, `given_sizes` those of all_to_all's input blocks. `inplace`: input
-    and output are the same memory. `whole`: reductions need whole blocks. `scale`: divide the result by the size.
+    `sizes` are the buffer blocks' bytes, `given_sizes` those of all_to_all's input blocks. `inplace`: the
+    blocks that are both input and output lie in the same memory. `whole`: reductions need whole blocks. `scale`:
+    divide the result by the size.
     """
     lowering = _Lowering(schedule, COLLECTIVES[collective], rank, size, root, sizes, given_sizes, inplace, whole)
     for ops in schedule.rounds:
@@ -165,7 +166,9 @@ class _Lowering:
         self.wanted = self.spec.after(*where)
         self.homes = self._laid_out(self.wanted, Space.OUTPUT)
         held = self.spec.before(*where)
-        self.places = {b: self.homes[b] for b in held} if self.inplace else self._laid_out(held, Space.INPUT)
+        self.places = self._laid_out(held, Space.INPUT)
+        if self.inplace:  # as far as the output has the same blocks: reduce_scatter's is one block of its input
+            self.places.update({b: self.homes[b] for b in held if b in self.homes})
 
     def _laid_out(self, blocks: range, space: Space) -> dict[int, tuple[Space, int]]:
         offset, places = 0, {}

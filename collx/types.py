@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,71 @@ class ReduceOp:
         """An op of the user's: `function(a, b)` combines the contributions of lower ranks, `a`, with those of
         higher ones, `b`, and returns an array of their shape and dtype. It must be associative; unless
         `commutative`, rank order is kept. It must not change its arguments, which are valid during the call only."""
+        if not callable(function):
+            raise TypeError(f"ReduceOp.custom takes a function of two arrays, not {type(function).__name__}")
         return ReduceOp("custom", function, commutative)
 
     @property
     def code(self) -> int:
         return OPS.index(self.name)
+
+
+BUILT_IN: dict[str, ReduceOp] = {name: ReduceOp(name) for name in OPS if name != "custom"}
+
+
+def reduce_op(op: object) -> ReduceOp:
+    """The op that a user names. Raises ValueError with the nearest names, TypeError for what is no op at all."""
+    if isinstance(op, ReduceOp):
+        return op
+    if not isinstance(op, str):
+        raise TypeError(f"op must be a name or collx.ReduceOp.custom(function), not {type(op).__name__}")
+    if op not in BUILT_IN:
+        raise ValueError(f"unknown op {op!r}: {nearest(op, BUILT_IN)}")
+    return BUILT_IN[op]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to say of a misspelt word: the known words like it, or all of them."""
+    words = list(known)
+    close = difflib.get_close_matches(word.lower(), words, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(words)}"
+
+
+def supports(dtype: np.dtype[Any], op: ReduceOp) -> bool:
+    """Whether `op` is defined on `dtype`: bitwise ops on integers and bool, min and max not on complex numbers,
+    avg where a quotient is a number of that type; sum, prod, logical and custom ops on all."""
+    match op.name:
+        case "min" | "max":
+            return dtype.kind != "c"
+        case "band" | "bor" | "bxor":
+            return dtype.kind in "biu"
+        case "avg":
+            return dtype.kind not in "biu"
+    return True
+
+
+def identity(op: ReduceOp, dtype: np.dtype[Any]) -> Any:
+    """The value that changes nothing under `op`: exscan's result on rank 0. Custom ops: zero."""
+    match op.name:
+        case "prod" | "land":
+            return dtype.type(1)
+        case "band":
+            return dtype.type(True) if dtype.kind == "b" else ~dtype.type(0)
+        case "min":
+            return _extreme(dtype, highest=True)
+        case "max":
+            return _extreme(dtype, highest=False)
+    return dtype.type(0)
+
+
+def _extreme(dtype: np.dtype[Any], highest: bool) -> Any:
+    if dtype.kind == "b":
+        return dtype.type(highest)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return dtype.type(limits.max if highest else limits.min)
+    infinity = dtype.type(np.inf if highest else -np.inf)
+    if np.isinf(infinity):
+        return infinity
+    finite: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]  # float8_e4m3fn has no infinity
+    return dtype.type(finite.max if highest else finite.min)

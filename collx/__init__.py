@@ -1,0 +1,53 @@
+"""collx: collective communication for Python. `comm = collx.init()`, then `comm.all_reduce(x)`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from collx.errors import (
+    AbortedError,
+    BootstrapError,
+    ClosedError,
+    CollxError,
+    MismatchError,
+    RankFailedError,
+    ScheduleError,
+    TimeoutError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collx.bootstrap import init
+    from collx.communicator import Communicator
+    from collx.spawn import spawn
+    from collx.types import ReduceOp
+    from collx.work import Work
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AbortedError", "BootstrapError", "ClosedError", "CollxError", "Communicator", "MismatchError", "RankFailedError",
+    "ReduceOp", "ScheduleError", "TimeoutError", "TransportError", "Work", "__version__", "init", "spawn",
+]  # fmt: skip
+
+# Imported when first asked for, so that schedules can be written and proved where the native module is not built.
+_LATER = {
+    "Communicator": "collx.communicator",
+    "ReduceOp": "collx.types",
+    "Work": "collx.work",
+    "init": "collx.bootstrap",
+    "spawn": "collx.spawn",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'collx' has no attribute {name!r}")
+    value = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

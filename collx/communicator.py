@@ -1,0 +1,290 @@
+"""Communicator: a group of ranks and the collectives among them, one method each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from collx import calls
+from collx.calls import Call, Op
+from collx.checks import whole
+from collx.engine import Engine
+from collx.errors import CollxError
+from collx.handle import Handle
+from collx.layout import Counts
+from collx.memory import shared_array
+from collx.messages import Messages
+from collx.types import Array, nearest
+
+# Makes the engine of a new group: (world ranks of its members in their new order, a label all give alike and use
+# once, seconds). Called by every member.
+MakeGroup = Callable[[Sequence[int], str, float], Engine]
+
+
+class Communicator(Messages):
+    """A group of ranks, made by `collx.init`, `collx.spawn` or `split`.
+
+    Every collective is called by all ranks of the group, in one order and with arguments that agree; a rank
+    that does not raises MismatchError or makes others raise it. Arrays are NumPy arrays, objects with the
+    buffer protocol, or DLPack arrays and torch tensors on the CPU; see docs/api.md. Arguments common to all:
+
+    out: where the result goes, a writable, C-contiguous array of the result's shape and dtype; None makes a
+        new one, of the kind of `x`. `out=x` works in place where both have one shape.
+    async_op: return a `Work` at once; neither `x` nor `out` may be changed until it has ended.
+    timeout: seconds; None takes the communicator's.
+    algorithm: a name of docs/algorithms.md; None lets the selector choose.
+
+    All raise TypeError, ValueError or BufferError for wrong arguments, before anything is sent, and, between
+    ranks, subclasses of CollxError: TimeoutError, RankFailedError, MismatchError, AbortedError. After one of
+    the latter the communicator is broken, and raises ClosedError. All ranks get the same bits. One thread at
+    a time may use a communicator.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rank: int,
+        size: int,
+        local_rank: int,
+        hosts: Sequence[str],
+        transports: Sequence[str],
+        timeout: float,
+        make_group: MakeGroup,
+        world_ranks: Sequence[int] | None = None,
+        label: str = "world",
+    ) -> None:
+        super().__init__(engine, rank, size, timeout)
+        self.local_rank = local_rank
+        self.hosts = tuple(hosts)
+        self.transports = tuple(transports)
+        self._make_group = make_group
+        self._world_ranks = tuple(range(size)) if world_ranks is None else tuple(world_ranks)
+        self._label = label
+        self._splits = 0
+
+    def __repr__(self) -> str:
+        state = ", closed" if self.closed else ""
+        return f"<collx.Communicator rank {self.rank} of {self.size} over {'+'.join(self.transports)}{state}>"
+
+    # -- collectives ---------------------------------------------------------------------------------
+
+    def all_reduce(
+        self,
+        x: Any,
+        op: Op = "sum",
+        *,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """The reduction of every rank's `x`, on all ranks: an array of x's shape and dtype.
+
+        op: sum, prod, min, max, avg, band, bor, bxor, land, lor, lxor or ReduceOp.custom. min and max are not
+        defined on complex dtypes, avg not on integers, band, bor and bxor on neither floats nor complex.
+        """
+        return self._do(calls.all_reduce(self.rank, self.size, x, op, out=out, algorithm=algorithm), async_op, timeout)
+
+    def reduce_scatter(
+        self,
+        x: Any,
+        op: Op = "sum",
+        *,
+        counts: Counts = None,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """This rank's rows of the reduction of every rank's `x`: (sum(counts), ...) -> (counts[rank], ...).
+
+        counts: rows for each rank, the same on all; None shares the first axis equally. `out` may be this
+        rank's rows of `x`.
+        """
+        call = calls.reduce_scatter(self.rank, self.size, x, op, counts=counts, out=out, algorithm=algorithm)
+        return self._do(call, async_op, timeout)
+
+    def all_gather(
+        self,
+        x: Any,
+        *,
+        counts: Counts = None,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """Every rank's rows in rank order, on all ranks: (k, ...) -> (size * k, ...), or (sum(counts), ...).
+
+        counts: rows of each rank, the same on all; None where all have as many. `x` may be this rank's rows
+        of `out`. A 0-d array is one row.
+        """
+        call = calls.all_gather(self.rank, self.size, x, counts=counts, out=out, algorithm=algorithm)
+        return self._do(call, async_op, timeout)
+
+    def all_to_all(
+        self,
+        x: Any,
+        *,
+        send_counts: Counts = None,
+        recv_counts: Counts = None,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """Part j of `x` goes to rank j; the result is the parts from ranks 0, 1, ...: an array of x's shape.
+
+        send_counts, recv_counts: rows for and from each rank, (sum(send_counts), ...) -> (sum(recv_counts),
+        ...), given on all ranks or none; None shares the first axis equally. With `out=x` the input is copied first.
+        """
+        call = calls.all_to_all(
+            self.rank, self.size, x, send_counts=send_counts, recv_counts=recv_counts, out=out, algorithm=algorithm
+        )
+        return self._do(call, async_op, timeout)
+
+    def broadcast(
+        self,
+        x: Any,
+        root: int = 0,
+        *,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """Overwrite `x` with the root's, of the same shape and dtype; returns `x`. The root's may be read-only."""
+        return self._do(calls.broadcast(self.rank, self.size, x, root, algorithm=algorithm), async_op, timeout)
+
+    def reduce(
+        self,
+        x: Any,
+        op: Op = "sum",
+        root: int = 0,
+        *,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """As all_reduce, but on the root only; None on the other ranks, which ignore `out`."""
+        call = calls.reduce(self.rank, self.size, x, op, root, out=out, algorithm=algorithm)
+        return self._do(call, async_op, timeout)
+
+    def gather(
+        self,
+        x: Any,
+        root: int = 0,
+        *,
+        counts: Counts = None,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """As all_gather, but on the root only; None on the other ranks, which ignore `out`."""
+        call = calls.gather(self.rank, self.size, x, root, counts=counts, out=out, algorithm=algorithm)
+        return self._do(call, async_op, timeout)
+
+    def scatter(
+        self,
+        x: Any,
+        root: int = 0,
+        *,
+        counts: Counts = None,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """This rank's rows of the root's `x`: (sum(counts), ...) -> (counts[rank], ...).
+
+        Other ranks need `out`, or an `x` of the root's shape and dtype, which is not read; with `out` their
+        `x` may be None. counts: rows for each rank, the same on all; None shares the first axis equally.
+        """
+        call = calls.scatter(self.rank, self.size, x, root, counts=counts, out=out, algorithm=algorithm)
+        return self._do(call, async_op, timeout)
+
+    def scan(
+        self,
+        x: Any,
+        op: Op = "sum",
+        *,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """The reduction of the `x` of ranks 0 .. rank, in rank order. No avg."""
+        return self._do(calls.scan(self.rank, self.size, x, op, out=out, algorithm=algorithm), async_op, timeout)
+
+    def exscan(
+        self,
+        x: Any,
+        op: Op = "sum",
+        *,
+        out: Any = None,
+        async_op: bool = False,
+        timeout: float | None = None,
+        algorithm: str | None = None,
+    ) -> Any:
+        """The reduction of the `x` of ranks 0 .. rank-1, in rank order. On rank 0 the value that changes nothing
+        under `op` (0 for sum, the largest for min, ...; zero for custom ops). No avg."""
+        return self._do(calls.exscan(self.rank, self.size, x, op, out=out, algorithm=algorithm), async_op, timeout)
+
+    def barrier(self, timeout: float | None = None) -> None:
+        """Return when every rank has called it."""
+        self._do(calls.barrier(self.rank, self.size), False, timeout)
+
+    # -- beside the collectives ----------------------------------------------------------------------
+
+    def plan(self, collective: str, *args: Any, **kwargs: Any) -> Handle:
+        """A persistent handle of the collective named, with the arguments its method takes (but async_op and
+        timeout, which each run takes): `again = comm.plan("all_reduce", x, out=y)`, then `again()`.
+
+        Local: only running it involves other ranks. Raises as the method does for wrong arguments.
+        """
+        if collective not in calls.BUILDERS:
+            raise ValueError(f"unknown collective {collective!r}: {nearest(str(collective), calls.BUILDERS)}")
+        self._alive()
+        call: Call = calls.BUILDERS[collective](self.rank, self.size, *args, **kwargs)
+        self._prepared(call.request)
+        return Handle(self, call)
+
+    def split(self, color: int | None, key: int = 0) -> Communicator | None:
+        """A communicator of the ranks that give the same `color`, ordered by `key`, then by rank; None for color None.
+
+        Collective. Raises TypeError where color or key is no integer, and as collectives do.
+        """
+        given = [0, 0] if color is None else [1, whole(color, "color")]
+        mine = np.array([*given, whole(key, "key")], np.int64)
+        table: list[list[int]] = self.all_gather(mine).reshape(self.size, 3).tolist()
+        self._splits += 1
+        if color is None:
+            return None
+        members = sorted((r for r in range(self.size) if table[r][:2] == given), key=lambda r: (table[r][2], r))
+        rank = members.index(self.rank)
+        world = tuple(self._world_ranks[member] for member in members)
+        hosts = tuple(self.hosts[member] for member in members)
+        label = f"{self._label}/{self._splits}.{color}"
+        try:
+            engine = self._make_group(world, label, self.timeout)
+        except CollxError as error:
+            self._break(f"split #{self._splits}", error)
+            raise
+        local_rank = hosts[:rank].count(hosts[rank])
+        transports = engine.transports
+        return Communicator(
+            engine, rank, len(members), local_rank, hosts, transports, self.timeout, self._make_group, world, label
+        )
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """A new array, of unspecified content, in shared memory that is freed with its last view. Local.
+
+        Raises TypeError for a dtype collx does not compute with, ValueError for a negative length,
+        MemoryError where there is not that much shared memory.
+        """
+        self._alive()
+        return shared_array(shape, dtype)

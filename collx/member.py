@@ -1,0 +1,178 @@
+"""A rank's membership in a communicator: its engine, the order of its calls, and whether it is still alive."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import weakref
+from typing import Any, Self
+
+from collx.calls import Call
+from collx.checks import seconds
+from collx.engine import Engine, Pending
+from collx.errors import ClosedError, CollxError
+from collx.planner import make_plan
+from collx.request import Request
+from collx.work import Work
+
+PLANS = 1024  # plans kept; where every call has another shape, old ones go
+
+
+class Member:
+    """Runs calls on `engine` in order, and knows why it cannot any more.
+
+    After an error between ranks they no longer agree on what comes next, so the communicator is broken: the
+    other ranks are told, and every later call raises ClosedError with the first error.
+    """
+
+    def __init__(self, engine: Engine, rank: int, size: int, timeout: float) -> None:
+        self.rank = rank
+        self.size = size
+        self.timeout = seconds(timeout)
+        self._engine = engine
+        self._plans: dict[Request, tuple[Any, Any]] = {}  # -> what the engine prepared, and the op it may call
+        self._sequence = 0
+        self._last: Work | None = None  # the newest asynchronous collective
+        self._under_way: set[Work] = set()  # also those that the user dropped: their memory must outlive them
+        self._crowd = 4  # how many of them make it worth looking which are done
+        self._over: str | None = None  # why it takes no more calls
+        self._left = False
+        _members.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more calls: closed, inherited through fork, or broken by an error."""
+        return self._over is not None
+
+    def close(self) -> None:
+        """Leave the communicator when what was started asynchronously has ended. Idempotent; not collective.
+
+        Other ranks that still need this one for a call raise RankFailedError.
+        """
+        if self._over is None:
+            for work in list(self._under_way):
+                with contextlib.suppress(Exception):
+                    work.wait()
+        if not self._left:
+            self._left = True
+            self._over = self._over or "it was closed"
+            self._engine.close()
+            self._plans.clear()
+            self._under_way.clear()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_left", True):
+            self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._break("the with block", error)
+        self.close()
+
+    # -- running calls -------------------------------------------------------------------------------
+
+    def _do(self, call: Call, async_op: bool, timeout: float | None) -> Any:
+        """Run a call; its result, or with `async_op` its Work."""
+        limit = self.timeout if timeout is None else seconds(timeout)
+        self._alive()
+        prepared = self._prepared(call.request)
+        if call.before is not None:
+            call.before()
+        self._sequence += 1
+        what = f"{call.request.collective} #{self._sequence}"
+        try:
+            # Behind asynchronous calls a synchronous one takes its turn in their queue.
+            if async_op or (self._last is not None and not self._last.done()):
+                pending = self._engine.start(prepared, call.source, call.target, self._sequence, limit)
+            else:
+                self._engine.run(prepared, call.source, call.target, self._sequence, limit)
+                return call.result
+        except BaseException as error:
+            self._break(what, error)
+            raise
+        work = self._last = self._watched(what, pending, call.result, (call, prepared))
+        return work if async_op else self._finished(what, work)
+
+    def _finished(self, what: str, work: Work) -> Any:
+        try:
+            return work.wait()
+        except BaseException as error:
+            self._break(what, error)
+            raise
+
+    def _watched(self, what: str, pending: Pending, result: Any, keep: Any) -> Work:
+        """A Work that is kept until it is done."""
+        here = weakref.ref(self)
+
+        def ended(work: Work, error: Exception | None) -> None:
+            member = here()
+            if member is not None:
+                member._under_way.discard(work)
+                if error is not None:
+                    member._break(what, error)
+
+        if len(self._under_way) >= self._crowd:
+            for old in [work for work in self._under_way if work.done()]:
+                old.settle()
+            self._crowd = max(4, 2 * len(self._under_way))
+        work = Work(pending, result, keep, ended)
+        self._under_way.add(work)
+        return work
+
+    def _prepared(self, request: Request) -> Any:
+        cached = self._plans.get(request)
+        if cached is not None:
+            return cached[0]
+        plan, op = make_plan(request, self.rank, self.size, self._engine.capacity, self._engine.window)
+        prepared = self._engine.prepare(plan, op)
+        if len(self._plans) >= PLANS:
+            del self._plans[next(iter(self._plans))]
+        self._plans[request] = (prepared, op)
+        return prepared
+
+    # -- life and death ------------------------------------------------------------------------------
+
+    def _alive(self) -> None:
+        if self._over is not None:
+            raise ClosedError(f"rank {self.rank} of {self.size}: this communicator cannot be used: {self._over}")
+
+    def _break(self, what: str, error: BaseException) -> None:
+        """Note the first error, and tell the other ranks."""
+        if self._over is not None:
+            return
+        text = " ".join(str(error).split())
+        self._over = f"{what} failed with {type(error).__name__}: {text}"
+        with contextlib.suppress(CollxError):
+            self._engine.fail(f"rank {self.rank} in {what}: {type(error).__name__}: {text}")
+
+    def _inherited(self) -> None:
+        self._over = "it was inherited through fork; only the process that made it can use it"
+        self._left = True
+        _parents.append((self._engine, set(self._under_way)))
+
+
+_members: weakref.WeakSet[Member] = weakref.WeakSet()
+_parents: list[object] = []  # engines of the parent process, which the child must not close by dropping them
+
+
+def _at_exit() -> None:
+    fatal = getattr(sys, "last_value", None)  # what ended the program, if an exception did
+    for member in list(_members):
+        if fatal is not None:
+            member._break("the program", fatal)
+        member.close()
+
+
+def _after_fork() -> None:
+    for member in list(_members):
+        member._inherited()
+        _members.discard(member)
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

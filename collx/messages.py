@@ -1,0 +1,149 @@
+"""Messages between two ranks: send, recv and sendrecv."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from collx.buffers import Buffer, for_input, for_output
+from collx.checks import rank_of, seconds, whole
+from collx.engine import Engine
+from collx.member import Member
+from collx.types import Array
+from collx.work import Work
+
+
+class Messages(Member):
+    """Tagged messages. Between two ranks those of one tag arrive in the order they were sent.
+
+    The two sides agree on the tag and on the number of bytes; dtypes and shapes are theirs to agree on. What
+    a rank sends itself is kept until it receives it.
+    """
+
+    def __init__(self, engine: Engine, rank: int, size: int, timeout: float) -> None:
+        super().__init__(engine, rank, size, timeout)
+        self._to_myself: dict[int, deque[Array]] = {}
+
+    def send(
+        self, x: Any, to: int, tag: int = 0, *, async_op: bool = False, timeout: float | None = None
+    ) -> Work | None:
+        """Send `x` to rank `to`.
+
+        x: any array collx takes, any shape. Returns None when `x` may be changed again, which may be before it
+        was received; with `async_op` a Work. Raises ValueError or TypeError for a wrong rank, tag or array,
+        collx.TimeoutError, RankFailedError.
+        """
+        to, tag, limit = rank_of(to, self.size, "to"), _tag(tag), self._limit(timeout)
+        source = for_input(x)
+        _load(source)
+        if to == self.rank:
+            self._to_myself.setdefault(tag, deque()).append(source.array.copy())
+            return Work(None, None) if async_op else None
+        where = (source.address, source.array.nbytes, to, tag, limit)
+        if async_op:
+            return self._started("send", self._engine.start_send, where, None, source)
+        self._message("send", self._engine.send, where)
+        return None
+
+    def recv(self, out: Any, source: int, tag: int = 0, *, async_op: bool = False, timeout: float | None = None) -> Any:
+        """Receive into `out` the next message with `tag` from rank `source`, of exactly its bytes; returns `out`.
+
+        out: a writable, C-contiguous array. With `async_op` returns a Work whose result is `out`. Raises
+        ValueError, TypeError or BufferError for wrong arguments, MismatchError where the message has another
+        length, collx.TimeoutError, RankFailedError.
+        """
+        source, tag, limit = rank_of(source, self.size, "source"), _tag(tag), self._limit(timeout)
+        target = for_output(out)
+        if source == self.rank:
+            self._from_myself(target, tag)
+            return Work(None, out) if async_op else out
+        where = (target.address, target.array.nbytes, source, tag, limit)
+        if async_op:
+            return self._started("recv", self._engine.start_recv, where, out, target)
+        self._message("recv", self._engine.recv, where)
+        return out
+
+    def sendrecv(
+        self,
+        x: Any,
+        to: int,
+        out: Any,
+        source: int,
+        tag: int = 0,
+        *,
+        async_op: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Send `x` to rank `to` and receive `out` from rank `source` at once, so that rings and swaps never lock up.
+
+        Returns `out`, or with `async_op` a Work whose result it is. `out=x` replaces the data; other overlaps
+        are refused. Raises as send and recv do.
+        """
+        to, source = rank_of(to, self.size, "to"), rank_of(source, self.size, "source")
+        outgoing, incoming = for_input(x), for_output(out)
+        if np.shares_memory(outgoing.original, incoming.array):
+            if (outgoing.address, outgoing.array.nbytes) != (incoming.address, incoming.array.nbytes):
+                raise ValueError("x and out overlap, but are not the same memory")
+            outgoing = for_input(x, private=True)
+            outgoing.load()
+            x = outgoing.array
+        sending = self.send(x, to, tag, async_op=True, timeout=timeout)
+        receiving = self.recv(out, source, tag, async_op=True, timeout=timeout)
+        assert sending is not None
+        both = Work(_Both(sending, receiving), out)
+        return both if async_op else self._finished("sendrecv", both)
+
+    def _limit(self, timeout: float | None) -> float:
+        self._alive()
+        return seconds(timeout, self.timeout)
+
+    def _message(self, what: str, transfer: Any, where: tuple[Any, ...]) -> None:
+        try:
+            transfer(*where)
+        except BaseException as error:
+            self._break(f"{what} with rank {where[2]}", error)
+            raise
+
+    def _started(self, what: str, transfer: Any, where: tuple[Any, ...], result: Any, buffer: Buffer) -> Work:
+        try:
+            pending = transfer(*where)
+        except BaseException as error:
+            self._break(f"{what} with rank {where[2]}", error)
+            raise
+        return self._watched(f"{what} with rank {where[2]}", pending, result, buffer)
+
+    def _from_myself(self, target: Buffer, tag: int) -> None:
+        kept = self._to_myself.get(tag)
+        if not kept:
+            raise ValueError(f"rank {self.rank} has sent itself nothing with tag {tag}: it would wait forever")
+        if kept[0].nbytes != target.array.nbytes:
+            raise ValueError(f"rank {self.rank} sent itself {kept[0].nbytes} bytes, but receives {target.array.nbytes}")
+        target.array.reshape(-1).view(np.uint8)[:] = kept.popleft().reshape(-1).view(np.uint8)
+
+
+class _Both:
+    """A send and a receive as one Pending."""
+
+    def __init__(self, sending: Work, receiving: Work) -> None:
+        self.works = (receiving, sending)
+
+    def done(self) -> bool:
+        return all(work.done() for work in self.works)
+
+    def wait(self, timeout: float) -> None:
+        for work in self.works:
+            work.wait(timeout)
+
+
+def _load(source: Buffer) -> None:
+    if source.copied:
+        source.load()
+
+
+def _tag(tag: int) -> int:
+    tag = whole(tag, "tag")
+    if not 0 <= tag < 2**31:
+        raise ValueError(f"tag is {tag}, but tags go from 0 to {2**31 - 1}")
+    return tag

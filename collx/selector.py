@@ -1,0 +1,119 @@
+"""Chooses the algorithm of a call. Every rank must choose alike, so only what all ranks know counts: the call's
+arguments and the size of the communicator; never the clock, the environment or a file of one rank."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import collx.algorithms  # noqa: F401  (fills the register)
+from collx.collectives import COLLECTIVES
+from collx.request import Request
+from collx.schedule import REGISTER, Algorithm, Send
+from collx.types import nearest
+
+KIB, MIB = 1 << 10, 1 << 20
+SEGMENT = 128 * KIB  # bytes that one message slice has at most: a few of them stay in cache
+
+
+class Rule(NamedTuple):
+    """Up to `size` ranks and `nbytes` bytes of buffer: these algorithms, the first that can serve."""
+
+    collective: str
+    size: float
+    nbytes: float
+    algorithms: tuple[str, ...]
+
+
+# Read from above; the first rule that fits a call decides. Up to 16 ranks share memory and caches well enough for
+# everybody to read everybody; beyond, messages count, and then bytes.
+DEFAULTS = (
+    Rule("all_reduce", 16, 16 * KIB, ("direct",)),
+    Rule("all_reduce", 16, math.inf, ("two_shot", "recursive_doubling")),
+    Rule("all_reduce", math.inf, 16 * KIB, ("recursive_doubling",)),
+    Rule("all_reduce", math.inf, 4 * MIB, ("pat", "recursive_doubling")),
+    Rule("all_reduce", math.inf, math.inf, ("ring", "recursive_doubling")),
+    Rule("reduce_scatter", 16, math.inf, ("direct",)),
+    Rule("reduce_scatter", math.inf, 4 * MIB, ("pat", "direct")),
+    Rule("reduce_scatter", math.inf, math.inf, ("ring", "direct")),
+    Rule("all_gather", 16, math.inf, ("direct",)),
+    Rule("all_gather", math.inf, 4 * MIB, ("pat",)),
+    Rule("all_gather", math.inf, math.inf, ("ring",)),
+    Rule("all_to_all", 16, math.inf, ("direct",)),
+    Rule("all_to_all", math.inf, 64 * KIB, ("bruck", "pairwise")),
+    Rule("all_to_all", math.inf, math.inf, ("pairwise",)),
+    Rule("broadcast", 16, math.inf, ("direct",)),
+    Rule("broadcast", math.inf, 16 * KIB, ("tree",)),
+    Rule("broadcast", math.inf, math.inf, ("scatter_gather",)),
+    Rule("reduce", 16, math.inf, ("direct",)),
+    Rule("reduce", math.inf, 16 * KIB, ("tree", "direct")),
+    Rule("reduce", math.inf, math.inf, ("double_tree", "tree", "direct")),
+    Rule("gather", 16, math.inf, ("direct",)),
+    Rule("gather", math.inf, math.inf, ("tree",)),
+    Rule("scatter", 16, math.inf, ("direct",)),
+    Rule("scatter", math.inf, math.inf, ("tree",)),
+    Rule("scan", math.inf, 16 * KIB, ("doubling",)),
+    Rule("scan", math.inf, math.inf, ("chain", "doubling")),
+    Rule("exscan", math.inf, 16 * KIB, ("doubling",)),
+    Rule("exscan", math.inf, math.inf, ("chain", "doubling")),
+    Rule("barrier", math.inf, math.inf, ("dissemination",)),
+)
+
+
+def select(request: Request, size: int) -> Algorithm:
+    """The algorithm for `request` among `size` ranks.
+
+    Raises ValueError where the call names one that is unknown or cannot serve, and says which can.
+    """
+    registered = {name: entry for (collective, name), entry in REGISTER.items() if collective == request.collective}
+    if request.algorithm is not None:
+        return _named(request, size, registered)
+    nbytes = request.nbytes if request.agreed else math.inf
+    preferred = next(
+        rule.algorithms
+        for rule in DEFAULTS
+        if rule.collective == request.collective and size <= rule.size and nbytes <= rule.nbytes
+    )
+    for name in (*preferred, *registered):
+        algorithm = registered[name]
+        if _objection(algorithm, request, size) is None and not _cuts_what_a_user_op_sees(algorithm, request, size):
+            return algorithm
+    raise ValueError(f"no algorithm of {request.collective} serves this call on {size} ranks")
+
+
+def _named(request: Request, size: int, registered: dict[str, Algorithm]) -> Algorithm:
+    name = request.algorithm
+    if not isinstance(name, str):
+        raise TypeError(f"algorithm must be a name, not {type(name).__name__}")
+    if name not in registered:
+        raise ValueError(f"{request.collective} has no algorithm {name!r}: {nearest(name, registered)}")
+    objection = _objection(registered[name], request, size)
+    if objection is None:
+        return registered[name]
+    able = [other for other, entry in registered.items() if _objection(entry, request, size) is None]
+    raise ValueError(f"{request.collective} cannot use {name!r} here: {objection}; {', '.join(able)} can")
+
+
+def _objection(algorithm: Algorithm, request: Request, size: int) -> str | None:
+    """Why the algorithm cannot serve the call, if it cannot."""
+    if not algorithm.sizes(size):
+        return f"it does not take {size} ranks"
+    if request.ordered and not algorithm.ordered:
+        return "it does not keep rank order, which this non-commutative op needs"
+    if algorithm.uniform and not request.uniform:
+        return "it needs blocks of one size, and the counts differ"
+    return None
+
+
+def _cuts_what_a_user_op_sees(algorithm: Algorithm, request: Request, size: int) -> bool:
+    # A user's op may look at the whole array (a matrix product does), so by default nothing cuts it into pieces.
+    return request.custom and not COLLECTIVES[request.collective].per_rank and algorithm.build(0, size).blocks > 1
+
+
+@lru_cache(maxsize=256)
+def largest_message(algorithm: Algorithm, size: int, root: int) -> int:
+    """The most blocks that any message of any rank carries; every rank must know it, to slice alike."""
+    schedules = (algorithm.build(rank, size, root) for rank in range(size))
+    sends = (op for schedule in schedules for ops in schedule.rounds for op in ops if isinstance(op, Send))
+    return max((len(op.blocks) for op in sends), default=0) or 1

@@ -1,0 +1,75 @@
+"""Work: the handle of a call that goes on while the caller does something else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any
+
+from collx.checks import seconds
+from collx.engine import Pending
+
+
+class Work:
+    """A collective or message under way. It completes whether or not anybody waits, also after the handle is dropped.
+
+    Collectives complete in the order in which they were started. What a call goes wrong with is raised by
+    `wait`, each time it is called. Awaitable: `await work` is `wait()` without blocking the event loop.
+    """
+
+    __slots__ = ("__weakref__", "_ended", "_error", "_keep", "_pending", "_result")
+
+    def __init__(
+        self,
+        pending: Pending | None,
+        result: Any,
+        keep: Any = None,
+        ended: Callable[[Work, Exception | None], None] | None = None,
+    ) -> None:
+        self._pending = pending  # None once its outcome is known
+        self._result = result
+        self._keep = keep  # the memory it reads and writes
+        self._ended = ended  # is told once that it has, and what it failed with
+        self._error: Exception | None = None
+
+    def done(self) -> bool:
+        """Whether it has ended, well or not. Never blocks, never raises."""
+        return self._pending is None or self._pending.done()
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Return the call's result when it has ended.
+
+        `timeout` is in seconds; None waits until the call's own deadline. Raises collx.TimeoutError when it
+        passes (the call goes on, and can be waited for again), and what the call itself failed with.
+        """
+        pending, limit = self._pending, seconds(timeout)
+        if pending is not None:
+            try:
+                pending.wait(limit)
+            except Exception:
+                if not pending.done():
+                    raise
+            self.settle()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def settle(self) -> None:
+        """Take note of the outcome of a call that is done; gives up the memory it used."""
+        pending, ended = self._pending, self._ended
+        if pending is None:
+            return
+        try:
+            pending.wait(seconds(None))
+        except Exception as error:
+            self._error = error
+        self._pending = self._keep = self._ended = None
+        if ended is not None:
+            ended(self, self._error)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.to_thread(self.wait).__await__()
+
+    def __repr__(self) -> str:
+        state = "failed" if self._error else "done" if self.done() else "under way"
+        return f"<collx.Work {state}>"
