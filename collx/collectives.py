@@ -34,6 +34,10 @@ def _at_root(rank: int, size: int, root: int, blocks: int) -> range:
     return range(blocks) if rank == root else range(0)
 
 
+def _after_first(rank: int, size: int, root: int, blocks: int) -> range:
+    return range(blocks) if rank > 0 else range(0)  # there is nothing before rank 0
+
+
 def _given(rank: int, size: int, root: int, blocks: int) -> range:
     return range(blocks, blocks + size)
 
@@ -68,7 +72,7 @@ COLLECTIVES: dict[str, Collective] = {
         Collective("gather", _own, _at_root, "owner", per_rank=True, rooted=True),
         Collective("scatter", _at_root, _own, "owner", per_rank=True, rooted=True),
         Collective("scan", _every, _every, "prefix"),
-        Collective("exscan", _every, _every, "prefix"),
+        Collective("exscan", _every, _after_first, "prefix"),
         Collective("barrier", _none, _none, "heard"),
     )
 }
