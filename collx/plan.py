@@ -196,11 +196,13 @@ class _Lowering:
     def _memory(self, blocks: tuple[int, ...]) -> Memory:
         return Memory(tuple(self.places[b] for b in blocks))
 
-    def _add(self, sources: Sequence[Operand], targets: Sequence[Operand], lengths: Sequence[int], **kind: bool) -> None:
+    def _add(
+        self, sources: Sequence[Operand], targets: Sequence[Operand], lengths: Sequence[int], **kind: bool
+    ) -> None:
         """Append a move, after every earlier one whose reads or writes of the same memory conflict with it."""
         index, after = len(self.moves), set()
-        reads = [place for source in sources if isinstance(source, Memory) for place in source.spans]
-        writes = [place for target in targets if isinstance(target, Memory) for place in target.spans]
+        reads = [place for source in sources for place in _occupied(source, lengths)]
+        writes = [place for target in targets for place in _occupied(target, lengths)]
         for place in reads:
             after.add(self.writer.get(place, -1))
             self.read_by.setdefault(self.writer.get(place, -1), set()).add(index)
@@ -212,7 +214,9 @@ class _Lowering:
         for place in writes:
             self.writer[place] = index
             self.readers[place] = []
-        self.moves.append(Move(tuple(sources), tuple(targets), tuple(lengths), tuple(sorted(after - {-1, index})), **kind))
+        self.moves.append(
+            Move(tuple(sources), tuple(targets), tuple(lengths), tuple(sorted(after - {-1, index})), **kind)
+        )
 
     def round(self, ops: Sequence[Send | Recv | Copy]) -> None:
         """Sends first, then what writes, with all reads taken from the places the round before left."""
@@ -259,11 +263,12 @@ class _Lowering:
         left_behind = tuple(b for b in self.wanted if b in self.places and self.places[b] != self.homes[b])
         if left_behind:
             source, target = self._memory(left_behind), Memory(tuple(self.homes[b] for b in left_behind))
-            sender = next((m for m in self.moves if m.sources == (source,)), None)
+            lengths = tuple(self._lengths(left_behind))
+            sender = next((m for m in self.moves if (m.sources, m.lengths) == ((source,), lengths)), None)
             if sender and not scale:  # it reads those blocks anyway
                 sender.targets += (target,)
             else:
-                self._add([source], [target], self._lengths(left_behind))
+                self._add([source], [target], lengths)
         if scale and len(self.wanted):
             result = Memory(tuple(self.homes[b] for b in self.wanted))
             self._add([result], [result], self._lengths(self.wanted), scale=True)
@@ -274,10 +279,20 @@ class _Lowering:
             source = move.sources[0]
             if len(move.sources) > 1 or not isinstance(source, Memory) or move.whole or move.scale or not move.lengths:
                 continue
-            writers = [w for w in move.after if self.moves[w].targets == (source,)]
+            writers = [
+                w for w in move.after if (self.moves[w].targets, self.moves[w].lengths) == ((source,), move.lengths)
+            ]
             if len(writers) != 1 or self.moves[writers[0]].whole or self.moves[writers[0]].follower >= 0:
                 continue
             leader = self.moves[writers[0]]
             leader.follower = index
-            passing = all(p[0] is Space.WORKSPACE or self.writer[p] != writers[0] for p in source.spans)
+            occupied = _occupied(source, move.lengths)
+            passing = all(p[0] is Space.WORKSPACE or self.writer[p] != writers[0] for p in occupied)
             leader.transient = passing and self.read_by[writers[0]] == {index}
+
+
+def _occupied(operand: Operand, lengths: Sequence[int]) -> list[tuple[Space, int]]:
+    """The places an operand has in memory. Empty blocks have none: they lie where their neighbour begins."""
+    if not isinstance(operand, Memory):
+        return []
+    return [place for place, length in zip(operand.spans, lengths, strict=True) if length]
