@@ -89,7 +89,7 @@ class ReferenceEngine:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
-        self.transports = (transport.name,)
+        self.transports: tuple[str, ...] = (transport.name,)
         self._lanes = Lanes(transport)
         self._me = f"rank {transport.rank}"
         self._progress = Progress(self._me, self._lanes.poll, self._tell)
