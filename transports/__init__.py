@@ -1,0 +1,1 @@
+"""Transports: bytes between two ranks. See `base` for what one is; `conformance` says whether one is right."""
