@@ -18,11 +18,11 @@ from collx.errors import (
 )
 
 if TYPE_CHECKING:
-    from collx.bootstrap import init
     from collx.communicator import Communicator
-    from collx.spawn import spawn
+    from collx.spawning import spawn
     from collx.types import ReduceOp
     from collx.work import Work
+    from collx.world import init
 
 __version__ = "0.1.0"
 
@@ -36,8 +36,8 @@ _LATER = {
     "Communicator": "collx.communicator",
     "ReduceOp": "collx.types",
     "Work": "collx.work",
-    "init": "collx.bootstrap",
-    "spawn": "collx.spawn",
+    "init": "collx.world",
+    "spawn": "collx.spawning",
 }
 
 

@@ -1,21 +1,12 @@
-"""Who are we: finds rank, size and meeting place in the environment, and makes the world communicator of them."""
+"""Who are we: rank, size and meeting place, as the launcher's environment tells them."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from collx import checks
-from collx.communicator import Communicator
-from collx.engine import Engine, ReferenceEngine
-from collx.errors import BootstrapError, ClosedError, TransportError
-from collx.transports.memory import MemoryHub, MemoryTransport
-from collx.transports.shm import ShmGroup, memory_file
+from collx.errors import BootstrapError, TransportError
 
-TIMEOUT = 300.0  # seconds
 TRANSPORTS = ("shm", "memory", "tcp", "mpi")
 
 
@@ -100,46 +91,9 @@ def _number(environ: Mapping[str, str], name: str) -> int:
         raise BootstrapError(f"{name} is {environ[name]!r}, which is not a number") from None
 
 
-_world: Communicator | None = None
-_world_pid = 0
-
-
-def init(timeout: float = TIMEOUT) -> Communicator:
-    """Join the job that this process was started in; a process that no launcher started is a world of its own.
-
-    Collective among the job's ranks. `timeout`, in seconds, holds for this call and, as the default, for every
-    later call on the communicator. Called again, returns the same communicator while it is open.
-
-    Environment: COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS and COLLX_LOCAL_RANK (set by `collx run`);
-    COLLX_TRANSPORT (shm, memory) forces a transport, by default shm, or memory for a world of one.
-
-    Raises BootstrapError where the environment is half-set or ranks are missing at the deadline (it lists
-    them), TransportError where the transport cannot serve, ClosedError where this process has closed its
-    job's world or was forked from a rank, TypeError or ValueError for a timeout that is none.
-    """
-    timeout = checks.seconds(timeout)
-    place = find_place(os.environ)
-    if _world is not None and (_world_pid == os.getpid() or place.size > 1):
-        if _world_pid != os.getpid():
-            raise ClosedError(f"rank {place.rank}: this process was forked from a rank; use collx.spawn for more ranks")
-        if not _world.closed:
-            return _world
-        if place.size > 1:
-            raise ClosedError(f"rank {place.rank}: the world was closed; a process joins its job once")
-    return join(place, timeout)
-
-
-def join(place: Place, timeout: float) -> Communicator:
-    """As init, for a given place; the world so made is what init returns from then on."""
-    global _world, _world_pid
-    transport = _transport(place)
-    _world = _lone_world(timeout) if transport == "memory" else _shm_world(place, timeout)
-    _world_pid = os.getpid()
-    return _world
-
-
-def _transport(place: Place) -> str:
-    asked = os.environ.get("COLLX_TRANSPORT", "")
+def find_transport(place: Place, environ: Mapping[str, str]) -> str:
+    """The transport that COLLX_TRANSPORT asks for, or the usual one. Raises TransportError where it cannot serve."""
+    asked = environ.get("COLLX_TRANSPORT", "")
     if not asked:
         return "memory" if place.size == 1 else "shm"
     if asked not in TRANSPORTS:
@@ -149,49 +103,3 @@ def _transport(place: Place) -> str:
     if asked == "memory" and place.size > 1:
         raise TransportError(f"COLLX_TRANSPORT=memory joins threads, but this job has {place.size} processes; use shm")
     return asked
-
-
-def _lone_world(timeout: float) -> Communicator:
-    def make_group(members: Sequence[int], label: str, timeout: float) -> Engine:
-        return ReferenceEngine(MemoryTransport(MemoryHub(1), 0))
-
-    engine = make_group((0,), "init", timeout)
-    return Communicator(engine, 0, 1, 0, (os.uname().nodename,), engine.transports, timeout, make_group)
-
-
-def _shm_world(place: Place, timeout: float) -> Communicator:
-    deadline = time.monotonic() + timeout
-    group = ShmGroup.join(_directory(place), place.rank, place.size, deadline)
-
-    def make_group(members: Sequence[int], label: str, timeout: float) -> Engine:
-        return _shm_engine(group, members, label, time.monotonic() + timeout)
-
-    engine = _shm_engine(group, range(place.size), "init", deadline)
-    return Communicator(
-        engine, place.rank, place.size, place.local_rank, group.hosts, engine.transports, timeout, make_group
-    )
-
-
-def _directory(place: Place) -> str:
-    kind, _, directory = place.rendezvous.partition(":")
-    if place is LONE:
-        return tempfile.mkdtemp(prefix="collx-")
-    if kind != "unix" or not directory.startswith("/"):
-        raise BootstrapError(f"COLLX_RENDEZVOUS is {place.rendezvous!r}, but must be unix:/DIRECTORY")
-    return directory
-
-
-def _shm_engine(group: ShmGroup, members: Sequence[int], label: str, deadline: float) -> Engine:
-    """The native engine of a communicator of `members`, who all call this with the same label."""
-    from collx import native  # here, so that a lone process needs no compiled module
-
-    fd = memory_file(native.segment_bytes(len(members)))
-    fds = [fd]
-    try:
-        rank = list(members).index(group.rank)
-        segment = native.Segment(rank, len(members), fd)  # before anybody else sees it
-        fds = group.connect(members, label, fd, deadline)
-        return native.NativeEngine(segment, fds, rank=rank)
-    finally:
-        for fd in fds:
-            os.close(fd)

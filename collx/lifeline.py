@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import shutil
 import signal
 import struct
 import tempfile
+import warnings
+from collections.abc import Iterable
 
+GRACE = 0.4  # seconds
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec there is no room for it
 
@@ -19,6 +23,29 @@ def die_with(parent: int) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the kernel was told
         os._exit(128 + signal.SIGKILL)
+
+
+def await_end(pids: Iterable[int]) -> None:
+    """Return when one of the processes that still run has ended, or after GRACE seconds."""
+    poll, pidfds = select.poll(), []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            pidfds.append(os.pidfd_open(pid))
+            poll.register(pidfds[-1], select.POLLIN)
+    ended = {fd for fd, _ in poll.poll(0)}
+    for fd in ended:
+        poll.unregister(fd)
+    if len(ended) < len(pidfds):
+        poll.poll(GRACE * 1000)
+    for fd in pidfds:
+        os.close(fd)
+
+
+def fork() -> int:
+    """os.fork, without Python's warning that other threads exist: what is forked here does not need them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        return os.fork()
 
 
 def job_directory() -> str:
@@ -33,7 +60,7 @@ class Keeper:
     def __init__(self) -> None:
         self.directory = job_directory()
         orders, self._orders = os.pipe()
-        self._pid = os.fork()
+        self._pid = fork()
         if self._pid == 0:
             _keep(orders, self.directory)
         os.close(orders)

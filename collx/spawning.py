@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from collx import bootstrap, checks, lifeline
+from collx import checks, lifeline, world
+from collx.bootstrap import Place
 from collx.errors import AbortedError, CollxError, RankFailedError
 
 CULPRIT_GRACE = 1.0  # seconds that a report of somebody else's failure waits for that failure's own report
@@ -88,11 +89,11 @@ class _Rank:
         self.reaped = False
         parent = os.getpid()
         self.pipe, write = os.pipe()
-        self.pid = os.fork()
+        self.pid = lifeline.fork()
         if self.pid == 0:
             os.close(self.pipe)
             lifeline.die_with(parent)
-            _run(bootstrap.Place(rank, size, rank, f"unix:{directory}"), write, fn, args)
+            _run(Place(rank, size, rank, f"unix:{directory}"), write, fn, args)
         os.close(write)
         os.set_blocking(self.pipe, False)
         try:
@@ -178,14 +179,14 @@ def _raise(failure: _Report, size: int) -> NoReturn:
     raise failure.error
 
 
-def _run(place: bootstrap.Place, pipe: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> NoReturn:
+def _run(place: Place, pipe: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> NoReturn:
     """The life of a rank. It never returns into its parent's code, nor runs its parent's exit handlers."""
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            with bootstrap.join(place, bootstrap.TIMEOUT) as comm:  # an exception is told to the other ranks
+            with world.join(place, world.TIMEOUT) as comm:  # an exception is told to the other ranks
                 report = _packed_result(place, fn(comm, *args))
             code = 0
         except BaseException as error:
@@ -198,7 +199,7 @@ def _run(place: bootstrap.Place, pipe: int, fn: Callable[..., Any], args: tuple[
         os._exit(code)
 
 
-def _packed_result(place: bootstrap.Place, result: Any) -> bytes:
+def _packed_result(place: Place, result: Any) -> bytes:
     try:
         return pickle.dumps((0.0, result, None, ""), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
@@ -206,7 +207,7 @@ def _packed_result(place: bootstrap.Place, result: Any) -> bytes:
         raise TypeError(f"rank {place.rank}: the result, of type {kind}, cannot be pickled: {error}") from error
 
 
-def _packed_error(place: bootstrap.Place, error: BaseException) -> bytes:
+def _packed_error(place: Place, error: BaseException) -> bytes:
     trace = "".join(traceback.format_exception(error))
     who = f"rank {place.rank} of {place.size}"
     if isinstance(error, SystemExit):

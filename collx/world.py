@@ -1,0 +1,109 @@
+"""Makes the world communicator: `init` for the job this process was started in, `join` for a place one knows."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from collx import bootstrap, checks, lifeline
+from collx.bootstrap import LONE, Place
+from collx.communicator import Communicator
+from collx.engine import Engine, ReferenceEngine
+from collx.errors import AbortedError, BootstrapError, ClosedError, RankFailedError
+from collx.transports.memory import MemoryHub, MemoryTransport
+from collx.transports.shm import ShmGroup, memory_file
+
+TIMEOUT = 300.0  # seconds
+
+_joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
+
+
+def init(timeout: float = TIMEOUT) -> Communicator:
+    """Join the job that this process was started in; a process that no launcher started is a world of its own.
+
+    Collective among the job's ranks. `timeout`, in seconds, holds for this call and, as the default, for every
+    later call on the communicator. Called again, returns the same communicator while it is open.
+
+    Environment: COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS and COLLX_LOCAL_RANK (set by `collx run`);
+    COLLX_TRANSPORT (shm, memory) forces a transport, by default shm, or memory for a world of one.
+
+    Raises BootstrapError where the environment is half-set or ranks are missing at the deadline (it lists
+    them), TransportError where the transport cannot serve, ClosedError where this process has closed its
+    job's world or was forked from a rank, TypeError or ValueError for a timeout that is none.
+    """
+    timeout = checks.seconds(timeout)
+    if _joined is not None:
+        world, place, pid = _joined
+        if pid == os.getpid() and not world.closed:
+            return world
+        if place.size > 1:
+            who = f"rank {place.rank} of {place.size}"
+            if pid != os.getpid():
+                raise ClosedError(f"{who}: this process was forked from it and is no rank; collx.spawn makes ranks")
+            raise ClosedError(f"{who}: the world was closed, or broken by an error; a process joins its job once")
+    return join(bootstrap.find_place(os.environ), timeout)
+
+
+def join(place: Place, timeout: float) -> Communicator:
+    """As init, for a given place; the world so made is what init returns from then on."""
+    global _joined
+    transport = bootstrap.find_transport(place, os.environ)
+    world = _lone_world(timeout) if transport == "memory" else _shm_world(place, timeout)
+    _joined = (world, place, os.getpid())
+    return world
+
+
+def _lone_world(timeout: float) -> Communicator:
+    def make_group(members: Sequence[int], label: str, timeout: float) -> Engine:
+        return ReferenceEngine(MemoryTransport(MemoryHub(1), 0))
+
+    engine = make_group((0,), "init", timeout)
+    return Communicator(engine, 0, 1, 0, (os.uname().nodename,), engine.transports, timeout, make_group)
+
+
+def _shm_world(place: Place, timeout: float) -> Communicator:
+    deadline = time.monotonic() + timeout
+    group = ShmGroup.join(_directory(place), place.rank, place.size, deadline)
+
+    def make_group(members: Sequence[int], label: str, timeout: float) -> Engine:
+        return _shm_engine(group, members, label, time.monotonic() + timeout)
+
+    engine = _shm_engine(group, range(place.size), "init", deadline)
+    atexit.register(_let_the_culprit_end_first, [pid for pid in group.pids if pid != os.getpid()])
+    return Communicator(
+        engine, place.rank, place.size, place.local_rank, group.hosts, engine.transports, timeout, make_group
+    )
+
+
+def _shm_engine(group: ShmGroup, members: Sequence[int], label: str, deadline: float) -> Engine:
+    """The native engine of a communicator of `members`, who all call this with the same label."""
+    from collx import native  # here, so that a lone process needs no compiled module
+
+    fd = memory_file(native.segment_bytes(len(members)))
+    fds = [fd]
+    try:
+        rank = list(members).index(group.rank)
+        segment = native.Segment(rank, len(members), fd)  # before anybody else sees it
+        fds = group.connect(members, label, fd, deadline)
+        return native.NativeEngine(segment, fds, rank=rank)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _directory(place: Place) -> str:
+    kind, _, directory = place.rendezvous.partition(":")
+    if place is LONE:
+        return lifeline.job_directory()
+    if kind != "unix" or not directory.startswith("/"):
+        raise BootstrapError(f"COLLX_RENDEZVOUS is {place.rendezvous!r}, but must be unix:/DIRECTORY")
+    return directory
+
+
+def _let_the_culprit_end_first(others: Sequence[int]) -> None:
+    """Before this rank ends because another failed: whoever started them all will name who ended first."""
+    if isinstance(getattr(sys, "last_value", None), (AbortedError, RankFailedError)):
+        lifeline.await_end(others)
