@@ -86,7 +86,14 @@ class Communicator(Messages):
         op: sum, prod, min, max, avg, band, bor, bxor, land, lor, lxor or ReduceOp.custom. min and max are not
         defined on complex dtypes, avg not on integers, band, bor and bxor on neither floats nor complex.
         """
-        return self._do(calls.all_reduce(self.rank, self.size, x, op, out=out, algorithm=algorithm), async_op, timeout)
+        if not async_op and timeout is None:
+            result = self._repeated(x, op, out, algorithm)
+            if result is not None:
+                return result
+        call = calls.all_reduce(self.rank, self.size, x, op, out=out, algorithm=algorithm)
+        result = self._do(call, async_op, timeout)
+        self._remember(x, op, out, algorithm, call)
+        return result
 
     def reduce_scatter(
         self,
