@@ -12,7 +12,6 @@ import sys
 import zlib
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -41,7 +40,7 @@ class Collx:
 
         self.comm = collx.init()
         self.rank, self.size = self.comm.rank, self.comm.size
-        self.version = f"collx {_version('collx')}"
+        self.version = f"collx {collx.__version__}"
         self.barrier = self.comm.barrier
         self.close = self.comm.close
 
@@ -61,13 +60,14 @@ class Collx:
 
 class Mpi:
     def __init__(self) -> None:
+        import mpi4py  # type: ignore[import-not-found, unused-ignore]
         from mpi4py import MPI  # type: ignore[import-not-found, unused-ignore]
 
         self.mpi = MPI
         self.world = MPI.COMM_WORLD
         self.rank, self.size = self.world.rank, self.world.size
         library = MPI.Get_library_version().splitlines()[0].split(",")[0]
-        self.version = f"{library}, mpi4py {_version('mpi4py')}"
+        self.version = f"{library}, mpi4py {mpi4py.__version__}"
         self.barrier = self.world.Barrier
 
     def close(self) -> None:
@@ -93,13 +93,6 @@ class Mpi:
             case "all_to_all":
                 return partial(world.Alltoall, x, out)
         raise ValueError(f"{collective} is not measured side by side")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "of the source tree"
 
 
 LIBRARIES: dict[str, Callable[[], Library]] = {"collx": Collx, "mpi": Mpi}

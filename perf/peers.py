@@ -133,7 +133,8 @@ class Job:
     def _failure(self, what: str) -> CollxError:
         self._output.seek(0)
         lines = self._output.read().strip().splitlines() or ["it printed nothing"]
-        return CollxError(f"{self.rival.name} {what}: {lines[-1]}")
+        telling = [line for line in lines if "Error" in line] or lines  # launchers end with lines of their own
+        return CollxError(f"{self.rival.name} {what}: {telling[-1].strip()}")
 
     def ask(self, **command: Any) -> list[dict[str, Any]]:
         """Give every rank a command; their answers in rank order."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
+import collx
 from collx.errors import CollxError
 from collx.perf import machine, record, table
 from collx.perf.arguments import Options, UsageError, fits, parse
@@ -115,13 +115,6 @@ def _devices(comm: Any, host: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _version() -> str:
-    try:
-        return version("collx")
-    except PackageNotFoundError:
-        return "of this source tree"
-
-
 def _now() -> str:
     return time.strftime(record.TIME_FORMAT)
 
@@ -134,7 +127,7 @@ def run(comm: Any, options: Options) -> Sweep:
     """Sweep on this communicator, every rank with the same options; rank 0 prints the table as it grows."""
     options = fits(options, comm.size)
     host = machine.describe()
-    sweep = Sweep(options, _version(), host, _devices(comm, host), tuple(comm.transports), _now())
+    sweep = Sweep(options, collx.__version__, host, _devices(comm, host), tuple(comm.transports), _now())
     speaks = comm.rank == 0
     if speaks:
         _say(table.header(sweep))
@@ -171,8 +164,6 @@ def _rank(comm: Any, options: Options) -> int:
 
 
 def _in_job(options: Options) -> int:
-    import collx
-
     with collx.init() as comm:
         if options.ranks not in (None, comm.size):
             raise UsageError(f"-n {options.ranks} inside a job of {comm.size} ranks; leave -n out")
@@ -192,8 +183,6 @@ def main(argv: list[str]) -> int:
             return _in_job(options)
         ranks = options.ranks or _DEFAULT_RANKS
         fits(options, ranks)
-        import collx
-
         return max(collx.spawn(_rank, ranks, options))
     except UsageError as error:
         print(f"collx perf: {error}", file=sys.stderr)

@@ -1,0 +1,91 @@
+"""Small sweeps by collx itself: processes over shared memory, from the command line and inside a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from collx.perf import peers
+from collx.perf.arguments import parse
+from collx.perf.collectives import MEASURED
+
+COLLX = [sys.executable, "-c", "import sys; from collx.cli import main; sys.exit(main())"]
+SHORT = ["-w", "1", "--iters", "2"]
+
+
+def done(*command: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert result.returncode == status, result.stderr
+    return result
+
+
+@pytest.mark.parametrize("collective", MEASURED)
+def test_every_collective_is_right(collective: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    done(*COLLX, "perf", collective, "-n", "3", "-b", "8", "-e", "256K", "-f", "32", *SHORT, "--json", str(path))
+    document = json.loads(path.read_text())
+    assert document["out_of_bounds"]["count"] == 0
+    assert document["transports"] == ["shm"]
+    assert len(document["results"]) == (1 if collective == "barrier" else 4)
+
+
+@pytest.mark.parametrize("collective", ["all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast"])
+def test_every_algorithm_is_right(collective: str) -> None:
+    command = [*COLLX, "perf", collective, "-n", "4", "-b", "8", "-e", "64K", "-f", "128", *SHORT, "--algorithm", "all"]
+    result = done(*command)
+    assert "Out of bounds values : 0 OK" in result.stdout
+    assert result.stderr == ""
+
+
+def test_inside_a_job_it_measures_the_job() -> None:
+    inside = ["run", "-n", "3", "--tag", "off", "-m", "collx.perf", "all_reduce", "-b", "8", "-e", "8", *SHORT]
+    assert "# nRanks 3 " in done(*COLLX, *inside).stdout
+
+
+def test_ranks_that_are_not_the_job_s_are_a_mistake() -> None:
+    inside = ["run", "-n", "2", "-m", "collx.perf", "all_reduce", "-n", "4"]
+    assert "-n 4 inside a job of 2 ranks" in done(*COLLX, *inside, status=2).stderr
+
+
+def test_on_a_terminal_progress_goes_to_stderr_only(tmp_path: Path) -> None:
+    main, terminal = pty.openpty()
+    with (tmp_path / "out").open("w+") as out:
+        command = [*COLLX, "perf", "all_reduce", "-n", "2", "-b", "8", "-e", "64", *SHORT]
+        status = subprocess.run(command, stdout=out, stderr=terminal, timeout=240).returncode
+        os.close(terminal)
+        shown = b""
+        try:
+            while chunk := os.read(main, 4096):
+                shown += chunk
+        except OSError:  # how a terminal tells its end
+            pass
+        os.close(main)
+        out.seek(0)
+        text = out.read()
+    assert status == 0
+    assert b"all_reduce" in shown
+    assert "\x1b" not in text
+    assert "Out of bounds values : 0 OK" in text
+
+
+def test_a_comparison_takes_turns_and_compares_results() -> None:
+    """collx against itself stands in for another library, which CI need not have."""
+    options = parse(["all_reduce", "-n", "2", "-b", "64", "-e", "4K", "-f", "64"])
+    ours = peers.RIVALS["collx"]
+    with peers.Job(ours, 2) as first, peers.Job(ours, 2) as second:
+        points = list(peers.compare([first, second], options, rounds=3))
+    assert [point["size"] for point in points] == [64, 4096]
+    assert all(point["same"] and point["seconds"]["collx"] > 0 for point in points)
+    assert all(len(taken) == 3 for point in points for taken in point["rounds"].values())
+
+
+def test_a_library_that_does_not_start_says_why() -> None:
+    broken = peers.Rival("broken", "none", (), peers.RIVALS["collx"].command)
+    with pytest.raises(peers.CollxError, match=r"broken did not start: .*KeyError"), peers.Job(broken, 2):
+        pass
