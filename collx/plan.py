@@ -92,6 +92,9 @@ class Plan:
         return slice_step(length, self.slices)
 
 
+SIGNAL = (Space.WORKSPACE, -1)  # no memory: the place in the order of moves where a rank has heard of others
+
+
 def slice_step(length: int, slices: int) -> int:
     if slices == 1:
         return length
@@ -292,7 +295,13 @@ class _Lowering:
 
 
 def _occupied(operand: Operand, lengths: Sequence[int]) -> list[tuple[Space, int]]:
-    """The places an operand has in memory. Empty blocks have none: they lie where their neighbour begins."""
+    """The places an operand has in memory. Empty blocks have none: they lie where their neighbour begins.
+
+    No blocks at all are a signal: to hear one is to write a place of its own, and to give one is to read it, so
+    that what is signalled is what was heard.
+    """
     if not isinstance(operand, Memory):
         return []
+    if not lengths:
+        return [SIGNAL]
     return [place for place, length in zip(operand.spans, lengths, strict=True) if length]
