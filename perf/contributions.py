@@ -1,8 +1,9 @@
 """Random contributions that any rank can recompute for every other one, and what NumPy says a collective makes of them.
 
 As in nccl-tests' `verifiable`, values are chosen so that every partial result is exact in the dtype, whatever
-the order of operations: small integers for sum and avg, signed powers of two for prod, anything finite
-elsewhere; integers take all their bits and wrap. So `#wrong` counts elements that are not equal, with no tolerance.
+the order of operations: small integers for sum and avg, signed powers of two for prod, zeros and ones for the
+logical ops, anything finite elsewhere; integers take all their bits and wrap. So `#wrong` counts elements that
+are not equal, with no tolerance.
 """
 
 from __future__ import annotations
@@ -39,20 +40,23 @@ def _exact_limit(dtype: np.dtype[np.generic]) -> int:
 def values(op: str, dtype: np.dtype[np.generic], rank: int, size: int, seed: int) -> Array:
     """The 256 values that `rank` of `size` draws its contribution from, for an op and a dtype."""
     random = np.random.default_rng((seed, rank, size))
-    if dtype.kind == "b":
-        return random.integers(0, 2, 256).astype(dtype)
+    drawn: Array
+    if dtype.kind == "b" or op in ("land", "lor", "lxor"):
+        drawn = random.integers(0, 2, 256)
+        return drawn.astype(dtype)
     if dtype.kind in "iu":
         return np.frombuffer(random.bytes(256 * dtype.itemsize), np.dtype(dtype))
     if op == "prod":
         # Beyond a handful of ranks even powers of two would leave a narrow dtype's range.
         magnitudes = random.choice([0.5, 1.0, 2.0], 256) if rank < 6 and dtype.kind != "c" else np.ones(256)
         signs = random.choice([1, -1, 1j, -1j] if dtype.kind == "c" else [1, -1], 256)
-        return (magnitudes * signs).astype(dtype)
+        drawn = magnitudes * signs
+        return drawn.astype(dtype)
     limit = _exact_limit(dtype)
     bound = max(limit // size, 1 if rank < limit else 0) if op in ("sum", "avg") else limit
     drawn = random.integers(-bound, bound, 256, endpoint=True)
     if dtype.kind == "c":
-        return (drawn + 1j * random.integers(-bound, bound, 256, endpoint=True)).astype(dtype)
+        drawn = drawn + 1j * random.integers(-bound, bound, 256, endpoint=True)
     return drawn.astype(dtype)
 
 
@@ -74,7 +78,7 @@ class Contributions:
 
     def _averaged(self, total: Array) -> Array:
         real = total.view(total.real.dtype) if self.dtype.kind == "c" else total
-        mean = (real / real.dtype.type(self.size)).astype(real.dtype)
+        mean: Array = (real / real.dtype.type(self.size)).astype(real.dtype)
         return mean.view(self.dtype)
 
     def expected(self, case: Measured, rank: int, root: int, whole: int, part: int) -> Array | None:

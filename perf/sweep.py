@@ -183,7 +183,8 @@ def main(argv: list[str]) -> int:
             return _in_job(options)
         ranks = options.ranks or _DEFAULT_RANKS
         fits(options, ranks)
-        return max(collx.spawn(_rank, ranks, options))
+        statuses: list[int] = collx.spawn(_rank, ranks, options)
+        return max(statuses)
     except UsageError as error:
         print(f"collx perf: {error}", file=sys.stderr)
         return 2
@@ -192,5 +193,3 @@ def main(argv: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-

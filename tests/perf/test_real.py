@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from collx.errors import CollxError
 from collx.perf import peers
 from collx.perf.arguments import parse
 from collx.perf.collectives import MEASURED
@@ -87,5 +88,5 @@ def test_a_comparison_takes_turns_and_compares_results() -> None:
 
 def test_a_library_that_does_not_start_says_why() -> None:
     broken = peers.Rival("broken", "none", (), peers.RIVALS["collx"].command)
-    with pytest.raises(peers.CollxError, match=r"broken did not start: .*KeyError"), peers.Job(broken, 2):
+    with pytest.raises(CollxError, match=r"broken did not start: .*KeyError"), peers.Job(broken, 2):
         pass
