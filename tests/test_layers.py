@@ -30,9 +30,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"communicator", "calls", "layout", "member", "messages", "handle", "work"},
         {"buffers", "selector", "engine", "terms", "errors"},
     ),
-    "bootstrap": ({"bootstrap"}, {"communicator", "engine", "native", "transports", "terms", "errors"}),
-    "processes": ({"spawning", "launcher", "lifeline"}, {"bootstrap", "terms", "errors"}),
-    "public": ({"collx"}, {"communicator", "bootstrap", "processes", "terms", "errors"}),
+    # Processes: finding, starting and ending ranks needs nothing of what they will do.
+    "processes": ({"bootstrap", "lifeline", "launcher"}, {"errors"}),
+    "world": (
+        {"world", "spawning"},
+        {"processes", "communicator", "engine", "native", "transports", "terms", "errors"},
+    ),
+    "public": ({"collx"}, {"communicator", "world", "terms", "errors"}),
     # What stands on the public API, as a user's program does; the register of algorithms belongs to it.
     "perf": ({"perf"}, {"public", "algorithms", "schedule", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
