@@ -9,7 +9,7 @@ from collx.schedule import Recv, Schedule, Send, algorithm, powers_of_two
 
 def _partner(rank: int, size: int, step: int) -> int:
     """Even ranks swing 1, -1, 3, -5, ... places; odd ranks the other way."""
-    swing = (1 - (-2) ** (step + 1)) // 3
+    swing = (1 + (2 << step) * (1 if step % 2 == 0 else -1)) // 3
     return (rank + (swing if rank % 2 == 0 else -swing)) % size
 
 

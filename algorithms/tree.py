@@ -80,7 +80,8 @@ def scatter(rank: int, size: int) -> Schedule:
 
 
 def _largest_subtree(size: int) -> int:
-    return max((min(size, 2 * child) - child for child in (1 << bit for bit in range((size - 1).bit_length()))), default=0)
+    children = [1 << bit for bit in range((size - 1).bit_length())]
+    return max((min(size, 2 * child) - child for child in children), default=0)
 
 
 @algorithm(
