@@ -93,8 +93,8 @@ struct Product {
     }
 };
 
-// Floats as signed integers of the same order, with -0 below +0 and every NaN at the end that wins. `flipped` is its own
-// inverse, so it leads back to the bits; all NaNs become one.
+// Floats as signed integers of the same order, with -0 below +0 and every NaN at the end that wins. `flipped` is its
+// own inverse, so it leads back to the bits; all NaNs become one.
 template <bool smaller, class T>
 struct Order {
     using Word = typename Format<T>::Word;
