@@ -29,9 +29,9 @@ lint: .venv/.stamp-test
 
 sanitize: sanitize-address,undefined sanitize-thread
 
-sanitize-%: .venv/.stamp-tools
+sanitize-%: .venv/.stamp-install
 	$(BIN)/cmake -S tests/native -B build/sanitize-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
-	    -DCOLLX_SANITIZE=$* --log-level=WARNING
+	    -DCOLLX_SANITIZE=$* -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
 	$(BIN)/cmake --build build/sanitize-$*
 	$(BIN)/ctest --test-dir build/sanitize-$* --output-on-failure --no-tests=error
 
