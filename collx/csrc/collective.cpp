@@ -51,14 +51,18 @@ bool Collective::step(Links& links) {
     if (!begun_) begin();
     bool any = false;
     const auto count = static_cast<std::uint32_t>(plan_.moves.size());
+    std::uint32_t patience = 2 * plan_.size + 16;  // the messages of the oldest round are among so many
     blocked_on = -1;
-    for (std::uint32_t index = first_; index < count; ++index) {
+    for (std::uint32_t index = first_; index < count && patience > 0; ++index) {
         std::uint64_t& slice = prepared_.progress[index];
         while (slice < plan_.slices && ready(links, index, slice)) {
             if (!execute(links, index, slice)) return true;
             any = true;
         }
-        if (index == first_ && slice == plan_.slices) ++first_;
+        if (slice < plan_.slices)
+            patience -= plan_.moves[index].meets_peers;
+        else if (index == first_)
+            ++first_;
     }
     finished = first_ == count;
     return any || finished;

@@ -87,6 +87,8 @@ Move decode_move(Words& words, const Plan& plan) {
         for (std::uint64_t left = words.count(); left > 0; --left)
             operands->push_back(operand(words, blocks, plan.size));
     if (move.sources.empty() || move.targets.empty()) throw std::invalid_argument("a move needs a source and a target");
+    move.meets_peers = std::ranges::any_of(move.sources, &Operand::is_lane) ||
+                       std::ranges::any_of(move.targets, &Operand::is_lane);
     if (plan.slices == 1) merge(move);
     for (const std::uint64_t length : move.lengths) move.steps.push_back(step(length, plan.slices));
     return move;

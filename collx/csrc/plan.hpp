@@ -33,6 +33,7 @@ struct Move {
     bool transient = false;
     bool whole = false;
     bool scale = false;
+    bool meets_peers = false;  // has a lane
 };
 
 struct Plan {
