@@ -231,6 +231,8 @@ def _check_op(options: Options) -> None:
 
 
 def _check_files(options: Options) -> None:
+    if options.versus and (options.algorithms or options.csv or options.plot):
+        raise UsageError("--vs compares what collx chooses and writes --json only: no --algorithm, --csv or --plot")
     for path in (options.json, options.csv, options.plot):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise UsageError(f"cannot write {path}: {'it is a directory' if path.is_dir() else 'no such directory'}")

@@ -139,13 +139,24 @@ class Job:
     def ask(self, **command: Any) -> list[dict[str, Any]]:
         """Give every rank a command; their answers in rank order."""
         text = json.dumps(command) + "\n"
-        try:
-            for stream in self._streams:
+        answers = []
+        for rank, stream in enumerate(self._streams):
+            with self._answering(rank, command):
                 stream.write(text)
                 stream.flush()
-            return [json.loads(stream.readline()) for stream in self._streams]
-        except (OSError, ValueError) as error:
-            raise self._failure(f"gave no answer to {command} ({error})") from None
+        for rank, stream in enumerate(self._streams):
+            with self._answering(rank, command):
+                answers.append(json.loads(stream.readline() or "null"))
+            if answers[-1] is None:
+                raise self._failure(f"rank {rank} ended instead of answering {command}")
+        return answers
+
+    @contextlib.contextmanager
+    def _answering(self, rank: int, command: dict[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._failure(f"rank {rank} gave no answer to {command} ({error})") from None
 
     def turn(self, iterations: int, warmup: int) -> float:
         """Seconds per call, of the slowest rank."""
@@ -242,7 +253,7 @@ def versus(
     """Compare and write what was asked for; 0, or 1 where the libraries' results differ."""
     document = measure(options, collectives or [options.case.name], rounds)
     if options.json:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        options.json.write_text(json.dumps(document) + "\n")
     if markdown:
         markdown.write_text(report.versus_markdown(document))
     return 0 if all(point["same"] for points in document["collectives"].values() for point in points) else 1

@@ -38,7 +38,7 @@ def _per_iteration(cell: Cell) -> dict[str, Any]:
         "p99_us": cell.timing.percentile(99) * 1e6,
         "stdev_us": spread,
         "cv_pct": 100 * spread / average if average else 0.0,
-        "times_us": times,
+        "times_us": [round(time, 3) for time in times],
     }
 
 
@@ -99,7 +99,7 @@ def as_json(sweep: Sweep, ended: str) -> dict[str, Any]:
 
 
 def write_json(sweep: Sweep, path: Path, ended: str) -> None:
-    path.write_text(json.dumps(as_json(sweep, ended), indent=1) + "\n")
+    path.write_text(json.dumps(as_json(sweep, ended)) + "\n")
 
 
 CSV_COLUMNS = (

@@ -36,6 +36,8 @@ MISTAKES = {
     "a file": (["all_reduce", "--json", "/no/such/place/x.json"], "/no/such/place"),
     "a device": (["all_reduce", "--device", "tpu"], "tpu"),
     "cuda": (["all_reduce", "-n", "4", "--device", "cuda"], "CUDA"),
+    "a comparison of algorithms": (["all_reduce", "--vs", "mpi", "--algorithm", "ring"], "--algorithm"),
+    "a comparison of what others have not": (["barrier", "--vs", "mpi"], "all_reduce"),
     "a library": (["all_reduce", "--vs", "mpj"], "mpi"),
 }
 
