@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from collx.collectives import COLLECTIVES
 from collx.errors import AbortedError, ClosedError, CollxError, RankFailedError
 from collx.lanes import COLLECTIVE, TAGGED, Lanes, Sent, Stamp
 from collx.moves import PlanRun, bytes_at
@@ -97,9 +98,14 @@ class ReferenceEngine:
         self._failed = -1
 
     def prepare(self, plan: Plan, op: ReduceOp) -> PreparedPlan:
-        traits = (plan.collective, plan.algorithm, plan.dtype, plan.op, plan.root, plan.size, plan.slices)
-        digest = hashlib.blake2b(repr(traits).encode(), digest_size=8).digest()
-        label = f"{plan.collective} ({plan.algorithm}, {DTYPES[plan.dtype]}, {OPS[plan.op]}, root {plan.root})"
+        traits = [plan.algorithm, str(DTYPES[plan.dtype]), OPS[plan.op], f"root {plan.root}"]
+        spec = COLLECTIVES[plan.collective]
+        if spec.reduces:
+            traits.append(f"{plan.input_bytes} bytes")
+        elif plan.collective in ("broadcast", "all_gather"):
+            traits.append(f"{plan.output_bytes} bytes")
+        label = f"{plan.collective} ({', '.join(traits)})"
+        digest = hashlib.blake2b(f"{label} {plan.size} {plan.slices}".encode(), digest_size=8).digest()
         return PreparedPlan(plan, combine(op), label, int.from_bytes(digest, "little"))
 
     def run(self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float) -> None:

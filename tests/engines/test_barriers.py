@@ -10,8 +10,9 @@ import pytest
 from collx.engine import Engine
 from collx.plan import Lane, Plan
 from collx.schedule import REGISTER
-from tests.harness import ENGINES, INT64, Call, engines, make_plan, on_every, perform
-from tests.harness import inputs as contributions
+from tests.calls import Call
+from tests.harness import ENGINES, engines, make_plan, on_every, perform
+from tests.oracle import inputs
 
 BARRIERS = sorted(name for collective, name in REGISTER if collective == "barrier")
 
@@ -47,8 +48,8 @@ def test_plans_keep_everybody_in(name: str, size: int) -> None:
 @pytest.mark.parametrize("name", BARRIERS)
 def test_engines_keep_everybody_in(name: str, kind: str) -> None:
     size = 4
-    call = Call("barrier", name, size, dtype=INT64)
-    nothing = contributions(call)[0]
+    call = Call("barrier", name, size)
+    nothing = inputs(call)[0]
 
     for late in range(size):
         entered = [threading.Event() for _ in range(size)]

@@ -14,20 +14,9 @@ from hypothesis import strategies as st
 from collx.engine import Engine
 from collx.schedule import REGISTER
 from collx.types import DTYPES, Array, ReduceOp
-from tests.harness import (
-    ENGINES,
-    Call,
-    engines,
-    even,
-    expected,
-    inputs,
-    matrix_product,
-    on_every,
-    ops_of,
-    perform,
-    registered,
-    sizes_of,
-)
+from tests.calls import Call, even, registered, sizes_of
+from tests.harness import ENGINES, engines, on_every, perform
+from tests.oracle import expected, inputs, matrix_product, ops_of
 
 KINDS = pytest.mark.parametrize("kind", ENGINES)
 Case = tuple[str, str]
