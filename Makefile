@@ -1,16 +1,17 @@
 # Every target does its own set-up in .venv, and does again only what changed.
 #   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
 #   make test      the whole test suite
-#   make prove     every schedule for every size 1..256
-#   make lint      ruff and mypy        make sanitize  the native tests under ASAN + UBSAN and TSAN
-#   make docs      docs/algorithms.md   make clean     away with .venv and build
+#   make prove     every schedule for every size 1..256, and random larger ones
+#   make lint      ruff and mypy
+#   make sanitize  the native tests under ASAN + UBSAN and under TSAN
+#   make docs      what is generated and kept: docs/algorithms.md, collx/_core.pyi
 
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF)
 
-.PHONY: sweep test prove lint sanitize docs clean
+.PHONY: sweep test prove lint sanitize docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -20,7 +21,7 @@ test: .venv/.stamp-test
 	$(BIN)/python -m pytest
 
 prove: .venv/.stamp-install
-	$(BIN)/python -m collx.verify
+	$(BIN)/collx verify --sizes 1-256 --larger
 
 lint: .venv/.stamp-test
 	$(BIN)/ruff check
@@ -36,13 +37,12 @@ sanitize-%: .venv/.stamp-install
 	$(BIN)/ctest --test-dir build/sanitize-$* --output-on-failure --no-tests=error
 
 docs: .venv/.stamp-install
-	$(BIN)/python -m collx.verify --document > docs/algorithms.md
-
-clean:
-	rm -rf .venv build
+	$(BIN)/python -m collx.algorithms.table > build/algorithms.md
+	mv build/algorithms.md docs/algorithms.md
+	$(BIN)/python -m nanobind.stubgen -q -m collx._core -o collx/_core.pyi
 
 .venv/.stamp-tools: pyproject.toml .ci/environment.py
-	@$(PYTHON) .ci/environment.py .venv
+	@test -x $(BIN)/pip || $(PYTHON) .ci/environment.py .venv
 	$(BIN)/pip install -q --upgrade 'pip>=25.1'
 	$(BIN)/pip install -q --group build
 	@touch $@

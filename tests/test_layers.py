@@ -15,15 +15,20 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "terms": ({"types", "checks", "request"}, {"errors"}),
     "compiled": ({"_core"}, set()),
     # What a collective is, how it is done, and the proof; nothing here knows of bytes on the move.
-    "schedule": ({"schedule", "collectives"}, {"errors"}),
+    "collectives": ({"collectives"}, set()),
+    "schedule": ({"schedule"}, {"errors"}),
     "algorithms": ({"algorithms"}, {"schedule"}),
-    "proof": ({"verify"}, {"schedule", "algorithms", "errors"}),
-    "plan": ({"plan"}, {"schedule", "errors"}),
-    "selector": ({"selector", "planner"}, {"algorithms", "schedule", "plan", "terms", "errors"}),
+    "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "errors"}),
+    "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
+    "selector": ({"selector", "planner"}, {"algorithms", "schedule", "collectives", "plan", "terms", "errors"}),
     # What moves bytes; nothing here knows of schedules.
     "transports": ({"transports"}, {"errors", "compiled"}),
-    "engine": ({"engine", "lanes", "moves", "progress", "reduction"}, {"plan", "transports", "terms", "errors"}),
-    "native": ({"native"}, {"plan", "schedule", "compiled", "terms", "errors"}),
+    # What runs plans; nothing here knows of schedules or algorithms.
+    "engine": (
+        {"engine", "lanes", "moves", "progress", "reduction"},
+        {"plan", "collectives", "transports", "terms", "errors"},
+    ),
+    "native": ({"native"}, {"plan", "collectives", "compiled", "terms", "errors"}),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
@@ -44,13 +49,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
 }
 
 # Narrower than its layer: of the transports, the engine knows only what every transport is.
-ONLY = {"engine": {"transports": {"collx.transports.base"}}, "algorithms": {"schedule": {"collx.schedule"}}}
+ONLY = {"engine": {"transports": {"collx.transports.base"}}}
 
 
 def modules() -> dict[str, Path]:
     """Import name -> file, for the package as it is laid out and for the examples."""
     found = {}
-    for folder in ("collx", "collx/algorithms", "collx/transports", "collx/perf", "examples"):
+    packages = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "collx").iterdir()) if path.is_dir()]
+    for folder in ("collx", *packages, "examples"):
         for path in sorted((ROOT / folder).glob("*.py")):
             name = f"{folder}/{path.stem}".removesuffix("/__init__").replace("/", ".")
             found[name] = path
