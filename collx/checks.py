@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def seconds(timeout: float | None, default: float = FOREVER) -> float:
     return min(value, FOREVER)
 
 
-def counts_of(counts: Sequence[int], size: int, name: str) -> tuple[int, ...]:
+def counts_of(counts: Iterable[Any], size: int, name: str) -> tuple[int, ...]:
     """One count of rows per rank."""
     try:
         values = tuple(whole(count, f"{name}[{index}]") for index, count in enumerate(counts))

@@ -7,11 +7,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from collx.buffers import Buffer, for_output, fresh
 from collx.checks import counts_of, equal_split
 
-Counts = Sequence[int] | None
+Counts = Sequence[int] | npt.NDArray[np.integer[Any]] | None
 
 
 def output(out: Any, shape: tuple[int, ...], source: Buffer) -> Buffer:

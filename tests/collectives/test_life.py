@@ -1,0 +1,142 @@
+"""Communicators from the first call to the last: what they tell, how they end, what they survive."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import collx
+from collx import Communicator
+from tests.collectives.numbers import same
+from tests.ranks import ranks
+
+
+def attributes(comm: Communicator) -> None:
+    text = repr(comm)
+    assert f"rank {comm.rank} of {comm.size}" in text
+    assert all(name in text for name in comm.transports)
+    assert len(comm.hosts) == comm.size
+    assert comm.local_rank == comm.rank
+    assert not comm.closed
+    with comm as same_one:
+        assert same_one is comm
+        comm.barrier(timeout=30)
+    assert comm.closed
+    assert "closed" in repr(comm)
+    comm.close()
+    for call in (
+        lambda: comm.all_reduce(np.ones(2)),
+        lambda: comm.send(np.ones(2), 0),
+        lambda: comm.recv(np.ones(2), 0),
+        lambda: comm.split(0),
+        lambda: comm.plan("barrier"),
+        lambda: comm.empty(3, float),
+        comm.barrier,
+    ):
+        with pytest.raises(collx.ClosedError, match="closed"):
+            call()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_attributes_and_closing(kind: str, size: int) -> None:
+    ranks(kind, size, attributes)
+
+
+def after_an_error(comm: Communicator) -> None:
+    if comm.rank == 0:
+        with pytest.raises(collx.TimeoutError):
+            comm.all_reduce(np.ones(3), timeout=0.2)
+        for _ in range(2):
+            with pytest.raises(collx.ClosedError, match=r"all_reduce #1 failed with TimeoutError"):
+                comm.all_reduce(np.ones(3))
+    else:
+        with pytest.raises(collx.CollxError, match=r"waited 0.2 s|TimeoutError"):
+            comm.recv(np.ones(3), 0)
+
+
+def test_a_broken_communicator_names_the_first_error(kind: str) -> None:
+    ranks(kind, 2, after_an_error)
+
+
+def twice(call: Callable[[], object]) -> None:
+    """A rank that has all it needs may notice at its next call only."""
+    call()
+    call()
+
+
+def mismatched(comm: Communicator) -> None:
+    call = comm.all_reduce if comm.rank == 0 else comm.all_gather
+    with pytest.raises(collx.CollxError):
+        twice(lambda: call(np.ones(3)))
+    with pytest.raises(collx.ClosedError):
+        comm.barrier()
+
+
+def test_different_calls_raise_everywhere(kind: str) -> None:
+    ranks(kind, 2, mismatched)
+
+
+def leaving_by_exception(comm: Communicator) -> str:
+    if comm.rank == 1:
+        with pytest.raises(KeyError), comm:
+            raise KeyError("lost in rank 1")
+        return ""
+    with pytest.raises(collx.CollxError) as caught:
+        comm.all_reduce(np.ones(2))
+    return str(caught.value)
+
+
+def test_an_exception_that_leaves_the_block_reaches_the_others(kind: str) -> None:
+    assert "lost in rank 1" in ranks(kind, 2, leaving_by_exception)[0]
+
+
+def forked(comm: Communicator) -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            comm.all_reduce(np.ones(2))
+            text = "no error"
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        comm.close()
+        os.write(writing, text.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, closefd=True) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    assert text.startswith("ClosedError")
+    assert "fork" in text
+    same(comm.all_reduce(np.ones(2)), np.full(2, float(comm.size)))  # the parent's is unharmed
+
+
+def test_a_fork_does_not_inherit_it() -> None:
+    ranks("shm", 2, forked)
+
+
+PROGRAM = """
+import numpy as np, collx
+comm = collx.init()
+work = comm.all_reduce(np.ones(3), async_op=True)
+assert comm.all_reduce(np.arange(3.0)).tolist() == [0.0, 1.0, 2.0]
+print(repr(comm))
+"""
+
+
+def test_a_lone_program_needs_no_launcher_and_no_closing() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True)
+    assert "rank 0 of 1 over memory" in done.stdout
+    assert done.stderr == ""
+
+
+def test_public_names() -> None:
+    for name in collx.__all__:
+        assert getattr(collx, name) is not None
+    with pytest.raises(AttributeError):
+        collx.nonsense  # noqa: B018

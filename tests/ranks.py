@@ -1,0 +1,52 @@
+"""Runs a function on ranks of each kind: threads on the reference engine, processes on the native one."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import collx
+from collx.communicator import Communicator
+from collx.engine import Engine, ReferenceEngine
+from collx.transports.conformance import run_threads
+from collx.transports.memory import MemoryHub, MemoryTransport
+
+Body = Callable[..., Any]
+TIMEOUT = 60.0
+
+
+class Hubs:
+    """The hubs of one job by label, so that the members of a split find each other's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hubs: dict[tuple[str, tuple[int, ...]], MemoryHub] = {}
+
+    def engine(self, world_rank: int, members: Sequence[int], label: str, timeout: float) -> Engine:
+        with self._lock:
+            hub = self._hubs.setdefault((label, tuple(members)), MemoryHub(len(members)))
+        return ReferenceEngine(MemoryTransport(hub, list(members).index(world_rank)))
+
+
+def on_threads(body: Body, size: int, *args: Any) -> list[Any]:
+    """As collx.spawn, on threads of this process."""
+    hubs = Hubs()
+
+    def run(rank: int) -> Any:
+        engine = hubs.engine(rank, range(size), "world", TIMEOUT)
+        make_group = functools.partial(hubs.engine, rank)
+        with Communicator(engine, rank, size, rank, ("here",) * size, ("memory",), TIMEOUT, make_group) as comm:
+            return body(comm, *args)
+
+    return run_threads(size, run)
+
+
+KINDS: dict[str, Callable[..., list[Any]]] = {"memory": on_threads, "shm": collx.spawn}
+SIZES = range(1, 9)
+
+
+def ranks(kind: str, size: int, body: Body, *args: Any) -> list[Any]:
+    """`body(comm, *args)` on `size` ranks of a kind; the results by rank, or the first failure."""
+    return KINDS[kind](body, size, *args)
