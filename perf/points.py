@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from collx.perf.arguments import NCCL_TYPES, Options
 from collx.perf.measure import Timing
+from collx.perf.options import NCCL_TYPES, Options
 
 
 @dataclass(frozen=True, slots=True)

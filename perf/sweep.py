@@ -12,10 +12,11 @@ import numpy as np
 import collx
 from collx.errors import CollxError
 from collx.perf import machine, record, table
-from collx.perf.arguments import Options, UsageError, fits, parse
+from collx.perf.arguments import parse
 from collx.perf.collectives import Call, bind
 from collx.perf.contributions import Contributions
 from collx.perf.measure import Timing, spoil, timed, wrong
+from collx.perf.options import Options, UsageError, fits
 from collx.perf.points import Cell, Point, Sweep
 from collx.perf.progress import Progress
 

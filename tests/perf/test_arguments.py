@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from collx.perf import arguments
-from collx.perf.arguments import UsageError, parse
+from collx.perf import options
+from collx.perf.arguments import parse
+from collx.perf.options import UsageError
 from collx.perf.sweep import main
 
 MISTAKES = {
@@ -61,7 +62,7 @@ def test_a_plot_without_matplotlib_is_a_mistake(monkeypatch: pytest.MonkeyPatch,
     ("text", "nbytes"), [("8", 8), ("64K", 65536), ("1.5M", 3 << 19), ("2GiB", 2 << 30), ("64m", 64 << 20)]
 )
 def test_sizes_are_powers_of_1024(text: str, nbytes: int) -> None:
-    assert arguments.nbytes(text) == nbytes
+    assert options.nbytes(text) == nbytes
 
 
 def test_the_issue_s_sweep_has_every_size_from_8_bytes_to_64_mebibytes() -> None:
@@ -78,10 +79,10 @@ def test_sizes_cut_into_parts_are_multiples_of_the_ranks(collective: str, ranks:
 
 
 def test_all_leaves_out_what_does_not_take_the_ranks() -> None:
-    options = parse(["all_reduce", "--algorithm", "all", "-n", "3"])
-    assert "swing" in options.algorithms
-    assert "swing" not in arguments.fits(options, 3).algorithms
-    assert "ring" in arguments.fits(options, 3).algorithms
+    asked = parse(["all_reduce", "--algorithm", "all", "-n", "3"])
+    assert "swing" in asked.algorithms
+    assert "swing" not in options.fits(asked, 3).algorithms
+    assert "ring" in options.fits(asked, 3).algorithms
 
 
 def test_nccl_names_of_types_are_understood() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from collx.errors import CollxError
-from collx.perf import peers
+from collx.perf import peers, rivals
 from collx.perf.arguments import parse
 from collx.perf.collectives import MEASURED
 
@@ -78,8 +78,8 @@ def test_on_a_terminal_progress_goes_to_stderr_only(tmp_path: Path) -> None:
 def test_a_comparison_takes_turns_and_compares_results() -> None:
     """collx against itself stands in for another library, which CI need not have."""
     options = parse(["all_reduce", "-n", "2", "-b", "64", "-e", "4K", "-f", "64"])
-    ours = peers.RIVALS["collx"]
-    with peers.Job(ours, 2) as first, peers.Job(ours, 2) as second:
+    ours = rivals.RIVALS["collx"]
+    with rivals.Job(ours, 2) as first, rivals.Job(ours, 2) as second:
         points = list(peers.compare([first, second], options, rounds=3))
     assert [point["size"] for point in points] == [64, 4096]
     assert all(point["same"] and point["seconds"]["collx"] > 0 for point in points)
@@ -87,6 +87,13 @@ def test_a_comparison_takes_turns_and_compares_results() -> None:
 
 
 def test_a_library_that_does_not_start_says_why() -> None:
-    broken = peers.Rival("broken", "none", (), peers.RIVALS["collx"].command)
-    with pytest.raises(CollxError, match=r"broken did not start: .*KeyError"), peers.Job(broken, 2):
+    broken = rivals.Rival("broken", "none", (), rivals.RIVALS["collx"].command)
+    with pytest.raises(CollxError, match=r"broken did not start: .*KeyError"), rivals.Job(broken, 2):
         pass
+
+
+def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLX_VENVS", str(tmp_path))
+    broken = rivals.Rival("broken", "mpi", (str(tmp_path / "none.whl"),), rivals.RIVALS["mpi"].command)
+    with pytest.raises(CollxError, match=r"cannot make .*broken: .*none\.whl"):
+        rivals.python_of(broken)

@@ -1,0 +1,98 @@
+"""What to sweep, and what is wrong with it where something is."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collx.perf.collectives import Measured
+from collx.schedule import REGISTER
+
+# nccl-tests' names of types, where they differ from NumPy's.
+NCCL_TYPES = {
+    "float16": "half",
+    "float32": "float",
+    "float64": "double",
+    "float8_e4m3fn": "f8e4m3",
+    "float8_e5m2": "f8e5m2",
+}
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class UsageError(ValueError):
+    """A mistake on the command line; the message is the one line that the user sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to sweep. `algorithms` is empty for the selector's choice, `every` when all were asked for; `seconds`
+    bounds each timed point."""
+
+    case: Measured
+    ranks: int | None
+    begin: int
+    end: int
+    factor: float
+    algorithms: tuple[str, ...]
+    every: bool
+    dtype: np.dtype[Any]
+    op: str
+    root: int
+    warmup: int
+    iterations: int
+    check: int
+    seconds: float
+    seed: int
+    json: Path | None
+    csv: Path | None
+    plot: Path | None
+    versus: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+    def sizes(self, ranks: int) -> list[int]:
+        """The element counts of the whole buffer, ascending and without repetition; multiples of `ranks` where
+        every rank has a part. The smallest sizes are rounded up to one element, per rank where that applies."""
+        if self.case.sends == self.case.receives == "none":
+            return [0]
+        step = ranks if self.case.per_rank else 1
+        counts: dict[int, None] = {}
+        nbytes = float(self.begin)
+        while nbytes <= self.end:
+            elements = int(nbytes) // self.dtype.itemsize
+            counts[max(elements - elements % step, step) if nbytes else 0] = None
+            nbytes = nbytes * self.factor if nbytes else float(self.dtype.itemsize)
+        return list(counts)
+
+
+def nearest(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """The complaint about an unknown `name`, with the nearest known ones."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
+    return UsageError(f"unknown {what} {name!r}; did you mean {' or '.join(close)}?")
+
+
+def nbytes(text: str) -> int:
+    """Bytes from `8`, `64K`, `1.5M`, `2GiB`: powers of 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"{text!r} is not a size; write 8, 64K, 64M or 2G")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def fits(options: Options, ranks: int) -> Options:
+    """The options for that many ranks: "all" loses the algorithms that do not take it, a named one is a UsageError."""
+    if options.case.rooted and options.root >= ranks:
+        raise UsageError(f"--root {options.root} is not a rank of {ranks}")
+    if not options.algorithms:
+        return options
+    fitting = tuple(name for name in options.algorithms if REGISTER[options.case.name, name].sizes(ranks))
+    unfit = [name for name in options.algorithms if name not in fitting]
+    if unfit and not options.every:
+        raise UsageError(f"{options.case.name} by {unfit[0]} does not take {ranks} ranks")
+    return replace(options, algorithms=fitting)
