@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collx.perf.points import Cell, Point, Sweep
+from collx.perf.report import size_text
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 # The environment goes into files that people publish, so only what can explain a figure does.
@@ -137,8 +138,9 @@ def write_plot(sweep: Sweep, path: Path) -> None:
         times.plot(sizes, [point.best for point in shown], marker=".", label=name or "collx")
         bandwidths.plot(sizes, [point.cells[0].busbw for point in shown], marker=".", label=name or "collx")
     for axes, label in ((times, "time (µs)"), (bandwidths, "bus bandwidth (GB/s)")):
-        axes.set(xscale="log", xlabel="size (bytes)", ylabel=label)
+        axes.set(xlabel="size (bytes)", ylabel=label)
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda nbytes, _: size_text(int(nbytes)))
         axes.grid(alpha=0.3)
     times.set_yscale("log")
     times.legend(fontsize="small")
