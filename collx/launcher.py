@@ -36,10 +36,11 @@ def launch(
     """Run `command` as `n` ranks on this host; the job's exit code.
 
     That is 0, or the code of the rank that failed first (128 + the signal's number where one killed it), or
-    128 + the number of the signal that ended this process's job. A failure ends the other ranks, unless
-    `keep_going`; it is named on stderr. `tag`: each line of output starts with "[rank] "; without, ranks write to
-    this process's stdout and stderr directly. Rank 0 gets stdin unless that is a terminal. No process of the job
-    is left when this returns, nor when this process is killed. Raises OSError where the command cannot be started.
+    128 + the number of the signal that ended the job. A failure ends the other ranks, unless `keep_going`; it is
+    named on stderr. `tag`: each line of output starts with "[rank] "; without, ranks write to this process's stdout
+    and stderr directly. Rank 0 gets stdin unless that is a terminal. No process of the job is left when this
+    returns, nor when this process is killed; what has left its rank's process group is none of the job's. Call it
+    in the main thread. Raises OSError where the command cannot be started.
     """
     return _Job(command, n, tag, keep_going, os.environ if environ is None else environ).run()
 

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable
 
-GRACE = 0.4  # seconds
+GRACE = 1.0  # seconds
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec there is no room for it
 

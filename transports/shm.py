@@ -31,13 +31,15 @@ TURN = 0.02  # seconds between looks at the peers' life, and at parcels that ano
 def memory_file(nbytes: int) -> int:
     """A new memfd of `nbytes` bytes that are there already, so that using them can never end in SIGBUS, and
     whose size nobody can change. Raises TransportError where the memory is not to be had."""
-    fd = os.memfd_create("collx", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = -1
     try:
+        fd = os.memfd_create("collx", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.posix_fallocate(fd, 0, nbytes)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
     except OSError as error:
-        os.close(fd)
-        raise TransportError(f"no {nbytes} bytes of shared memory to be had: {error.strerror}") from error
+        if fd >= 0:
+            os.close(fd)
+        raise TransportError(f"no {nbytes} bytes of shared memory to be had: {_explained(error)}") from error
     return fd
 
 
@@ -57,7 +59,10 @@ class ShmGroup:
     @classmethod
     def join(cls, directory: str, rank: int, size: int, deadline: float) -> ShmGroup:
         """Meet all `size` ranks in `directory` (mode 0700, this user's). Collective. Raises BootstrapError."""
-        inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise TransportError(f"rank {rank} of {size} could not make its mailbox: {_explained(error)}") from error
         inbox.setblocking(False)
         outbox.setblocking(False)
         try:
@@ -97,16 +102,15 @@ class ShmGroup:
         except BaseException as error:
             rendezvous.close_all(found[member] for member in found if member != self.rank)
             if isinstance(error, OSError) and not isinstance(error, CollxError):
-                hint = "; raise `ulimit -n`" if error.errno == errno.EMFILE else ""
-                raise TransportError(f"rank {self.rank} could not connect {label}: {error}{hint}") from error
+                raise TransportError(f"rank {self.rank} could not connect {label}: {_explained(error)}") from error
             raise
 
     def close(self) -> None:
         """Give up the mailbox; communicators that are connected already live on. Idempotent."""
         for end in (self._inbox, *self._outboxes):
             end.close()
-        rendezvous.close_all(self._stash.values())
-        self._stash.clear()
+        while self._stash:
+            os.close(self._stash.popitem()[1])
 
     def __del__(self) -> None:
         self.close()
@@ -152,6 +156,10 @@ class ShmGroup:
                 continue
             _, digest, sender = PARCEL.unpack(parcel)
             self._stash[digest, sender] = fds[0]
+
+
+def _explained(error: OSError) -> str:
+    return f"{error.strerror}{'; raise `ulimit -n`' if error.errno == errno.EMFILE else ''}"
 
 
 def _sealed(fd: int) -> bool:

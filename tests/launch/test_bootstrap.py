@@ -1,0 +1,159 @@
+"""Finding one's place in the environment, and joining the world once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import collx
+from collx.bootstrap import LAUNCHERS, LONE, Place, find_place, find_transport
+from tests import jobs
+
+PLACE = Place(2, 4, 2, "unix:/somewhere")
+
+
+def test_a_process_without_launcher_is_alone() -> None:
+    assert find_place({"PATH": "/bin"}) == LONE
+
+
+@given(st.integers(1, 1000).flatmap(lambda size: st.tuples(st.integers(0, size - 1), st.just(size))))
+def test_environment_and_back(rank_and_size: tuple[int, int]) -> None:
+    rank, size = rank_and_size
+    place = Place(rank, size, rank, "unix:/d")
+    assert find_place(place.environment()) == place
+
+
+def test_local_rank_is_optional() -> None:
+    environ = PLACE.environment()
+    del environ["COLLX_LOCAL_RANK"]
+    assert find_place(environ) == PLACE
+
+
+@pytest.mark.parametrize("missing", range(3))
+def test_half_set_environment_names_what_is_missing(missing: int) -> None:
+    environ = PLACE.environment()
+    name = LAUNCHERS[0].required[missing]
+    del environ[name]
+    with pytest.raises(collx.BootstrapError, match=f"is set but {name} is not"):
+        find_place(environ)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("COLLX_RANK", "4", "COLLX_RANK is 4, but ranks go from 0 to 3"),
+        ("COLLX_RANK", "-1", "COLLX_RANK is -1"),
+        ("COLLX_RANK", "one", "COLLX_RANK is 'one', which is not a number"),
+        ("COLLX_SIZE", "0", "COLLX_SIZE is 0"),
+        ("COLLX_SIZE", "", "COLLX_SIZE is ''"),
+        ("COLLX_LOCAL_RANK", "9", "COLLX_LOCAL_RANK is 9"),
+    ],
+)
+def test_impossible_values_name_the_variable(name: str, value: str, said: str) -> None:
+    with pytest.raises(collx.BootstrapError, match=said):
+        find_place(PLACE.environment() | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("asked", "place", "said"),
+    [
+        ("tcp", PLACE, "tcp transport is not built yet"),
+        ("mpi", LONE, "mpi transport is not built yet"),
+        ("memory", PLACE, "4 processes; use shm"),
+        ("smh", PLACE, "'smh', but the transports are shm, memory, tcp, mpi"),
+    ],
+)
+def test_a_transport_that_cannot_serve_is_refused(asked: str, place: Place, said: str) -> None:
+    with pytest.raises(collx.TransportError, match=said):
+        find_transport(place, {"COLLX_TRANSPORT": asked})
+
+
+def alone(text: str, **environ: str) -> str:
+    """What a program that no launcher started prints."""
+    command = [sys.executable, "-c", jobs.PRELUDE + text]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=jobs.CLEAN | environ).stdout.strip()
+
+
+@pytest.mark.parametrize("transport", ["", "shm", "memory"])
+def test_a_lone_process_is_a_world_of_one(transport: str) -> None:
+    text = "with collx.init() as c: print(c.rank, c.size, c.local_rank, c.transports, c.all_reduce(np.arange(3)))"
+    expected = f"0 1 0 ('{transport or 'memory'}',) [0 1 2]"
+    assert alone(text, COLLX_TRANSPORT=transport) == expected
+
+
+def test_init_returns_the_open_world_and_a_lone_process_may_open_a_new_one() -> None:
+    assert (
+        alone("a = collx.init(); b = collx.init(); a.close(); c = collx.init(); print(a is b, c is a)") == "True False"
+    )
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), "soon", True, 1j])
+def test_a_timeout_that_is_none(timeout: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+        collx.init(timeout)
+
+
+def test_a_launched_process_joins_its_job_once(tmp_path: Path) -> None:
+    path = jobs.program(
+        tmp_path,
+        """
+        first = collx.init()
+        assert collx.init() is first
+        first.barrier()
+        first.close()
+        try:
+            collx.init()
+        except collx.ClosedError as error:
+            print(error)
+        """,
+    )
+    done = jobs.collx_run("-n", 2, path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("a process joins its job once") == 2
+
+
+def test_a_child_forked_from_a_rank_is_no_rank(tmp_path: Path) -> None:
+    path = jobs.program(
+        tmp_path,
+        """
+        comm = collx.init()
+        if os.fork() == 0:
+            try:
+                collx.init()
+            except collx.ClosedError as error:
+                os.write(1, f"{error}\\n".encode())
+            os._exit(0)
+        os.wait()
+        comm.barrier()
+        """,
+    )
+    done = jobs.collx_run("-n", 2, path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("forked from it and is no rank") == 2
+
+
+def test_a_program_started_by_a_rank_is_told_that_the_job_is_complete(tmp_path: Path) -> None:
+    inner = "import collx\ntry: collx.init()\nexcept collx.BootstrapError as error: print(error)"
+    path = jobs.program(
+        tmp_path,
+        f"""
+        comm = collx.init()
+        comm.barrier()
+        subprocess.run([sys.executable, "-c", {inner!r}])
+        comm.barrier()
+        """,
+    )
+    done = jobs.collx_run("-n", 2, path)
+    assert done.stdout.count("there is nobody to meet") == 2, done.stdout + done.stderr
+
+
+def test_this_process_is_no_rank() -> None:
+    """Tests in this folder count on it."""
+    assert not [name for name in os.environ if name in LAUNCHERS[0].required]
