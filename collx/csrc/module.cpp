@@ -61,8 +61,8 @@ class Mapping {
 // A rank's own segment, alive from the moment it is made: what peers map is never without its keeper.
 class Segment {
   public:
-    Segment(std::uint32_t rank, std::uint32_t size, int fd)
-        : rank(rank), layout(size), mapping(fd, layout.total), keeper_(Layout::header(mapping.data())),
+    Segment(std::uint32_t own_rank, std::uint32_t size, int fd)
+        : rank(own_rank), layout(size), mapping(fd, layout.total), keeper_(Layout::header(mapping.data())),
           process_(getpid()) {}
     ~Segment() {
         if (getpid() != process_) keeper_.forget();  // a forked child has no keeper thread to end
