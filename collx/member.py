@@ -161,8 +161,9 @@ class Member:
                     member._break(what, error)
 
         if len(self._under_way) >= self._crowd:
-            for old in [work for work in self._under_way if work.done()]:
-                old.settle()
+            for old in tuple(self._under_way):  # other threads wait for works too, and take them out
+                if old.done():
+                    old.settle()
             self._crowd = max(4, 2 * len(self._under_way))
         work = Work(pending, result, keep, ended)
         self._under_way.add(work)
@@ -198,7 +199,7 @@ class Member:
     def _inherited(self) -> None:
         self._over = "it was inherited through fork; only the process that made it can use it"
         self._left = True
-        _parents.append((self._engine, set(self._under_way)))
+        _parents.append((self._engine, [work.abandon(ClosedError(self._over)) for work in self._under_way]))
 
 
 _members: weakref.WeakSet[Member] = weakref.WeakSet()

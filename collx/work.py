@@ -67,6 +67,13 @@ class Work:
         if ended is not None:
             ended(self, self._error)
 
+    def abandon(self, error: Exception) -> object:
+        """Fail with `error` whatever becomes of the call, as in a forked child; what may not be destroyed there."""
+        kept = (self._pending, self._keep)
+        self._pending = self._keep = self._ended = None
+        self._error = error
+        return kept
+
     def __await__(self) -> Generator[Any, None, Any]:
         return asyncio.to_thread(self.wait).__await__()
 

@@ -65,7 +65,7 @@ def tensors(comm: Communicator) -> None:
     torch: Any = importlib.import_module("torch")
     for name in ("float32", "float64", "bfloat16", "float16", "int64", "uint8", "bool", "complex64"):
         x = torch.ones(3, 2).to(getattr(torch, name))
-        total = comm.all_reduce(x, "max")
+        total = comm.all_reduce(x, "prod")
         assert isinstance(total, torch.Tensor)
         assert total.dtype == x.dtype
         assert torch.equal(total, x)
