@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -124,10 +125,18 @@ def in_rank_order(comm: Communicator) -> None:
         reduced = comm.reduce(x, op, root)
         if rank == root:
             same(reduced, total)
-    y = x.copy()
-    same(comm.all_reduce(y, op, out=y), total)
+    few = functools.reduce(affine, [array[: comm.size] for array in given])
+    for name in names("all_reduce", comm.size):
+        if REGISTER["all_reduce", name].ordered:
+            y, z = x.copy(), x[: comm.size].copy()
+            same(comm.all_reduce(y, op, out=y, algorithm=name), total)
+            same(comm.all_reduce(z, op, out=z, algorithm=name), few)
     y = x.copy()
     same(comm.scan(y, op, out=y), prefixes[rank])
+    for root in range(comm.size):
+        y = x.copy()
+        comm.reduce(y, op, root, out=y)
+        same(y, total if rank == root else x)
 
 
 @pytest.mark.parametrize("size", SIZES)
