@@ -1,8 +1,7 @@
 """Where the ranks of one host meet: a Unix socket that rank 0 opens in a directory only their user can enter.
 
-Every rank leaves its card there (rank, pid, host name, one file descriptor) and gets everybody else's. All
-frames have one fixed size and layout; nothing is unpickled, and no length is taken from a peer. Once all are
-in, socket and directory are unlinked: from then on nothing of the job has a name.
+Every rank leaves its card there (rank, pid, host name, one file descriptor) and gets everybody else's. Once all
+are in, socket and directory are unlinked: from then on nothing of the job has a name.
 """
 
 from __future__ import annotations
@@ -13,33 +12,27 @@ import os
 import selectors
 import socket
 import stat
-import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import cast
 
 from collx.errors import BootstrapError
+from collx.transports.cards import (
+    CARD,
+    FRAME,
+    REFUSAL,
+    Card,
+    close_all,
+    new_socket,
+    packed,
+    peer_uid,
+    receive,
+    send,
+    text_of,
+)
 
-FRAME = struct.Struct("=8sIIId228s")  # kind, rank, size, pid, seconds that its sender still waits, host name or reason
-CARD, REFUSAL = b"collx1:c", b"collx1:r"
-CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 DOOR = "door"
 VERDICT_GRACE = 1.0  # seconds a guest stays past its deadline for rank 0 to tell it who is missing
-# What a send gets while peers have yet to read. The kernel limits descriptors under way per user, not per socket,
-# so there is nothing to poll for.
-BUSY = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One rank as the others know it. `fd` belongs to whoever holds the card."""
-
-    rank: int
-    size: int
-    pid: int
-    host: str
-    fd: int
 
 
 def meet(directory: str, rank: int, size: int, fd: int, deadline: float) -> list[Card]:
@@ -102,7 +95,7 @@ class _Host:
 
     def receive(self, place: int, directory: str) -> dict[int, Card]:
         """Everybody's card, after everybody has been sent them."""
-        with _socket() as door:
+        with new_socket() as door:
             self._open(door, place, directory)
             try:
                 while len(self.cards) < self.own.size:
@@ -116,7 +109,7 @@ class _Host:
                     os.rmdir(directory)
         for connection, rank in self.connections.items():
             for card in self.cards.values() if rank is not None else ():
-                _send(connection, _packed(CARD, card, 0.0, card.host), card.fd, self.deadline + VERDICT_GRACE)
+                send(connection, packed(CARD, card, 0.0, card.host), card.fd, self.deadline + VERDICT_GRACE)
         return self.cards
 
     def close(self) -> None:
@@ -174,14 +167,14 @@ class _Host:
     def _send_away(self, reason: str) -> None:
         for connection in self.connections:
             with contextlib.suppress(OSError):
-                connection.send(_packed(REFUSAL, self.own, 0.0, reason))
+                connection.send(packed(REFUSAL, self.own, 0.0, reason))
         close_all(card.fd for card in self.cards.values() if card is not self.own)
 
 
 def _introduced(guest: socket.socket) -> tuple[Card, float] | None:
     """The card of whoever came to the door, or None where it is not one of us."""
     try:
-        if _peer_uid(guest) != os.geteuid():
+        if peer_uid(guest) != os.geteuid():
             return None
         frame, fds = receive(guest, FRAME.size)
     except (BlockingIOError, ConnectionError):
@@ -193,7 +186,7 @@ def _introduced(guest: socket.socket) -> tuple[Card, float] | None:
     if kind != CARD or not 0 < rank < size or not remaining >= 0:
         close_all(fds)
         return None
-    return Card(rank, size, pid, _text(host), fds[0]), remaining
+    return Card(rank, size, pid, text_of(host), fds[0]), remaining
 
 
 def _visit(place: int, own: Card, deadline: float) -> dict[int, Card]:
@@ -201,9 +194,9 @@ def _visit(place: int, own: Card, deadline: float) -> dict[int, Card]:
     cards = dict[int, Card]()
     with _connected(place, own, deadline) as connection:
         try:
-            if _peer_uid(connection) != os.geteuid():
+            if peer_uid(connection) != os.geteuid():
                 raise BootstrapError(f"rank {own.rank}: whoever answers as rank 0 runs under another user")
-            _send(connection, _packed(CARD, own, max(deadline - time.monotonic(), 0.0), own.host), own.fd, deadline)
+            send(connection, packed(CARD, own, max(deadline - time.monotonic(), 0.0), own.host), own.fd, deadline)
             while len(cards) < own.size:
                 connection.settimeout(max(deadline + VERDICT_GRACE - time.monotonic(), 0.001))
                 card = _handed(connection, own)
@@ -230,15 +223,15 @@ def _handed(connection: socket.socket, own: Card) -> Card:
     kind, rank, size, pid, _, text = FRAME.unpack(frame)
     if kind != CARD or len(fds) != 1:
         close_all(fds)
-        raise BootstrapError(_text(text))
-    return Card(rank, size, pid, _text(text), fds[0])
+        raise BootstrapError(text_of(text))
+    return Card(rank, size, pid, text_of(text), fds[0])
 
 
 def _connected(place: int, own: Card, deadline: float) -> socket.socket:
     """A connection to rank 0, which may come later than we do."""
     pause = 0.0005
     while True:
-        connection = _socket()
+        connection = new_socket()
         try:
             connection.setblocking(False)
             connection.connect(f"/proc/self/fd/{place}/{DOOR}")
@@ -260,48 +253,3 @@ def _missing(size: int, came: Iterable[int]) -> str:
     absent = sorted(set(range(size)) - set(came))
     names = ", ".join(map(str, absent[:16])) + (f" and {len(absent) - 16} more" if len(absent) > 16 else "")
     return f"rank{'s' * (len(absent) > 1)} {names} of {size} did not come within the timeout of init"
-
-
-def _socket() -> socket.socket:
-    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-    return int(CREDENTIALS.unpack(credentials)[1])
-
-
-def _packed(kind: bytes, card: Card, remaining: float, text: str) -> bytes:
-    return FRAME.pack(kind, card.rank, card.size, card.pid, remaining, text.encode()[:228])
-
-
-def _text(field: bytes) -> str:
-    return field.rstrip(b"\0").decode(errors="replace")
-
-
-def _send(connection: socket.socket, frame: bytes, fd: int, deadline: float) -> None:
-    while time.monotonic() < deadline:
-        try:
-            socket.send_fds(connection, [frame], [fd])
-            return
-        except ConnectionError:
-            return  # a rank that died; whoever needs it finds out
-        except OSError as error:
-            if error.errno not in BUSY:
-                raise
-        time.sleep(0.001)
-    raise TimeoutError("a rank that came has stopped reading")
-
-
-def receive(connection: socket.socket, nbytes: int) -> tuple[bytes, list[int]]:
-    """One message of at most `nbytes` bytes, and the descriptors that came with it, to be closed by the caller.
-    Raises OSError with EMFILE where the process may have no more of them."""
-    frame, fds, flags, _ = socket.recv_fds(connection, nbytes, 4, socket.MSG_CMSG_CLOEXEC)
-    if flags & socket.MSG_CTRUNC and not fds:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-    return frame, fds
-
-
-def close_all(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 
 from collx.errors import CollxError, RankFailedError, TimeoutError, TransportError
-from collx.transports import rendezvous
+from collx.transports import cards, rendezvous
 
 PARCEL = struct.Struct("=8s16sI")  # kind, digest of the communicator's label, sender's world rank
 KIND = b"collx1:m"
@@ -46,13 +46,13 @@ def memory_file(nbytes: int) -> int:
 class ShmGroup:
     """The processes of one job on one host, and how they pass memory to each other."""
 
-    def __init__(self, rank: int, inbox: socket.socket, cards: Sequence[rendezvous.Card]) -> None:
+    def __init__(self, rank: int, inbox: socket.socket, known: Sequence[cards.Card]) -> None:
         self.rank = rank
-        self.size = len(cards)
-        self.pids = tuple(card.pid for card in cards)
-        self.hosts = tuple(card.host for card in cards)
+        self.size = len(known)
+        self.pids = tuple(card.pid for card in known)
+        self.hosts = tuple(card.host for card in known)
         self._inbox = inbox
-        self._outboxes = [socket.socket(fileno=card.fd) for card in cards]
+        self._outboxes = [socket.socket(fileno=card.fd) for card in known]
         self._stash = dict[tuple[bytes, int], int]()  # (digest, sender) -> fd that nobody asked for yet
         self._lock = threading.Lock()
 
@@ -100,7 +100,7 @@ class ShmGroup:
                         )
                     self._wait({pidfd: member for pidfd, member in pidfds.items() if member in missing}, label)
         except BaseException as error:
-            rendezvous.close_all(found[member] for member in found if member != self.rank)
+            cards.close_all(found[member] for member in found if member != self.rank)
             if isinstance(error, OSError) and not isinstance(error, CollxError):
                 raise TransportError(f"rank {self.rank} could not connect {label}: {_explained(error)}") from error
             raise
@@ -139,7 +139,7 @@ class ShmGroup:
         try:
             socket.send_fds(self._outboxes[member], [PARCEL.pack(KIND, digest, self.rank)], [fd])
         except OSError as error:
-            if error.errno in rendezvous.BUSY:
+            if error.errno in cards.BUSY:
                 return False
             if error.errno not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE):
                 raise  # those: it closed its mailbox or died, which waiting for its own parcel will tell
@@ -148,11 +148,11 @@ class ShmGroup:
     def _take_in(self) -> None:
         while True:
             try:
-                parcel, fds = rendezvous.receive(self._inbox, PARCEL.size)
+                parcel, fds = cards.receive(self._inbox, PARCEL.size)
             except BlockingIOError:
                 return
             if len(parcel) != PARCEL.size or len(fds) != 1 or not _sealed(fds[0]):
-                rendezvous.close_all(fds)
+                cards.close_all(fds)
                 continue
             _, digest, sender = PARCEL.unpack(parcel)
             self._stash[digest, sender] = fds[0]

@@ -20,7 +20,7 @@ import pytest
 
 import collx
 from collx import lifeline
-from collx.transports import rendezvous
+from collx.transports import cards, rendezvous
 from collx.transports.shm import ShmGroup, memory_file
 
 Body = Callable[[int, float], Any]
@@ -152,9 +152,9 @@ def test_a_rank_that_dies_while_others_come_is_named(directory: str) -> None:
     def body(rank: int, deadline: float) -> Any:
         if rank == 1:
             place = os.open(directory, os.O_DIRECTORY)
-            card = rendezvous.Card(1, 3, os.getpid(), "here", 0)
+            card = cards.Card(1, 3, os.getpid(), "here", 0)
             connection = rendezvous._connected(place, card, deadline)
-            rendezvous._send(connection, rendezvous._packed(rendezvous.CARD, card, LONG, "here"), 0, deadline)
+            cards.send(connection, cards.packed(cards.CARD, card, LONG, "here"), 0, deadline)
             return None
         return ShmGroup.join(directory, rank, 3, deadline)
 
@@ -189,8 +189,8 @@ def test_strangers_at_the_door_change_nothing(directory: str) -> None:
         b"GET / HTTP/1.1\r\n\r\n",
         os.urandom(256),
         b"x" * 5000,
-        rendezvous.FRAME.pack(rendezvous.CARD, 1, 2, 1, 9.0, b"no descriptor"),
-        rendezvous.FRAME.pack(rendezvous.CARD, 2**32 - 1, 2, 1, 9.0, b"no such rank"),
+        cards.FRAME.pack(cards.CARD, 1, 2, 1, 9.0, b"no descriptor"),
+        cards.FRAME.pack(cards.CARD, 2**32 - 1, 2, 1, 9.0, b"no such rank"),
     ]
 
     def body(rank: int, deadline: float) -> Any:
@@ -199,7 +199,7 @@ def test_strangers_at_the_door_change_nothing(directory: str) -> None:
         strangers = []
         place = os.open(directory, os.O_DIRECTORY)
         for text in nonsense:
-            stranger = rendezvous._connected(place, rendezvous.Card(1, 2, 0, "", 0), deadline)
+            stranger = rendezvous._connected(place, cards.Card(1, 2, 0, "", 0), deadline)
             strangers.append(stranger)
             if text:
                 with contextlib.suppress(ConnectionError):
@@ -227,7 +227,8 @@ def test_a_member_that_does_not_come_is_named(directory: str) -> None:
     def body(rank: int, deadline: float) -> Any:
         group = ShmGroup.join(directory, rank, 3, deadline)
         if rank == 2:
-            return select.select([os.pidfd_open(group.pids[0])], [], []) and None  # alive until rank 0 gave up
+            select.select([os.pidfd_open(group.pids[0])], [], [])  # alive until rank 0 gave up
+            return None
         return exchanged(group, [0, 1, 2], "part", time.monotonic() + 0.3)
 
     outcomes = on_processes([0, 1, 2], body)
