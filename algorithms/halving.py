@@ -43,7 +43,7 @@ def _folding(rank: int, size: int, inner: Schedule, give: Callable[[int], Op], b
         return inner
     pair = [rank ^ 1] if rank < 2 * _extra(size) else []
     schedule.round(*(give(other) for other in pair))
-    schedule.rounds += [()] * _levels(size) if _folds(rank, size) else inner.rounds
+    schedule.rounds += [()] * len(inner.rounds) if _folds(rank, size) else inner.rounds
     return schedule.round(*(back(other) for other in pair))
 
 

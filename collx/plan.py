@@ -232,10 +232,11 @@ class _Lowering:
                 writes.setdefault(op.blocks if isinstance(op, Recv) else op.dst, []).append(op)
         for blocks, peers in sends.items():
             self._add([self._memory(blocks)], [Lane(p) for p in peers], self._lengths(blocks))
-        folds = [(blocks, self._fold_sources(blocks, incoming)) for blocks, incoming in writes.items()]
+        overwritten = {self.homes[b] for blocks in writes for b in blocks if b in self.homes}
+        folds = [(blocks, self._fold_sources(blocks, incoming, overwritten)) for blocks, incoming in writes.items()]
         for blocks, sources in folds:
             if self.whole and len(sources) > 1:
-                sources = [self._landed(source, blocks) for source in sources]
+                sources = [self._landed(s, blocks) if isinstance(s, Lane) else s for s in sources]
             target = Memory(tuple(self._home(b) for b in blocks))
             self._add(sources, [target], self._lengths(blocks), whole=self.whole and len(sources) > 1)
         for blocks, _ in folds:
@@ -244,19 +245,22 @@ class _Lowering:
     def _lengths(self, blocks: Sequence[int]) -> list[int]:
         return [self._bytes(b) for b in blocks]
 
-    def _fold_sources(self, blocks: tuple[int, ...], ops: Sequence[Recv | Copy]) -> list[Operand]:
+    def _fold_sources(
+        self, blocks: tuple[int, ...], ops: Sequence[Recv | Copy], overwritten: set[tuple[Space, int]]
+    ) -> list[Operand]:
+        """What `ops` fold into `blocks`; copies of what the round overwrites are taken aside first."""
         left: list[Operand] = []
         right: list[Operand] = []
         for op in ops:
             source: Operand = Lane(op.source) if isinstance(op, Recv) else self._memory(op.src)
+            if isinstance(source, Memory) and not overwritten.isdisjoint(source.spans):
+                source = self._landed(source, blocks)
             (left if op.reduce == "left" else right).append(source)
         reducing = any(op.reduce for op in ops)
         return left + ([self._memory(blocks)] if reducing else []) + right
 
     def _landed(self, source: Operand, blocks: tuple[int, ...]) -> Operand:
-        """For ops that need whole blocks: receive into workspace first, so that the fold reads memory only."""
-        if isinstance(source, Memory):
-            return source
+        """Bring the source to workspace first. Ops that need whole blocks fold from memory only."""
         landing = Memory(tuple(self._allocated(length) for length in self._lengths(blocks)))
         self._add([source], [landing], self._lengths(blocks))
         return landing

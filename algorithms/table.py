@@ -1,0 +1,69 @@
+"""Writes docs/algorithms.md from the register: `python -m collx.algorithms.table > docs/algorithms.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+import collx.algorithms  # noqa: F401  (fills the register)
+from collx.schedule import REGISTER, Algorithm
+
+SAMPLES = (2, 8, 100)  # sizes to show the closed forms at: the smallest, a power of two, and one far from any
+
+HEAD = """\
+# Algorithms
+
+Generated from the register by `make docs`; every line of it is proved by `make prove` for all sizes 1..256.
+
+Rounds are the longest chain of communicating rounds, bytes the most that any rank sends in units of the buffer
+(for all_to_all of one rank's input), each on {samples} ranks. *Ordered* algorithms keep rank order, as
+non-commutative ops need; *uniform* ones need blocks of one size; *powers of two* are all the sizes that those so
+marked take. `collx perf COLLECTIVE --algorithm all` measures them side by side.
+"""
+
+
+def document() -> str:
+    """The whole page, in Markdown."""
+    collectives = dict.fromkeys(collective for collective, _ in sorted(REGISTER))
+    parts = [HEAD.format(samples=", ".join(map(str, SAMPLES[:-1])) + f" and {SAMPLES[-1]}")]
+    return "\n".join([*parts, *(_section(collective) for collective in collectives)])
+
+
+def _section(collective: str) -> str:
+    rows = [_row(algorithm) for key, algorithm in sorted(REGISTER.items()) if key[0] == collective]
+    head = "| algorithm | what it does | rounds | bytes | wins | source |\n|---|---|---|---|---|---|"
+    return "\n".join([f"## {collective}", "", head, *rows, ""])
+
+
+def _row(algorithm: Algorithm) -> str:
+    what = " ".join((algorithm.builder.__doc__ or "").split())
+    cells = (
+        f"**{algorithm.name}**{''.join(f'<br>*{trait}*' for trait in _traits(algorithm))}",
+        what,
+        " · ".join(_figures(algorithm, lambda size: str(algorithm.rounds(size)))),
+        " · ".join(_figures(algorithm, lambda size: _decimal(algorithm.volume(size)))),
+        algorithm.wins,
+        algorithm.source,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _traits(algorithm: Algorithm) -> Iterator[str]:
+    if algorithm.ordered:
+        yield "ordered"
+    if algorithm.uniform:
+        yield "uniform"
+    if not algorithm.sizes(SAMPLES[-1]):
+        yield "powers of two"
+
+
+def _figures(algorithm: Algorithm, figure: Callable[[int], str]) -> Iterator[str]:
+    return (figure(size) if algorithm.sizes(size) else "-" for size in SAMPLES)
+
+
+def _decimal(volume: Fraction) -> str:
+    return f"{float(volume):.3g}"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,0 +1,92 @@
+"""`collx verify` and the documentation made from the register."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collx.algorithms.table import document
+from collx.errors import ScheduleError
+from collx.schedule import REGISTER
+from collx.verify import command, main
+from tests.schedules.cases import KEYS
+
+PAGE = Path(__file__).parents[2] / "docs" / "algorithms.md"
+
+
+def test_the_page_of_algorithms_is_current() -> None:
+    assert PAGE.read_text() == document(), "run `make docs`"
+
+
+def test_every_algorithm_is_on_the_page_with_all_it_claims() -> None:
+    page = document()
+    for key in KEYS:
+        algorithm = REGISTER[key]
+        assert f"| **{algorithm.name}**" in page
+        assert algorithm.builder.__doc__
+        assert algorithm.wins in page
+        assert algorithm.source in page
+
+
+def test_it_prints_what_was_proved(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["all_reduce:ring", "--sizes", "2-5", "--jobs", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:5] == ["all_reduce:ring", "4", "proofs,", "sizes", "2-5:"]
+    assert lines[1].startswith("1 algorithms, 4 proofs in")
+
+
+def test_a_name_may_stand_for_several(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["double_tree", "--size", "6", "--jobs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"{collective}:double_tree" in out for collective in ("all_reduce", "broadcast", "reduce"))
+
+
+def test_larger_sizes_tell_their_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["barrier:dissemination", "--size", "4", "--larger", "3", "--seed", "5", "--jobs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "--seed 5" in out
+    assert "4 proofs, sizes 4, " in out
+
+
+def test_a_wrong_schedule_is_one_line_and_exit_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise ScheduleError("rank 1, round 2: not this way")
+
+    monkeypatch.setattr(command, "prove", refused)
+    monkeypatch.setattr(command, "ProcessPoolExecutor", InProcess)
+    assert main(["pat", "--size", "4"]) == 1
+    assert capsys.readouterr().err == "collx verify: rank 1, round 2: not this way\n"
+
+
+class InProcess:
+    """A pool without processes."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    map = staticmethod(map)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["rnig"], "no algorithm 'rnig'; nearest: "),
+        (["--size", "0"], "'0' is no positive number"),
+        (["--sizes", "4-x"], "'x' is no positive number"),
+        (["swing", "--size", "6"], "no algorithm 'swing' takes"),
+        (["ring", "--size", "4", "--sizes", "1-4"], "not allowed with"),
+    ],
+)
+def test_mistakes_exit_2(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(argv)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    assert message in capsys.readouterr().err
