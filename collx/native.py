@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import ctypes
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,22 +11,12 @@ import numpy as np
 
 from collx import _core
 from collx.collectives import COLLECTIVES
-from collx.errors import (
-    AbortedError,
-    ClosedError,
-    CollxError,
-    MismatchError,
-    RankFailedError,
-    TimeoutError,
-)
-from collx.plan import Lane, Memory, Move, Operand, Plan
+from collx.errors import ClosedError
+from collx.plan import Lane, Move, Operand, Plan
+from collx.transports.lanes import CLOSED, LENGTH, OK, OP_FAILED, TIMED_OUT, Segment, ShmTransport
 from collx.types import DTYPES, ReduceOp
 
-Segment = _core.Segment
-segment_bytes = _core.segment_bytes
-
-# Status of csrc/wait.hpp, in its order.
-_OK, _TIMED_OUT, _DIED, _DEPARTED, _FAILED, _MISMATCHED, _LENGTH, _INTERRUPTED, _CLOSED, _OP_FAILED = range(10)
+WINDOW = 2  # slices in flight: one moves while the other is waited for
 
 _CODES = {name: code for code, name in enumerate(COLLECTIVES)}
 _NAMES = list(COLLECTIVES)
@@ -77,8 +67,6 @@ def words_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _bytes_at(address: int, nbytes: int) -> memoryview:
-    import ctypes
-
     return memoryview((ctypes.c_char * nbytes).from_address(address)).cast("B")
 
 
@@ -109,105 +97,112 @@ class Prepared:
 class NativePending:
     """A call on the progress thread."""
 
-    __slots__ = ("_engine", "_task", "_what", "prepared", "sequence")
+    __slots__ = ("_engine", "_prepared", "_task", "_timeout", "_what")
 
-    def __init__(self, engine: NativeEngine, task: Any, what: str, prepared: Prepared | None, sequence: int) -> None:
-        self._engine, self._task, self._what = engine, task, what
-        self.prepared, self.sequence = prepared, sequence
+    def __init__(
+        self, engine: NativeEngine, task: _core.Task, what: str, timeout: float, prepared: Prepared | None = None
+    ) -> None:
+        self._engine, self._task, self._what, self._timeout, self._prepared = engine, task, what, timeout, prepared
 
     def done(self) -> bool:
-        return bool(self._task.done())
+        return self._task.done()
 
     def wait(self, timeout: float) -> None:
-        status, peer = self._engine.endpoint.wait(self._task, timeout)
-        if status:
-            self._engine.raise_for(status, peer, self._what, self.prepared, timeout)
+        outcome = self._engine.transport.endpoint.wait(self._task, timeout)
+        if outcome[0] == TIMED_OUT and not self._task.done():
+            raise self._engine.transport.error(outcome, self._what, "is not done yet", timeout)
+        if outcome[0] != OK:
+            self._engine.raise_for(outcome, self._what, self._timeout, self._prepared)
 
 
 class NativeEngine:
     """One rank's native engine over the segments `fds` of a communicator's ranks, its own (`segment`) among them.
 
-    The descriptors may be closed once it is made."""
+    The descriptors may be closed once it is made. A failed call breaks the engine: the other ranks are told,
+    and every later call raises ClosedError.
+    """
 
     transports: tuple[str, ...] = ("shm",)
 
-    def __init__(self, segment: Any, fds: Sequence[int], *, rank: int) -> None:
-        self.rank, self.size = rank, len(fds)
-        slots, self.capacity = _core.geometry(self.size)
-        self.window = min(slots, 2)
-        oversubscribed = self.size > len(os.sched_getaffinity(0))
-        self.endpoint = _core.Endpoint(segment, list(fds), oversubscribed)
-        self._under_way: deque[tuple[Any, Any]] = deque()  # tasks, and what they use: a dropped Work still completes
+    def __init__(self, segment: Segment, fds: Sequence[int], *, rank: int) -> None:
+        self.transport = ShmTransport(segment, fds, rank=rank)
+        self._endpoint = self.transport.endpoint
+        slots, self.capacity = _core.geometry(len(fds))
+        self.window = min(slots, WINDOW)
+        self._over: str | None = None  # why it takes no more calls
+        self._under_way: deque[tuple[_core.Task, Prepared]] = deque()  # a dropped Work still needs its plan
 
     def prepare(self, plan: Plan, op: ReduceOp) -> Prepared:
         return Prepared(plan, op)
 
     def run(self, prepared: Prepared, source: int, target: int, sequence: int, timeout: float) -> None:
-        status, peer = self.endpoint.run(prepared.native, source, target, sequence, timeout)
-        if status:
-            self.raise_for(status, peer, f"{prepared.plan.collective} #{sequence}", prepared, timeout)
+        self._usable()
+        outcome = self._endpoint.run(prepared.native, source, target, sequence, timeout)
+        if outcome[0] != OK:
+            self.raise_for(outcome, f"{prepared.plan.collective} #{sequence}", timeout, prepared)
 
     def start(self, prepared: Prepared, source: int, target: int, sequence: int, timeout: float) -> NativePending:
-        task = self.endpoint.start(prepared.native, source, target, sequence, timeout)
-        self._keep(task, prepared)
-        return NativePending(self, task, f"{prepared.plan.collective} #{sequence}", prepared, sequence)
-
-    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> None:
-        status, peer = self.endpoint.send(to, tag, address, nbytes, timeout)
-        if status:
-            self.raise_for(status, peer, f"send(to={to}, tag={tag})", None, timeout)
-
-    def recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> None:
-        status, peer = self.endpoint.recv(source, tag, address, nbytes, timeout)
-        if status:
-            self.raise_for(status, peer, f"recv(source={source}, tag={tag})", None, timeout)
-
-    def start_send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> NativePending:
-        task = self.endpoint.start_send(to, tag, address, nbytes, timeout)
-        return NativePending(self, task, f"send(to={to}, tag={tag})", None, 0)
-
-    def start_recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> NativePending:
-        task = self.endpoint.start_recv(source, tag, address, nbytes, timeout)
-        return NativePending(self, task, f"recv(source={source}, tag={tag})", None, 0)
-
-    def fail(self, reason: str) -> None:
-        self.endpoint.fail(reason.replace("\n", " ")[:250])
-
-    def close(self) -> None:
-        self.endpoint.close()
-        self._under_way.clear()
-
-    def _keep(self, task: Any, used: Any) -> None:
+        self._usable()
+        task = self._endpoint.start(prepared.native, source, target, sequence, timeout)
         while self._under_way and self._under_way[0][0].done():
             self._under_way.popleft()
-        self._under_way.append((task, used))
+        self._under_way.append((task, prepared))
+        return NativePending(self, task, f"{prepared.plan.collective} #{sequence}", timeout, prepared)
 
-    def raise_for(self, status: int, peer: int, what: str, prepared: Prepared | None, timeout: float) -> None:
-        """Raise the exception for a status that is not ok; one line that names rank, peer, call and remedy."""
-        here = f"rank {self.rank} in {what}"
-        if status == _TIMED_OUT:
-            there = f": rank {peer} {self._whereabouts(peer)}" if peer >= 0 else ""
-            raise TimeoutError(f"{here} waited {timeout:g} s{there}; is every rank calling it, or is timeout= too short?")
-        if status == _DIED:
-            raise RankFailedError(f"{here}: rank {peer} died (killed, or exited without closing)", (peer,))
-        if status == _DEPARTED:
-            raise RankFailedError(f"{here}: rank {peer} has closed this communicator; did it skip a call?", (peer,))
-        if status == _FAILED:
-            raise AbortedError(f"{here}: rank {peer} gave up: {self.endpoint.reason(peer)}")
-        if status == _MISMATCHED:
-            raise MismatchError(
-                f"{here}: rank {peer} sent a message of another call; it {self._whereabouts(peer)}; "
-                "check that all ranks call the same collectives with the same count, dtype, op and root"
-            )
-        if status == _LENGTH:
-            raise MismatchError(f"{here}: the message from rank {peer} has another length than the receive buffer")
-        if status == _OP_FAILED and prepared is not None:
+    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> None:
+        self._usable()
+        outcome = self._endpoint.send(to, tag, address, nbytes, timeout)
+        if outcome[0] != OK:
+            self.raise_for(outcome, f"send(to={to}, tag={tag})", timeout)
+
+    def recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> None:
+        self._usable()
+        outcome = self._endpoint.recv(source, tag, address, nbytes, timeout)
+        if outcome[0] != OK:
+            self.raise_for(outcome, f"recv of {nbytes} bytes (source={source}, tag={tag})", timeout)
+
+    def start_send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> NativePending:
+        self._usable()
+        task = self._endpoint.start_send(to, tag, address, nbytes, timeout)
+        return NativePending(self, task, f"send(to={to}, tag={tag})", timeout)
+
+    def start_recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> NativePending:
+        self._usable()
+        task = self._endpoint.start_recv(source, tag, address, nbytes, timeout)
+        return NativePending(self, task, f"recv of {nbytes} bytes (source={source}, tag={tag})", timeout)
+
+    def fail(self, reason: str) -> None:
+        if self._over is None:
+            self._over = reason
+            self._endpoint.fail(" ".join(reason.split()))
+
+    def close(self) -> None:
+        self._over = self._over or "it was closed"
+        self._endpoint.close()
+        self._under_way.clear()
+
+    def raise_for(
+        self, outcome: tuple[int, int, int], what: str, timeout: float, prepared: Prepared | None = None
+    ) -> None:
+        """Raise what an outcome that is not ok stands for, after telling the others."""
+        status, peer, _ = outcome
+        error: BaseException
+        if status == OP_FAILED and prepared is not None:
             raised, prepared.native.raised = prepared.native.raised, None
-            raise raised
-        if status == _CLOSED:
-            raise ClosedError(f"{here}: the communicator was closed meanwhile")
-        raise CollxError(f"{here}: unexpected status {status} about rank {peer}")
+            assert isinstance(raised, BaseException)
+            error = raised
+        else:
+            error = self.transport.error(outcome, what, self._whereabouts(peer), timeout)
+        if status not in (CLOSED, LENGTH):
+            self.fail(f"{type(error).__name__}: {error}")
+        raise error
+
+    def _usable(self) -> None:
+        if self._over is not None:
+            raise ClosedError(f"rank {self.transport.rank}: this communicator cannot be used: {self._over}")
 
     def _whereabouts(self, peer: int) -> str:
-        sequence, code = self.endpoint.call(peer)
+        if peer < 0:
+            return ""
+        sequence, code = self._endpoint.call(peer)
         return f"was last seen in {_NAMES[code]} #{sequence}" if sequence else "has not called any collective yet"

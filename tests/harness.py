@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from collx.engine import Engine, ReferenceEngine
+from collx.native import NativeEngine
 from collx.plan import Plan, lower, slices_needed
 from collx.schedule import REGISTER, Schedule, Send
 from collx.transports.conformance import run_threads
+from collx.transports.lanes import Segment, segment_bytes
 from collx.transports.memory import MemoryHub, MemoryTransport
+from collx.transports.shm import memory_file
 from collx.types import DTYPE_CODES, Array
 from tests.calls import Call
 
@@ -33,10 +37,32 @@ def reference_engines(size: int, rendezvous: bool) -> Iterator[list[Engine]]:
             engine.close()
 
 
+@contextmanager
+def native_engines(size: int) -> Iterator[list[Engine]]:
+    with segments(size) as (owned, descriptors):
+        engines: list[Engine] = [NativeEngine(owned[rank], descriptors, rank=rank) for rank in range(size)]
+    try:
+        yield engines
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+@contextmanager
+def segments(size: int) -> Iterator[tuple[list[Segment], list[int]]]:
+    """Every rank's segment, and the descriptors of their memory, which are closed in the end."""
+    with ExitStack() as stack:
+        descriptors = [memory_file(segment_bytes(size)) for _ in range(size)]
+        for descriptor in descriptors:
+            stack.callback(os.close, descriptor)
+        yield [Segment(rank, size, descriptor) for rank, descriptor in enumerate(descriptors)], descriptors
+
+
 # Every engine has its line here: `make(size)` is a context manager that yields one engine per rank of this process.
 ENGINES: dict[str, Callable[[int], AbstractContextManager[list[Engine]]]] = {
     "reference": partial(reference_engines, rendezvous=False),
     "reference-rendezvous": partial(reference_engines, rendezvous=True),
+    "native": native_engines,
 }
 
 

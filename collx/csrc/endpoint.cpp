@@ -19,6 +19,7 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::by
     : rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed ? kOversubscribed : kPatient),
       interrupted_(interrupted), process_(getpid()) {
     std::byte* own = segments[rank];
+    links_.mailing.resize(layout.size);
     for (std::uint32_t peer = 0; peer < layout.size; ++peer) {
         std::byte* theirs = segments[peer];
         Acknowledged& consumed = layout.acknowledged(theirs, rank);  // by the peer, of what this rank sent
@@ -112,9 +113,15 @@ Outcome Endpoint::wait(Task& task, Clock::time_point deadline) {
 }
 
 void Endpoint::submit(Tasks& queue, std::shared_ptr<Task> task) {
-    under_way_.fetch_add(1, std::memory_order_acq_rel);
     {
         const std::lock_guard lock(queue_);
+        if (closing_.load(std::memory_order_acquire)) {
+            task->outcome = {Status::closed, -1};
+            task->finished = true;
+            task->done.store(1, std::memory_order_release);
+            return;
+        }
+        under_way_.fetch_add(1, std::memory_order_acq_rel);
         queue.push_back(std::move(task));
         incoming_.store(true, std::memory_order_release);
         if (!thread_.joinable()) thread_ = std::thread(&Endpoint::progress, this);
@@ -279,7 +286,11 @@ void Endpoint::fail(const char* reason) {
 }
 
 void Endpoint::close() {
-    if (getpid() != process_ || closing_.exchange(true)) return;  // a forked child owns nothing of this
+    if (getpid() != process_) return;  // a forked child owns nothing of this
+    {
+        const std::lock_guard lock(queue_);
+        if (closing_.exchange(true)) return;
+    }
     nudge();
     {
         const std::lock_guard driving(driving_);

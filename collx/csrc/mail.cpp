@@ -21,6 +21,9 @@ bool SendTask::step(Links& links) {
     Writer& lane = links.mail_to[peer_];
     bool any = false;
     blocked_on = static_cast<int>(peer_);
+    const void*& turn = links.mailing[peer_];
+    if (turn != nullptr && turn != this) return false;
+    turn = this;
     if (!opened_ && lane.room()) {
         std::byte line[kInline];
         const Opening opening{bytes_, tag_};
@@ -45,6 +48,7 @@ bool SendTask::step(Links& links) {
     }
     if (any) links.touch(peer_);
     finished = opened_ && sent_ == bytes_;
+    if (finished) turn = nullptr;
     return any;
 }
 
@@ -62,7 +66,7 @@ void RecvTask::complete(std::uint64_t total) {
     if (total == bytes_)
         finished = true;
     else
-        fail(Status::wrong_length, static_cast<int>(peer_));
+        fail(Status::wrong_length, static_cast<int>(peer_), total);
 }
 
 void Inbox::post(RecvTask& task) {

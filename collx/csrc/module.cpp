@@ -5,6 +5,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 #include <cmath>
 #include <memory>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 #include "endpoint.hpp"
@@ -108,11 +110,11 @@ class PreparedPlan {
     nb::object custom_;
 };
 
-using Result = std::pair<int, int>;  // status, peer
+using Result = std::tuple<int, int, std::uint64_t>;  // status, peer, bytes
 
 Result result(Outcome outcome) {
     if (outcome.status == Status::interrupted) throw nb::python_error();
-    return {static_cast<int>(outcome.status), outcome.peer};
+    return {static_cast<int>(outcome.status), outcome.peer, outcome.bytes};
 }
 
 std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte*>(address); }

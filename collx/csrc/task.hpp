@@ -15,6 +15,7 @@ struct Links {
     std::vector<Reader> from, mail_from;
     std::vector<Header*> headers;
     std::vector<std::uint32_t> touched;
+    std::vector<const void*> mailing;  // by peer, the send whose message is under way: messages go one by one
 
     void touch(std::size_t peer) { touched.push_back(static_cast<std::uint32_t>(peer)); }
     void ring_touched() {
@@ -51,8 +52,8 @@ class Task {
 
   protected:
     virtual void abandon() {}
-    bool fail(Status status, int peer) {
-        outcome = {status, peer};
+    bool fail(Status status, int peer, std::uint64_t bytes = 0) {
+        outcome = {status, peer, bytes};
         finished = true;
         return true;
     }

@@ -28,7 +28,8 @@ enum class Status : std::int32_t {
 struct Outcome {
     Status status = Status::ok;
     int peer = -1;
-    explicit operator bool() const { return status == Status::ok; }
+    std::uint64_t bytes = 0;  // that the peer sent, where that was the wrong length
+    [[nodiscard]] explicit operator bool() const { return status == Status::ok; }
 };
 
 using Clock = std::chrono::steady_clock;

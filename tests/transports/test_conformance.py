@@ -10,7 +10,9 @@ import pytest
 
 from collx.transports.base import Transport
 from collx.transports.conformance import CHECKS, Check, Make
+from collx.transports.lanes import ShmTransport
 from collx.transports.memory import MemoryHub, MemoryTransport
+from tests.harness import segments
 
 
 @contextmanager
@@ -24,10 +26,22 @@ def memory(size: int, rendezvous: bool) -> Iterator[list[Transport]]:
             rank.close()
 
 
+@contextmanager
+def shm(size: int) -> Iterator[list[Transport]]:
+    with segments(size) as (owned, descriptors):
+        ranks: list[Transport] = [ShmTransport(owned[rank], descriptors, rank=rank) for rank in range(size)]
+    try:
+        yield ranks
+    finally:
+        for rank in ranks:
+            rank.close()
+
+
 # Every transport has its line here: a factory `make(size)`, see collx.transports.conformance.
 TRANSPORTS: dict[str, Make] = {
     "memory": partial(memory, rendezvous=False),
     "memory-rendezvous": partial(memory, rendezvous=True),
+    "shm": shm,
 }
 
 

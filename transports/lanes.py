@@ -1,0 +1,111 @@
+"""The shm transport: bytes between processes through lanes in shared segments, moved by the native endpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from collx import _core
+from collx.errors import (
+    AbortedError,
+    ClosedError,
+    CollxError,
+    MismatchError,
+    RankFailedError,
+    TimeoutError,
+)
+
+Segment = _core.Segment
+segment_bytes = _core.segment_bytes
+
+# Status of csrc/wait.hpp, in its order.
+OK, TIMED_OUT, DIED, DEPARTED, FAILED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED, OP_FAILED = range(10)
+TRANSFER_TAG = -1  # of the transport's own messages; users' tags are not negative
+FOREVER = 1e8  # seconds
+
+
+class ShmTransport:
+    """One rank's end of the segments `fds`, one per rank, its own (`segment`) among them.
+
+    The descriptors may be closed once it is made. Sends are buffered up to a few tens of KiB, and wait for the
+    receiver beyond.
+    """
+
+    name = "shm"
+
+    def __init__(self, segment: Segment, fds: Sequence[int], *, rank: int) -> None:
+        self.rank, self.size = rank, len(fds)
+        oversubscribed = self.size > len(os.sched_getaffinity(0))
+        self.endpoint = _core.Endpoint(segment, list(fds), oversubscribed)
+
+    def reaches(self, peer: int) -> bool:
+        return 0 <= peer < self.size
+
+    def send(self, peer: int, view: memoryview) -> Transfer:
+        address, keep = _address(view)
+        task = self.endpoint.start_send(peer, TRANSFER_TAG, address, view.nbytes, FOREVER)
+        return Transfer(self, task, f"a send to rank {peer}", keep)
+
+    def recv(self, peer: int, view: memoryview) -> Transfer:
+        address, keep = _address(view)
+        task = self.endpoint.start_recv(peer, TRANSFER_TAG, address, view.nbytes, FOREVER)
+        return Transfer(self, task, f"a receive from rank {peer}", keep)
+
+    def close(self) -> None:
+        self.endpoint.close()
+
+    def error(self, outcome: tuple[int, int, int], what: str, whereabouts: str, timeout: float) -> CollxError:
+        """The exception for an outcome that is not ok: one line that names ranks, call and remedy. `whereabouts`
+        says where the peer was last seen."""
+        status, peer, nbytes = outcome
+        here = f"rank {self.rank} in {what}"
+        match status:
+            case _ if status == TIMED_OUT:
+                there = f": rank {peer} {whereabouts}" if peer >= 0 else ""
+                remedy = "is every rank calling it, or is timeout= too short?"
+                return TimeoutError(f"{here} waited {timeout:g} s{there}; {remedy}")
+            case _ if status == DIED:
+                return RankFailedError(f"{here}: rank {peer} died (killed, or exited without closing)", (peer,))
+            case _ if status == DEPARTED:
+                left = f"{here}: rank {peer} has closed this communicator; did it skip a call?"
+                return RankFailedError(left, (peer,))
+            case _ if status == FAILED:
+                return AbortedError(f"{here}: rank {peer} gave up: {self.endpoint.reason(peer)}")
+            case _ if status == MISMATCHED:
+                return MismatchError(
+                    f"{here}: rank {peer} sent a message of another call; it {whereabouts}; check that all ranks "
+                    "call the same collectives with the same count, dtype, op and root"
+                )
+            case _ if status == LENGTH:
+                return MismatchError(f"{here}: rank {peer} sent {nbytes} bytes, which is not the length of this receive")
+            case _ if status == CLOSED:
+                return ClosedError(f"{here}: the communicator was closed meanwhile")
+        return CollxError(f"{here}: unexpected status {status} about rank {peer}")
+
+
+class Transfer:
+    """A message under way; see `base.Request`."""
+
+    __slots__ = ("_keep", "_task", "_transport", "_what")
+
+    def __init__(self, transport: ShmTransport, task: _core.Task, what: str, keep: object) -> None:
+        self._transport, self._task, self._what, self._keep = transport, task, what, keep
+
+    def done(self) -> bool:
+        if self._task.done():
+            self.wait(FOREVER)
+            return True
+        return False
+
+    def wait(self, timeout: float) -> None:
+        outcome = self._transport.endpoint.wait(self._task, timeout)
+        if outcome[0] != OK:
+            raise self._transport.error(outcome, self._what, "has not answered", timeout)
+
+
+def _address(view: memoryview) -> tuple[int, object]:
+    """The address of a view's bytes, and what keeps them where they are."""
+    array = np.frombuffer(view, np.uint8)
+    return array.__array_interface__["data"][0], array
