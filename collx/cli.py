@@ -108,15 +108,15 @@ def _command(parser: Parser, program: list[str], module: list[str] | None) -> li
 
 
 def _perf(argv: list[str]) -> int:
-    from collx.perf import sweep
+    from collx.perf.sweep import main as sweep
 
-    return sweep.main(argv)
+    return sweep(argv)
 
 
 def _verify(argv: list[str]) -> int:
-    from collx import verify
+    from collx.verify import main as prove
 
-    return verify.main(argv)
+    return prove(argv)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "perf": _perf, "verify": _verify}
