@@ -173,6 +173,8 @@ class _Job:
             keeper.close()  # ends what still runs, ranks' children too
             for started in self.ranks:
                 started.close()
+            for stream in self.streams:
+                stream.source.close()
             self.selector.close()
         if self.interrupted_by:
             return 128 + self.interrupted_by
