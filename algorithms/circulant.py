@@ -84,21 +84,26 @@ def _cycle(rank: int, size: int) -> list[int]:
     """
     skips = _skips(size)
     last = len(skips) - 1
-    base, found, nearest = _base(rank, skips), [0] * 0, 2 * size
+    base = _base(rank, skips)
     unused = [index for index in reversed(range(last + 1)) if index != base]
+    found: list[int] = []
+    nearest = 2 * size
+
+    def back(turn: int) -> int:
+        return size + rank - skips[turn]
+
+    def fits(index: int, end: int) -> bool:
+        return len(found) < last and index in unused and end <= back(len(found)) and end < nearest
 
     def search(at: int, candidates: list[int]) -> None:
         nonlocal nearest
         for position, index in enumerate(candidates):
-            if len(found) == last:
-                return
-            if index not in unused or (end := at + skips[index]) > size + rank - skips[len(found)] or end >= nearest:
-                continue
-            if end <= size + rank - skips[len(found) + 1]:
+            end = at + skips[index]
+            if fits(index, end) and end <= back(len(found) + 1):
                 search(end, candidates[position:])
-            if len(found) == last or at > size + rank - skips[len(found) + 1]:
+            if len(found) == last or at > back(len(found) + 1):
                 return
-            if index in unused and end <= size + rank - skips[len(found)] and end < nearest:
+            if fits(index, end):
                 nearest = end
                 unused.remove(index)
                 found.append(index)
