@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collx.buffers import supported
+from collx.errors import TransportError
+from collx.transports.shm import memory_file
 from collx.types import Array
 
 
@@ -25,12 +27,12 @@ def shared_array(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     if any(length < 0 for length in sizes):
         raise ValueError(f"negative length in shape {sizes}")
     nbytes = max(math.prod(sizes) * element.itemsize, 1)
-    fd = os.memfd_create("collx.empty", os.MFD_CLOEXEC)
     try:
-        os.posix_fallocate(fd, 0, nbytes)  # an error now, not SIGBUS at the first touch
+        fd = memory_file(nbytes, "collx.empty")
+    except TransportError as error:
+        raise MemoryError(str(error)) from error
+    try:
         memory = mmap.mmap(fd, nbytes)
-    except OSError as error:
-        raise MemoryError(f"no {nbytes} bytes of shared memory: {error.strerror}") from error
     finally:
         os.close(fd)
     return np.ndarray(sizes, element, buffer=memory)

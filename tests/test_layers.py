@@ -28,9 +28,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"engine", "lanes", "moves", "progress", "reduction"},
         {"plan", "collectives", "transports", "terms", "errors"},
     ),
-    "native": ({"native"}, {"plan", "collectives", "compiled", "terms", "errors"}),
+    "native": ({"native"}, {"plan", "collectives", "transports", "compiled", "terms", "errors"}),
     # What the user calls.
-    "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
+    "buffers": ({"buffers", "memory"}, {"transports", "terms", "errors"}),
     "communicator": (
         {"communicator", "calls", "layout", "member", "messages", "handle", "work"},
         {"buffers", "selector", "engine", "terms", "errors"},
@@ -48,8 +48,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
 }
 
-# Narrower than its layer: of the transports, the engine knows only what every transport is.
-ONLY = {"engine": {"transports": {"collx.transports.base"}}}
+# Narrower than its layer: of the transports, the engine knows only what every transport is, the native engine
+# the lanes that it runs on, and arrays where shared memory comes from.
+ONLY = {
+    "engine": {"transports": {"collx.transports.base"}},
+    "native": {"transports": {"collx.transports.lanes"}},
+    "buffers": {"transports": {"collx.transports.shm"}},
+}
 
 
 def modules() -> dict[str, Path]:

@@ -79,7 +79,9 @@ class ShmTransport:
                     "call the same collectives with the same count, dtype, op and root"
                 )
             case _ if status == LENGTH:
-                return MismatchError(f"{here}: rank {peer} sent {nbytes} bytes, which is not the length of this receive")
+                return MismatchError(
+                    f"{here}: rank {peer} sent {nbytes} bytes, which is not the length of this receive"
+                )
             case _ if status == CLOSED:
                 return ClosedError(f"{here}: the communicator was closed meanwhile")
         return CollxError(f"{here}: unexpected status {status} about rank {peer}")

@@ -18,6 +18,7 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from collx.errors import CollxError, RankFailedError, TimeoutError, TransportError
 from collx.transports import cards, rendezvous
@@ -28,12 +29,14 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 TURN = 0.02  # seconds between looks at the peers' life, and at parcels that another thread took in
 
 
-def memory_file(nbytes: int) -> int:
+def memory_file(nbytes: int, name: str = "collx") -> int:
     """A new memfd of `nbytes` bytes that are there already, so that using them can never end in SIGBUS, and
     whose size nobody can change. Raises TransportError where the memory is not to be had."""
+    if nbytes > available():  # asked for too much, the kernel would rather kill a process than refuse
+        raise TransportError(f"no {nbytes} bytes of shared memory to be had: {available()} are available")
     fd = -1
     try:
-        fd = os.memfd_create("collx", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.posix_fallocate(fd, 0, nbytes)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
     except OSError as error:
@@ -41,6 +44,18 @@ def memory_file(nbytes: int) -> int:
             os.close(fd)
         raise TransportError(f"no {nbytes} bytes of shared memory to be had: {_explained(error)}") from error
     return fd
+
+
+def available() -> int:
+    """Bytes of memory that the machine, and the control group of this process, still have."""
+    with open("/proc/meminfo") as lines:
+        found = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        with open("/proc/self/cgroup") as lines:
+            group = next(line.strip().split("::")[1] for line in lines if line.startswith("0::"))
+        limit, used = (int(Path(f"/sys/fs/cgroup{group}/memory.{name}").read_text()) for name in ("max", "current"))
+        found = min(found, limit - used)
+    return found
 
 
 class ShmGroup:

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import collx
 from collx import Communicator
 from tests.collectives.numbers import same
 from tests.ranks import ranks
@@ -137,3 +138,8 @@ def freed(comm: Communicator) -> None:
 
 def test_empty_is_freed_with_its_last_view() -> None:
     ranks("memory", 1, freed)
+
+
+def test_more_shared_memory_than_there_is_is_an_error() -> None:
+    with collx.init() as comm, pytest.raises(MemoryError, match="are available"):
+        comm.empty(1 << 50, np.int8)

@@ -1,6 +1,6 @@
 """Writes the cases of engine_test.cpp: plans of every registered algorithm, their inputs and what must come out.
 
-    python tests/native/dump_cases.py FILE
+python tests/native/dump_cases.py FILE
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def expected(collective: str, inputs: list[Array], blocks: list[int], rank: int,
     size, cuts = len(inputs), np.cumsum(blocks)[:-1]
     match COLLECTIVES[collective].result:
         case "reduction":
-            total = np.sum(inputs, axis=0, dtype=np.int64)
+            total: Array = np.asarray(np.sum(inputs, axis=0, dtype=np.int64))
             if collective == "reduce_scatter":
                 return np.split(total, cuts)[rank]
             return total if collective == "all_reduce" or rank == root else total[:0]
