@@ -7,16 +7,9 @@
 
 namespace collx {
 
-namespace {
-
-constexpr Patience kPatient{2000, 50};        // a core for every rank
-constexpr Patience kOversubscribed{50, 20};  // the peer that has the data may need this core
-
-}  // namespace
-
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> segments, bool oversubscribed,
                    Interrupted interrupted)
-    : rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed ? kOversubscribed : kPatient),
+    : rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed),
       interrupted_(interrupted), process_(getpid()) {
     std::byte* own = segments[rank];
     links_.mailing.resize(layout.size);

@@ -73,7 +73,7 @@ class Endpoint {
     const std::size_t chunk_;
     Links links_;
     std::vector<Inbox> inboxes_;
-    const Patience patience_;
+    Patience patience_;  // guarded by driving_
     const Interrupted interrupted_;
     Workspace workspace_;
 

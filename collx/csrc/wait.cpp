@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::int64_t kNap = 50'000'000;  // ns; the longest time until a death or a signal is noticed in sleep
 constexpr std::uint32_t kCheckEvery = 256;  // spins
+constexpr std::chrono::nanoseconds kSwitch{1500};  // a yield that takes longer ran somebody else
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -28,12 +29,14 @@ void ring(Header& header) {
 
 Outcome Waiter::turn(int blocked_on, Clock::time_point deadline) {
     const std::uint32_t turn = turns_++;
-    if (turn < patience_.spins) {
+    if (turn < patience_.spins()) {
         relax();
         return turn % kCheckEvery == kCheckEvery - 1 ? check(blocked_on, deadline) : Outcome{};
     }
-    if (turn < patience_.spins + patience_.yields) {
+    if (turn < patience_.spins() + Patience::yields()) {
+        const auto begun = Clock::now();
         sched_yield();
+        crowded_ |= Clock::now() - begun > kSwitch;
         return turn % 8 == 7 ? check(blocked_on, deadline) : Outcome{};
     }
     if (!drowsy_) {

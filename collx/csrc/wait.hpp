@@ -2,6 +2,7 @@
 // wait early: a peer's death, departure or failure, the deadline, the owner's closing, pending signals.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <vector>
@@ -37,14 +38,27 @@ using Clock = std::chrono::steady_clock;
 // True where the calling thread must stop (a Python signal handler raised). Null outside the main thread.
 using Interrupted = bool (*)();
 
-struct Patience {
-    std::uint32_t spins;
-    std::uint32_t yields;
+// How long to spin and to yield before sleeping. Spinning is worth it while the rank has its core to itself; that
+// changes with the machine's load, so it is learnt from every wait: a yield that took long gave the core to others.
+class Patience {
+  public:
+    explicit Patience(bool oversubscribed) : spins_(oversubscribed ? kFewest : kMost) {}
+
+    [[nodiscard]] std::uint32_t spins() const { return spins_; }
+    [[nodiscard]] static std::uint32_t yields() { return kYields; }
+    void learn(bool crowded) { spins_ = crowded ? std::max(spins_ / 2, kFewest) : std::min(spins_ * 2, kMost); }
+
+  private:
+    static constexpr std::uint32_t kFewest = 8;
+    static constexpr std::uint32_t kMost = 2048;
+    static constexpr std::uint32_t kYields = 50;
+
+    std::uint32_t spins_;
 };
 
 class Waiter {
   public:
-    Waiter(std::uint32_t rank, const std::vector<Header*>& headers, Patience patience, Interrupted interrupted)
+    Waiter(std::uint32_t rank, const std::vector<Header*>& headers, Patience& patience, Interrupted interrupted)
         : own_(*headers[rank]), headers_(headers), patience_(patience), interrupted_(interrupted) {}
     ~Waiter() { progressed(); }
     Waiter(const Waiter&) = delete;
@@ -52,9 +66,11 @@ class Waiter {
 
     // To be called whenever something was done: the next wait begins with spinning again.
     void progressed() {
+        if (turns_ == 0) return;
         if (drowsy_) own_.asleep.store(0, std::memory_order_relaxed);
+        if (turns_ > patience_.spins()) patience_.learn(crowded_);
         turns_ = 0;
-        drowsy_ = false;
+        drowsy_ = crowded_ = false;
         gone_ = -1;
     }
 
@@ -67,11 +83,12 @@ class Waiter {
 
     Header& own_;
     const std::vector<Header*>& headers_;
-    Patience patience_;
+    Patience& patience_;
     Interrupted interrupted_;
     std::uint32_t turns_ = 0;
     std::uint32_t bell_ = 0;
     bool drowsy_ = false;
+    bool crowded_ = false;  // a yield let others run
     int gone_ = -1;  // seen departed in the last check: an error if nothing arrived since
 };
 
