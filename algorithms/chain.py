@@ -1,4 +1,4 @@
-"""Chains: every rank hands on to the next. Slow for one message, unbeaten for a stream of slices."""
+"""Chains: every rank hands on to the next. Slow for one message, unbeaten for a stream of segments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOURCE = "Pjesivac-Grbovic et al.: Performance analysis of MPI collective operat
     "chain",
     rounds=lambda size: size - 1,
     volume=lambda size: min(size - 1, 1),
-    wins="large buffers on few ranks: its slices follow each other down the chain",
+    wins="large buffers on few ranks: its segments follow each other down the chain",
     source=SOURCE,
 )
 def broadcast(rank: int, size: int) -> Schedule:
@@ -33,7 +33,7 @@ def broadcast(rank: int, size: int) -> Schedule:
     "chain",
     rounds=lambda size: size - 1,
     volume=lambda size: min(size - 1, 1),
-    wins="large buffers on few ranks: its slices follow each other up the chain",
+    wins="large buffers on few ranks: its segments follow each other up the chain",
     source=SOURCE,
 )
 def reduce(rank: int, size: int) -> Schedule:
@@ -46,7 +46,7 @@ def reduce(rank: int, size: int) -> Schedule:
     "chain",
     rounds=lambda size: size - 1,
     volume=lambda size: min(size - 1, 1),
-    wins="large buffers: every rank sends once, slice by slice",
+    wins="large buffers: every rank sends once, segment by segment",
     source=SOURCE,
     ordered=True,
 )
@@ -65,7 +65,7 @@ def scan(rank: int, size: int) -> Schedule:
     "chain",
     rounds=lambda size: size - 1,
     volume=lambda size: min(size - 1, 1),
-    wins="large buffers: every rank sends once, slice by slice",
+    wins="large buffers: every rank sends once, segment by segment",
     source=SOURCE,
     ordered=True,
 )

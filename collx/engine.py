@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from collx.collectives import COLLECTIVES
 from collx.errors import AbortedError, ClosedError, CollxError, RankFailedError
-from collx.lanes import COLLECTIVE, TAGGED, Lanes, Sent, Stamp
-from collx.moves import PlanRun, bytes_at
 from collx.plan import Plan
-from collx.progress import Progress, Steps, Task
-from collx.reduction import Combine, combine
+from collx.reference.lanes import COLLECTIVE, TAGGED, Lanes, Sent, Stamp
+from collx.reference.moves import PlanRun, bytes_at
+from collx.reference.progress import Progress, Steps, Task
+from collx.reference.reduction import Combine, combine
 from collx.transports.base import Transport
 from collx.types import DTYPES, OPS, ReduceOp
 
@@ -34,8 +34,8 @@ class Engine(Protocol):
     """One rank's engine in one communicator. Addresses are of C-contiguous memory that the caller keeps alive."""
 
     transports: tuple[str, ...]
-    capacity: int  # bytes that one message slice may have at most
-    window: int  # slices in flight at most
+    capacity: int  # bytes that one message segment may have at most
+    window: int  # segments in flight at most
 
     def prepare(self, plan: Plan, op: ReduceOp) -> Any:
         """The engine's own form of `plan`, to be cached by the caller."""
@@ -105,7 +105,7 @@ class ReferenceEngine:
         elif plan.collective in ("broadcast", "all_gather"):
             traits.append(f"{plan.output_bytes} bytes")
         label = f"{plan.collective} ({', '.join(traits)})"
-        digest = hashlib.blake2b(f"{label} {plan.size} {plan.slices}".encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(f"{label} {plan.size} {plan.segments}".encode(), digest_size=8).digest()
         return PreparedPlan(plan, combine(op), label, int.from_bytes(digest, "little"))
 
     def run(self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float) -> None:

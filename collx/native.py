@@ -13,10 +13,10 @@ from collx import _core
 from collx.collectives import COLLECTIVES
 from collx.errors import ClosedError
 from collx.plan import Lane, Move, Operand, Plan
-from collx.transports.lanes import CLOSED, LENGTH, OK, OP_FAILED, TIMED_OUT, Segment, ShmTransport
+from collx.transports.lanes import CLOSED, LENGTH, OK, OP_FAILED, TIMED_OUT, Region, ShmTransport
 from collx.types import DTYPES, ReduceOp
 
-WINDOW = 2  # slices in flight: one moves while the other is waited for
+WINDOW = 2  # segments in flight: one moves while the other is waited for
 
 _CODES = {name: code for code, name in enumerate(COLLECTIVES)}
 _NAMES = list(COLLECTIVES)
@@ -24,7 +24,7 @@ _NAMES = list(COLLECTIVES)
 
 def _fingerprint(plan: Plan) -> int:
     """What all ranks of a collective must agree on, in 64 bits that do not depend on the process (FNV-1a)."""
-    agreed = (plan.collective, plan.algorithm, plan.size, plan.root, plan.dtype, plan.op, plan.slices, plan.window)
+    agreed = (plan.collective, plan.algorithm, plan.size, plan.root, plan.dtype, plan.op, plan.segments, plan.window)
     value = 0xCBF29CE484222325
     for byte in repr((*agreed, _agreed_bytes(plan))).encode():
         value = (value ^ byte) * 0x100000001B3 % 2**64
@@ -57,7 +57,7 @@ def _move_words(move: Move) -> list[int]:
 
 def words_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The plan as csrc/plan.cpp reads it."""
-    head = [plan.slices, plan.window, plan.dtype, plan.op, plan.itemsize, plan.size, plan.workspace]
+    head = [plan.segments, plan.window, plan.dtype, plan.op, plan.itemsize, plan.size, plan.workspace]
     fingerprint = _fingerprint(plan)
     words = [*head, fingerprint - 2**64 if fingerprint >= 2**63 else fingerprint, _CODES[plan.collective]]
     words.append(len(plan.moves))
@@ -116,7 +116,7 @@ class NativePending:
 
 
 class NativeEngine:
-    """One rank's native engine over the segments `fds` of a communicator's ranks, its own (`segment`) among them.
+    """One rank's native engine over the regions `fds` of a communicator's ranks, its own (`region`) among them.
 
     The descriptors may be closed once it is made. A failed call breaks the engine: the other ranks are told,
     and every later call raises ClosedError.
@@ -124,8 +124,8 @@ class NativeEngine:
 
     transports: tuple[str, ...] = ("shm",)
 
-    def __init__(self, segment: Segment, fds: Sequence[int], *, rank: int) -> None:
-        self.transport = ShmTransport(segment, fds, rank=rank)
+    def __init__(self, region: Region, fds: Sequence[int], *, rank: int) -> None:
+        self.transport = ShmTransport(region, fds, rank=rank)
         self._endpoint = self.transport.endpoint
         slots, self.capacity = _core.geometry(len(fds))
         self.window = min(slots, WINDOW)

@@ -5,10 +5,10 @@ result to all its targets; a source or target is memory or a lane (the messages 
 has one memory source and one memory target, a send one memory source and lanes as targets, a receive one
 lane as source, a fused receive-reduce both, and a direct all-reduce a source for every rank.
 
-The plan is run `slices` times over, each time on one slice of every block: a slice is a run of the schedule
-by itself, so moves wait for each other slice by slice (`Move.after`) and what was proved of the schedule
-holds for every slice. Lanes carry, for every `window` slices, all moves in list order, each with its slices
-in order. Both ends of a lane compute the same order, because both have the same slices and window.
+The plan is run `segments` times over, each time on one segment of every block: a segment is a run of the schedule
+by itself, so moves wait for each other segment by segment (`Move.after`) and what was proved of the schedule
+holds for every segment. Lanes carry, for every `window` segments, all moves in list order, each with its segments
+in order. Both ends of a lane compute the same order, because both have the same segments and window.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import IntEnum
 from collx.collectives import COLLECTIVES, Collective
 from collx.schedule import Copy, Recv, Schedule, Send
 
-GRAIN = 64  # bytes; slices start on a cache line of their block
+GRAIN = 64  # bytes; segments start on a cache line of their block
 
 
 class Space(IntEnum):
@@ -52,9 +52,9 @@ Operand = Lane | Memory
 class Move:
     """Fold `sources` from the left, write the result to every target; `lengths` are the blocks' bytes.
 
-    `after` lists earlier moves that must have done a slice before this one does it. `follower` is a later
+    `after` lists earlier moves that must have done a segment before this one does it. `follower` is a later
     move that only sends on what this one writes, so an engine may do both in one pass; `transient` says
-    that nobody else reads it, so the write to memory may then be left out. `whole` moves need all slices of
+    that nobody else reads it, so the write to memory may then be left out. `whole` moves need all segments of
     their sources at once (user-defined ops). A `scale` move divides by the size instead of folding.
     """
 
@@ -81,28 +81,28 @@ class Plan:
     op: int
     itemsize: int
     moves: tuple[Move, ...]
-    slices: int
+    segments: int
     window: int
     workspace: int
     input_bytes: int
     output_bytes: int
 
     def step(self, length: int) -> int:
-        """How many bytes of a block of `length` bytes each slice takes; the last ones may take less."""
-        return slice_step(length, self.slices)
+        """How many bytes of a block of `length` bytes each segment takes; the last ones may take less."""
+        return segment_step(length, self.segments)
 
 
 SIGNAL = (Space.WORKSPACE, -1)  # no memory: the place in the order of moves where a rank has heard of others
 
 
-def slice_step(length: int, slices: int) -> int:
-    if slices == 1:
+def segment_step(length: int, segments: int) -> int:
+    if segments == 1:
         return length
-    return -(-length // (slices * GRAIN)) * GRAIN
+    return -(-length // (segments * GRAIN)) * GRAIN
 
 
-def slices_needed(blocks: int, block_bytes: int, capacity: int) -> int:
-    """The fewest slices that let a message of `blocks` blocks of at most `block_bytes` fit into `capacity` bytes."""
+def segments_needed(blocks: int, block_bytes: int, capacity: int) -> int:
+    """The fewest segments that let a message of `blocks` blocks of at most `block_bytes` fit into `capacity` bytes."""
     if blocks * block_bytes <= capacity:
         return 1
     room = capacity // blocks // GRAIN * GRAIN

@@ -1,4 +1,4 @@
-"""From a request to a plan: the chosen algorithm's schedule, lowered for the request's bytes and cut into slices."""
+"""From a request to a plan: the chosen algorithm's schedule, lowered for the request's bytes and cut into segments."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from collx.collectives import COLLECTIVES
-from collx.plan import GRAIN, Lane, Move, Plan, balanced, lower, slices_needed
+from collx.plan import GRAIN, Lane, Move, Plan, balanced, lower, segments_needed
 from collx.request import Request
-from collx.schedule import Schedule
-from collx.selector import SEGMENT, largest_message, select
+from collx.schedule import Schedule, largest_message
+from collx.selector import SEGMENT, select
 from collx.types import DTYPE_CODES, Array, ReduceOp, reduce_op
 
 _SUM = reduce_op("sum")
@@ -21,7 +21,7 @@ _SUM = reduce_op("sum")
 def make_plan(request: Request, rank: int, size: int, capacity: int, window: int) -> tuple[Plan, ReduceOp]:
     """The plan of `rank`, and the op for the engine to run it with.
 
-    `capacity` and `window` are the engine's: bytes of a message slice, and slices in flight, at most. Raises
+    `capacity` and `window` are the engine's: bytes of a message segment, and segments in flight, at most. Raises
     ValueError as `select` does.
     """
     algorithm = select(request, size)
@@ -33,16 +33,16 @@ def make_plan(request: Request, rank: int, size: int, capacity: int, window: int
         given_sizes=given, inplace=request.inplace, whole=request.custom, scale=op.name == "avg",
     )  # fmt: skip
     room = min(capacity, SEGMENT)
-    slices = 1
+    segments = 1
     if request.agreed:
-        slices = slices_needed(largest_message(algorithm, size, request.root), max(sizes, default=0), room)
+        segments = segments_needed(max(largest_message(algorithm, size), 1), max(sizes, default=0), room)
     else:
         moves = in_pieces(moves, room)
     spec, where = COLLECTIVES[request.collective], (rank, size, request.root, schedule.blocks)
     plan = Plan(
         collective=request.collective, algorithm=algorithm.name, rank=rank, size=size, root=request.root,
-        dtype=DTYPE_CODES[request.dtype], op=op.code, itemsize=itemsize, moves=tuple(moves), slices=slices,
-        window=slices if request.custom else min(slices, window), workspace=workspace,
+        dtype=DTYPE_CODES[request.dtype], op=op.code, itemsize=itemsize, moves=tuple(moves), segments=segments,
+        window=segments if request.custom else min(segments, window), workspace=workspace,
         input_bytes=sum(given) if given else sum(sizes[b] for b in spec.before(*where)),
         output_bytes=sum(sizes[b] for b in spec.after(*where)),
     )  # fmt: skip
@@ -59,7 +59,7 @@ def in_pieces(moves: Sequence[Move], room: int) -> list[Move]:
     """The moves with every message cut into pieces of at most `room` bytes, by its own length alone.
 
     For all_to_all with counts: both ends of a message know its length, but nobody knows the largest of all, by
-    which all ranks could slice alike. Pieces go round by round, first all first ones, so that a lane with room
+    which all ranks could segment alike. Pieces go round by round, first all first ones, so that a lane with room
     for one message is enough. Takes moves of one block that wait for no other, as one-message-per-peer
     algorithms have.
     """

@@ -4,17 +4,16 @@ arguments and the size of the communicator; never the clock, the environment or 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import collx.algorithms  # noqa: F401  (fills the register)
 from collx.collectives import COLLECTIVES
 from collx.request import Request
-from collx.schedule import REGISTER, Algorithm, Send
+from collx.schedule import REGISTER, Algorithm
 from collx.types import nearest
 
 KIB, MIB = 1 << 10, 1 << 20
-SEGMENT = 128 * KIB  # bytes that one message slice has at most: a few of them stay in cache
+SEGMENT = 128 * KIB  # bytes that one message segment has at most: a few of them stay in cache
 
 
 class Rule(NamedTuple):
@@ -109,11 +108,3 @@ def _objection(algorithm: Algorithm, request: Request, size: int) -> str | None:
 def _cuts_what_a_user_op_sees(algorithm: Algorithm, request: Request, size: int) -> bool:
     # A user's op may look at the whole array (a matrix product does), so by default nothing cuts it into pieces.
     return request.custom and not COLLECTIVES[request.collective].per_rank and algorithm.build(0, size).blocks > 1
-
-
-@lru_cache(maxsize=256)
-def largest_message(algorithm: Algorithm, size: int, root: int) -> int:
-    """The most blocks that any message of any rank carries; every rank must know it, to slice alike."""
-    schedules = (algorithm.build(rank, size, root) for rank in range(size))
-    sends = (op for schedule in schedules for ops in schedule.rounds for op in ops if isinstance(op, Send))
-    return max((len(op.blocks) for op in sends), default=0) or 1

@@ -81,15 +81,15 @@ def _shm_world(place: Place, timeout: float) -> Communicator:
 def _shm_engine(group: ShmGroup, members: Sequence[int], label: str, deadline: float) -> Engine:
     """The native engine of a communicator of `members`, who all call this with the same label."""
     from collx.native import NativeEngine  # here, so that a lone process needs no compiled module
-    from collx.transports.lanes import Segment, segment_bytes
+    from collx.transports.lanes import Region, region_bytes
 
-    fd = memory_file(segment_bytes(len(members)))
+    fd = memory_file(region_bytes(len(members)))
     fds = [fd]
     try:
         rank = list(members).index(group.rank)
-        segment = Segment(rank, len(members), fd)  # before anybody else sees it
+        region = Region(rank, len(members), fd)  # before anybody else sees it
         fds = group.connect(members, label, fd, deadline)
-        return NativeEngine(segment, fds, rank=rank)
+        return NativeEngine(region, fds, rank=rank)
     finally:
         for fd in fds:
             os.close(fd)

@@ -34,7 +34,7 @@ class Call:
     root: int = 0
     unit: int = 1
     inplace: bool = False
-    slices: int = 1
+    segments: int = 1
 
     def blocks(self, rank: int, cut: int) -> list[int]:
         """The elements of the working buffer's blocks, where the algorithm cuts it into `cut`."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from collx.engine import Engine, ReferenceEngine
 from collx.native import NativeEngine
-from collx.plan import Plan, lower, slices_needed
+from collx.plan import Plan, lower, segments_needed
 from collx.schedule import REGISTER, Schedule, Send
 from collx.transports.conformance import run_threads
-from collx.transports.lanes import Segment, segment_bytes
+from collx.transports.lanes import Region, region_bytes
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.shm import memory_file
 from collx.types import DTYPE_CODES, Array
@@ -39,7 +39,7 @@ def reference_engines(size: int, rendezvous: bool) -> Iterator[list[Engine]]:
 
 @contextmanager
 def native_engines(size: int) -> Iterator[list[Engine]]:
-    with segments(size) as (owned, descriptors):
+    with regions(size) as (owned, descriptors):
         engines: list[Engine] = [NativeEngine(owned[rank], descriptors, rank=rank) for rank in range(size)]
     try:
         yield engines
@@ -49,13 +49,13 @@ def native_engines(size: int) -> Iterator[list[Engine]]:
 
 
 @contextmanager
-def segments(size: int) -> Iterator[tuple[list[Segment], list[int]]]:
-    """Every rank's segment, and the descriptors of their memory, which are closed in the end."""
+def regions(size: int) -> Iterator[tuple[list[Region], list[int]]]:
+    """Every rank's region, and the descriptors of their memory, which are closed in the end."""
     with ExitStack() as stack:
-        descriptors = [memory_file(segment_bytes(size)) for _ in range(size)]
+        descriptors = [memory_file(region_bytes(size)) for _ in range(size)]
         for descriptor in descriptors:
             stack.callback(os.close, descriptor)
-        yield [Segment(rank, size, descriptor) for rank, descriptor in enumerate(descriptors)], descriptors
+        yield [Region(rank, size, descriptor) for rank, descriptor in enumerate(descriptors)], descriptors
 
 
 # Every engine has its line here: `make(size)` is a context manager that yields one engine per rank of this process.
@@ -84,13 +84,13 @@ def on_every(ranks: Sequence[Engine], body: Callable[[int, Engine], T]) -> list[
 
 
 def make_plan(call: Call, rank: int, capacity: int, window: int) -> Plan:
-    """The plan of `rank` for an engine of this capacity and window; with more slices where the call asks for them."""
+    """The plan of `rank` for an engine of this capacity and window; with more segments where the call asks for them."""
     registered = REGISTER[call.collective, call.algorithm]
     schedules = [registered.build(r, call.size, call.root) for r in range(call.size)]
     schedule, itemsize = schedules[rank], call.dtype.itemsize
     sizes = [n * itemsize for n in call.blocks(rank, schedule.blocks)]
     everybody = [n * itemsize for r in range(call.size) for n in call.blocks(r, schedule.blocks)]
-    slices = max(call.slices, slices_needed(_most_blocks(schedules), max(everybody, default=0), capacity))
+    segments = max(call.segments, segments_needed(_most_blocks(schedules), max(everybody, default=0), capacity))
     moves, workspace = lower(
         schedule,
         call.collective,
@@ -113,8 +113,8 @@ def make_plan(call: Call, rank: int, capacity: int, window: int) -> Plan:
         op=call.op.code,
         itemsize=itemsize,
         moves=tuple(moves),
-        slices=slices,
-        window=slices if call.op.function else min(slices, window),
+        segments=segments,
+        window=segments if call.op.function else min(segments, window),
         workspace=workspace,
         input_bytes=call.given(rank) * itemsize,
         output_bytes=call.wanted(rank) * itemsize,

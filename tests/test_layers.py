@@ -18,14 +18,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "collectives": ({"collectives"}, set()),
     "schedule": ({"schedule"}, {"errors"}),
     "algorithms": ({"algorithms"}, {"schedule"}),
-    "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "errors"}),
+    "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "processes", "errors"}),
     "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
     "selector": ({"selector", "planner"}, {"algorithms", "schedule", "collectives", "plan", "terms", "errors"}),
     # What moves bytes; nothing here knows of schedules.
     "transports": ({"transports"}, {"errors", "compiled"}),
     # What runs plans; nothing here knows of schedules or algorithms.
     "engine": (
-        {"engine", "lanes", "moves", "progress", "reduction"},
+        {"engine", "reference"},
         {"plan", "collectives", "transports", "terms", "errors"},
     ),
     "native": ({"native"}, {"plan", "collectives", "transports", "compiled", "terms", "errors"}),

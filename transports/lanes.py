@@ -1,4 +1,4 @@
-"""The shm transport: bytes between processes through lanes in shared segments, moved by the native endpoint."""
+"""The shm transport: bytes between processes through lanes in shared regions, moved by the native endpoint."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from collx.errors import (
     TimeoutError,
 )
 
-Segment = _core.Segment
-segment_bytes = _core.segment_bytes
+Region = _core.Region
+region_bytes = _core.region_bytes
 
 # Status of csrc/wait.hpp, in its order.
 OK, TIMED_OUT, DIED, DEPARTED, FAILED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED, OP_FAILED = range(10)
@@ -27,7 +27,7 @@ FOREVER = 1e8  # seconds
 
 
 class ShmTransport:
-    """One rank's end of the segments `fds`, one per rank, its own (`segment`) among them.
+    """One rank's end of the regions `fds`, one per rank, its own (`region`) among them.
 
     The descriptors may be closed once it is made. Sends are buffered up to a few tens of KiB, and wait for the
     receiver beyond.
@@ -35,10 +35,10 @@ class ShmTransport:
 
     name = "shm"
 
-    def __init__(self, segment: Segment, fds: Sequence[int], *, rank: int) -> None:
+    def __init__(self, region: Region, fds: Sequence[int], *, rank: int) -> None:
         self.rank, self.size = rank, len(fds)
         oversubscribed = self.size > len(os.sched_getaffinity(0))
-        self.endpoint = _core.Endpoint(segment, list(fds), oversubscribed)
+        self.endpoint = _core.Endpoint(region, list(fds), oversubscribed)
 
     def reaches(self, peer: int) -> bool:
         return 0 <= peer < self.size

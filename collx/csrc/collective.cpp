@@ -16,15 +16,15 @@ std::uint32_t mix(std::uint64_t fingerprint, std::uint64_t sequence) {
     return static_cast<std::uint32_t>(x >> 32);
 }
 
-std::uint64_t slice_length(std::uint64_t length, std::uint64_t step, std::uint64_t slice) {
-    const std::uint64_t begin = slice * step;
+std::uint64_t segment_length(std::uint64_t length, std::uint64_t step, std::uint64_t segment) {
+    const std::uint64_t begin = segment * step;
     return begin >= length ? 0 : std::min(step, length - begin);
 }
 
-std::uint64_t slice_bytes(const Move& move, std::uint64_t slice) {
+std::uint64_t segment_bytes(const Move& move, std::uint64_t segment) {
     std::uint64_t total = 0;
     for (std::size_t block = 0; block < move.lengths.size(); ++block)
-        total += slice_length(move.lengths[block], move.steps[block], slice);
+        total += segment_length(move.lengths[block], move.steps[block], segment);
     return total;
 }
 
@@ -54,12 +54,12 @@ bool Collective::step(Links& links) {
     std::uint32_t patience = 2 * plan_.size + 16;  // the messages of the oldest round are among so many
     blocked_on = -1;
     for (std::uint32_t index = first_; index < count && patience > 0; ++index) {
-        std::uint64_t& slice = prepared_.progress[index];
-        while (slice < plan_.slices && ready(links, index, slice)) {
-            if (!execute(links, index, slice)) return true;
+        std::uint64_t& segment = prepared_.progress[index];
+        while (segment < plan_.segments && ready(links, index, segment)) {
+            if (!execute(links, index, segment)) return true;
             any = true;
         }
-        if (slice < plan_.slices)
+        if (segment < plan_.segments)
             patience -= plan_.moves[index].meets_peers;
         else if (index == first_)
             ++first_;
@@ -69,30 +69,30 @@ bool Collective::step(Links& links) {
 }
 
 bool Collective::at(const Cursor& cursor, const std::vector<std::uint32_t>& moves, std::uint32_t index,
-                    std::uint64_t slice) const {
-    return cursor.index < moves.size() && moves[cursor.index] == index && cursor.slice == slice;
+                    std::uint64_t segment) const {
+    return cursor.index < moves.size() && moves[cursor.index] == index && cursor.segment == segment;
 }
 
 void Collective::advance(Cursor& cursor, const std::vector<std::uint32_t>& moves) const {
-    const std::uint64_t end = std::min(cursor.begin + plan_.window, plan_.slices);
-    if (++cursor.slice < end) return;
-    if (++cursor.index == moves.size() && end < plan_.slices) {
+    const std::uint64_t end = std::min(cursor.begin + plan_.window, plan_.segments);
+    if (++cursor.segment < end) return;
+    if (++cursor.index == moves.size() && end < plan_.segments) {
         cursor.index = 0;
         cursor.begin = end;
     }
-    cursor.slice = cursor.begin;
+    cursor.segment = cursor.begin;
 }
 
-// Whether a move may do a slice now. `done_leader`: a move that is about to do this slice in the same pass.
-bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t slice, int done_leader) {
+// Whether a move may do a segment now. `done_leader`: a move that is about to do this segment in the same pass.
+bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t segment, int done_leader) {
     const Move& move = plan_.moves[index];
-    const std::uint64_t needed = move.whole ? plan_.slices : slice + 1;
+    const std::uint64_t needed = move.whole ? plan_.segments : segment + 1;
     for (const std::uint32_t earlier : move.after)
         if (prepared_.progress[earlier] < needed && static_cast<int>(earlier) != done_leader) return false;
     for (const Operand& source : move.sources) {
         if (!source.is_lane()) continue;
         const auto peer = static_cast<std::size_t>(source.peer);
-        if (!at(prepared_.receiving[peer], plan_.receives[peer], index, slice)) return false;
+        if (!at(prepared_.receiving[peer], plan_.receives[peer], index, segment)) return false;
         if (!links.from[peer].arrived()) {
             if (blocked_on < 0) blocked_on = source.peer;
             return false;
@@ -102,7 +102,7 @@ bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t slice, i
     for (const Operand& target : move.targets) {
         if (!target.is_lane()) continue;
         const auto peer = static_cast<std::size_t>(target.peer);
-        if (!at(prepared_.sending[peer], plan_.sends[peer], index, slice)) return false;
+        if (!at(prepared_.sending[peer], plan_.sends[peer], index, segment)) return false;
         if (!links.to[peer].room() || (home && !links.to[peer].slot_free())) {
             if (blocked_on < 0) blocked_on = target.peer;
             return false;
@@ -116,19 +116,19 @@ std::byte* Collective::place(const Span& span) const {
     return spaces_[static_cast<std::size_t>(span.space)] + span.offset;
 }
 
-// Does one slice of a move, and of its follower in the same pass where that one is ready as well.
-bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t slice) {
+// Does one segment of a move, and of its follower in the same pass where that one is ready as well.
+bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segment) {
     const Move& move = plan_.moves[index];
     if (move.whole) {
         if (!whole(move)) return fail(Status::op_failed, -1), false;
-        prepared_.progress[index] = plan_.slices;
+        prepared_.progress[index] = plan_.segments;
         return true;
     }
     const bool fused = move.follower >= 0 &&
-                       prepared_.progress[static_cast<std::size_t>(move.follower)] == slice &&
-                       ready(links, static_cast<std::uint32_t>(move.follower), slice, static_cast<int>(index));
+                       prepared_.progress[static_cast<std::size_t>(move.follower)] == segment &&
+                       ready(links, static_cast<std::uint32_t>(move.follower), segment, static_cast<int>(index));
     const Move& sender = fused ? plan_.moves[static_cast<std::size_t>(move.follower)] : move;
-    const std::uint64_t bytes = slice_bytes(move, slice);
+    const std::uint64_t bytes = segment_bytes(move, segment);
 
     for (const Operand& source : move.sources) {
         if (!source.is_lane()) continue;
@@ -146,8 +146,8 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t slice)
 
     std::uint64_t written = 0;
     for (std::size_t block = 0; block < move.lengths.size(); ++block) {
-        const std::uint64_t begin = slice * move.steps[block];
-        const std::uint64_t length = slice_length(move.lengths[block], move.steps[block], slice);
+        const std::uint64_t begin = segment * move.steps[block];
+        const std::uint64_t length = segment_length(move.lengths[block], move.steps[block], segment);
         if (length == 0) continue;
         prepared_.sources.clear();
         prepared_.targets.clear();

@@ -1,4 +1,4 @@
-// One run of a plan. Moves are done slice by slice, whenever what they wait for is there; nothing blocks.
+// One run of a plan. Moves are done segment by segment, whenever what they wait for is there; nothing blocks.
 #pragma once
 
 #include <cstdint>
@@ -35,17 +35,17 @@ class Workspace {
 struct Prepared {
     explicit Prepared(Plan decoded);
 
-    // Where a lane is in its order of (move, slice): windows of slices, in each all moves, in each its slices.
+    // Where a lane is in its order of (move, segment): windows of segments, in each all moves, in each its segments.
     struct Cursor {
         std::uint32_t index = 0;
-        std::uint64_t slice = 0;
+        std::uint64_t segment = 0;
         std::uint64_t begin = 0;  // of the window
     };
 
     Plan plan;
     CustomOp custom = nullptr;
     void* custom_context = nullptr;
-    std::vector<std::uint64_t> progress;  // slices done, by move
+    std::vector<std::uint64_t> progress;  // segments done, by move
     std::vector<Cursor> sending, receiving;
     std::vector<void*> targets;
     std::vector<const void*> sources;
@@ -63,14 +63,14 @@ class Collective final : public Task {
     using Cursor = Prepared::Cursor;
 
     void begin();
-    [[nodiscard]] bool ready(Links& links, std::uint32_t index, std::uint64_t slice, int done_leader = -1);
+    [[nodiscard]] bool ready(Links& links, std::uint32_t index, std::uint64_t segment, int done_leader = -1);
     [[nodiscard]] bool at(const Cursor& cursor, const std::vector<std::uint32_t>& moves, std::uint32_t index,
-                          std::uint64_t slice) const;
+                          std::uint64_t segment) const;
     void advance(Cursor& cursor, const std::vector<std::uint32_t>& moves) const;
-    bool execute(Links& links, std::uint32_t index, std::uint64_t slice);
+    bool execute(Links& links, std::uint32_t index, std::uint64_t segment);
     bool whole(const Move& move);
     [[nodiscard]] std::byte* place(const Span& span) const;
-    void publish(Links& links, const Move& move, std::uint64_t slice_bytes, const std::byte* payload);
+    void publish(Links& links, const Move& move, std::uint64_t segment_bytes, const std::byte* payload);
 
     Prepared& prepared_;
     const Plan& plan_;

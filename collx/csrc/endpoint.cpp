@@ -7,14 +7,14 @@
 
 namespace collx {
 
-Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> segments, bool oversubscribed,
+Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, bool oversubscribed,
                    Interrupted interrupted)
     : rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed),
       interrupted_(interrupted), process_(getpid()) {
-    std::byte* own = segments[rank];
+    std::byte* own = regions[rank];
     links_.mailing.resize(layout.size);
     for (std::uint32_t peer = 0; peer < layout.size; ++peer) {
-        std::byte* theirs = segments[peer];
+        std::byte* theirs = regions[peer];
         Acknowledged& consumed = layout.acknowledged(theirs, rank);  // by the peer, of what this rank sent
         Acknowledged& consuming = layout.acknowledged(own, peer);
         links_.headers.push_back(&Layout::header(theirs));

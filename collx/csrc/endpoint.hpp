@@ -19,8 +19,8 @@ namespace collx {
 
 class Endpoint {
   public:
-    // `segments` are the mapped segments of all ranks, this rank's first line initialised by its Keeper.
-    Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> segments, bool oversubscribed,
+    // `regions` are the mapped regions of all ranks, this rank's first line initialised by its Keeper.
+    Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, bool oversubscribed,
              Interrupted interrupted);
     ~Endpoint() { close(); }
     Endpoint(const Endpoint&) = delete;

@@ -1,19 +1,19 @@
-// The two ends of a lane: the in-order stream of messages from one rank to another through the writer's segment.
+// The two ends of a lane: the in-order stream of messages from one rank to another through the writer's region.
 #pragma once
 
 #include <cstring>
 #include <utility>
 #include <vector>
 
-#include "segment.hpp"
+#include "region.hpp"
 
 namespace collx {
 
 class Writer {
   public:
-    Writer(Line* lines, std::byte* segment, const Channel& channel, std::uint32_t receiver,
+    Writer(Line* lines, std::byte* region, const Channel& channel, std::uint32_t receiver,
            const std::atomic<std::uint64_t>& acknowledged)
-        : lines_(lines), segment_(segment), channel_(channel), receiver_(receiver), acknowledged_(&acknowledged),
+        : lines_(lines), region_(region), channel_(channel), receiver_(receiver), acknowledged_(&acknowledged),
           shared_(channel.slots) {}
 
     // Whether the lane takes one more message now.
@@ -27,7 +27,7 @@ class Writer {
     }
 
     [[nodiscard]] std::uint64_t slot_offset() const { return Layout::payload(channel_, receiver_, index()); }
-    [[nodiscard]] std::byte* slot() const { return segment_ + slot_offset(); }
+    [[nodiscard]] std::byte* slot() const { return region_ + slot_offset(); }
 
     // Sends what was written to a slot of this rank: the own one, or that of the lane a payload is shared with.
     void publish(std::uint32_t length, std::uint32_t fingerprint, std::uint64_t offset) {
@@ -68,7 +68,7 @@ class Writer {
     }
 
     Line* lines_;
-    std::byte* segment_;
+    std::byte* region_;
     Channel channel_;
     std::uint32_t receiver_;
     const std::atomic<std::uint64_t>* acknowledged_;
@@ -79,9 +79,9 @@ class Writer {
 
 class Reader {
   public:
-    Reader(const Line* lines, const std::byte* segment, const Channel& channel,
+    Reader(const Line* lines, const std::byte* region, const Channel& channel,
            std::atomic<std::uint64_t>& acknowledged)
-        : lines_(lines), segment_(segment), channel_(channel), acknowledged_(&acknowledged) {}
+        : lines_(lines), region_(region), channel_(channel), acknowledged_(&acknowledged) {}
 
     [[nodiscard]] bool arrived() const { return line().ticket.load(std::memory_order_acquire) == received_ + 1; }
     [[nodiscard]] std::uint32_t length() const { return line().length; }
@@ -90,7 +90,7 @@ class Reader {
         return length() <= kInline || (length() <= channel_.bytes && line().offset >= channel_.payload_at);
     }
     [[nodiscard]] const std::byte* payload() const {
-        return length() <= kInline ? line().inlined : segment_ + line().offset;
+        return length() <= kInline ? line().inlined : region_ + line().offset;
     }
     void release() { acknowledged_->store(++received_, std::memory_order_release); }
 
@@ -98,7 +98,7 @@ class Reader {
     [[nodiscard]] const Line& line() const { return lines_[received_ & (channel_.slots - 1)]; }
 
     const Line* lines_;
-    const std::byte* segment_;
+    const std::byte* region_;
     Channel channel_;
     std::atomic<std::uint64_t>* acknowledged_;
     std::uint64_t received_ = 0;

@@ -42,9 +42,9 @@ class Mapping {
     Mapping(int fd, std::size_t bytes) : bytes_(bytes) {
         struct stat status{};
         if (fstat(fd, &status) != 0 || static_cast<std::size_t>(status.st_size) < bytes)
-            throw std::runtime_error("a peer's segment is smaller than this communicator needs");
+            throw std::runtime_error("a peer's region is smaller than this communicator needs");
         void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (at == MAP_FAILED) throw std::runtime_error("a segment of shared memory could not be mapped");
+        if (at == MAP_FAILED) throw std::runtime_error("a region of shared memory could not be mapped");
         data_ = static_cast<std::byte*>(at);
     }
     ~Mapping() {
@@ -60,17 +60,17 @@ class Mapping {
     std::size_t bytes_;
 };
 
-// A rank's own segment, alive from the moment it is made: what peers map is never without its keeper.
-class Segment {
+// A rank's own region, alive from the moment it is made: what peers map is never without its keeper.
+class Region {
   public:
-    Segment(std::uint32_t own_rank, std::uint32_t size, int fd)
+    Region(std::uint32_t own_rank, std::uint32_t size, int fd)
         : rank(own_rank), layout(size), mapping(fd, layout.total), keeper_(Layout::header(mapping.data())),
           process_(getpid()) {}
-    ~Segment() {
+    ~Region() {
         if (getpid() != process_) keeper_.forget();  // a forked child has no keeper thread to end
     }
-    Segment(const Segment&) = delete;
-    Segment& operator=(const Segment&) = delete;
+    Region(const Region&) = delete;
+    Region& operator=(const Region&) = delete;
     void release() {
         if (getpid() == process_) keeper_.release();
     }
@@ -121,15 +121,15 @@ std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte*>(addr
 
 class PyEndpoint {
   public:
-    PyEndpoint(std::shared_ptr<Segment> segment, const std::vector<int>& fds, bool oversubscribed)
-        : segment_(std::move(segment)) {
-        std::vector<std::byte*> segments;
+    PyEndpoint(std::shared_ptr<Region> region, const std::vector<int>& fds, bool oversubscribed)
+        : region_(std::move(region)) {
+        std::vector<std::byte*> regions;
         for (std::uint32_t peer = 0; peer < fds.size(); ++peer) {
-            if (peer != segment_->rank) mappings_.emplace_back(fds[peer], segment_->layout.total);
-            segments.push_back(peer == segment_->rank ? segment_->mapping.data() : mappings_.back().data());
+            if (peer != region_->rank) mappings_.emplace_back(fds[peer], region_->layout.total);
+            regions.push_back(peer == region_->rank ? region_->mapping.data() : mappings_.back().data());
         }
-        if (segments.size() != segment_->layout.size) throw std::invalid_argument("one segment per rank is needed");
-        endpoint_ = std::make_unique<Endpoint>(segment_->rank, segment_->layout, std::move(segments), oversubscribed,
+        if (regions.size() != region_->layout.size) throw std::invalid_argument("one region per rank is needed");
+        endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, std::move(regions), oversubscribed,
                                                &interrupted);
     }
     ~PyEndpoint() {
@@ -201,11 +201,11 @@ class PyEndpoint {
             const nb::gil_scoped_release release;
             endpoint_->close();
         }
-        segment_->release();
+        region_->release();
     }
 
   private:
-    std::shared_ptr<Segment> segment_;
+    std::shared_ptr<Region> region_;
     std::vector<Mapping> mappings_;
     std::unique_ptr<Endpoint> endpoint_;
     const int process_ = getpid();
@@ -217,7 +217,7 @@ class PyEndpoint {
 NB_MODULE(_core, module) {
     using namespace collx;
     module.doc() = "The native engine of collx. Private: use collx.";
-    module.def("segment_bytes", [](std::uint32_t size) { return Layout(size).total; }, "size"_a);
+    module.def("region_bytes", [](std::uint32_t size) { return Layout(size).total; }, "size"_a);
     module.def("geometry", [](std::uint32_t size) {
         const Layout layout(size);
         return std::pair{layout.collective.slots, layout.collective.bytes};
@@ -229,10 +229,10 @@ NB_MODULE(_core, module) {
         .def(nb::init<const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig>&, nb::object>(), "words"_a,
              "custom"_a.none())
         .def_rw("raised", &PreparedPlan::raised, nb::for_setter(nb::arg().none()));
-    nb::class_<Segment>(module, "Segment")
+    nb::class_<Region>(module, "Region")
         .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a);
     nb::class_<PyEndpoint>(module, "Endpoint")
-        .def(nb::init<std::shared_ptr<Segment>, const std::vector<int>&, bool>(), "segment"_a, "fds"_a,
+        .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool>(), "region"_a, "fds"_a,
              "oversubscribed"_a)
         .def("run", &PyEndpoint::run, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("start", &PyEndpoint::start, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)

@@ -48,8 +48,8 @@ bool joins(const Operand& operand, std::size_t block, std::uint64_t length) {
     return left.space == right.space && left.offset + length == right.offset;
 }
 
-// Neighbouring blocks that lie side by side everywhere become one. Only for plans of one slice: with more,
-// the slices of each block are what both ends of a lane count by.
+// Neighbouring blocks that lie side by side everywhere become one. Only for plans of one segment: with more,
+// the segments of each block are what both ends of a lane count by.
 void merge(Move& move) {
     for (std::size_t block = move.lengths.size(); block-- > 1;) {
         auto adjacent = [&](const Operand& o) { return joins(o, block - 1, move.lengths[block - 1]); };
@@ -63,9 +63,9 @@ void merge(Move& move) {
     }
 }
 
-std::uint64_t step(std::uint64_t length, std::uint64_t slices) {
-    if (slices == 1) return length;
-    const std::uint64_t grains = slices * kGrain;
+std::uint64_t step(std::uint64_t length, std::uint64_t segments) {
+    if (segments == 1) return length;
+    const std::uint64_t grains = segments * kGrain;
     return (length + grains - 1) / grains * kGrain;
 }
 
@@ -89,8 +89,8 @@ Move decode_move(Words& words, const Plan& plan) {
     if (move.sources.empty() || move.targets.empty()) throw std::invalid_argument("a move needs a source and a target");
     move.meets_peers = std::ranges::any_of(move.sources, &Operand::is_lane) ||
                        std::ranges::any_of(move.targets, &Operand::is_lane);
-    if (plan.slices == 1) merge(move);
-    for (const std::uint64_t length : move.lengths) move.steps.push_back(step(length, plan.slices));
+    if (plan.segments == 1) merge(move);
+    for (const std::uint64_t length : move.lengths) move.steps.push_back(step(length, plan.segments));
     return move;
 }
 
@@ -99,7 +99,7 @@ Move decode_move(Words& words, const Plan& plan) {
 Plan Plan::decode(std::span<const std::int64_t> words_given) {
     Words words(words_given);
     Plan plan;
-    plan.slices = words.count();
+    plan.segments = words.count();
     plan.window = words.count();
     plan.dtype = static_cast<DType>(words.count());
     plan.op = static_cast<Op>(words.count());
@@ -110,7 +110,7 @@ Plan Plan::decode(std::span<const std::int64_t> words_given) {
     plan.collective = words.count();
     plan.sends.resize(plan.size);
     plan.receives.resize(plan.size);
-    if (plan.slices == 0 || plan.window == 0) throw std::invalid_argument("a plan without slices");
+    if (plan.segments == 0 || plan.window == 0) throw std::invalid_argument("a plan without segments");
     for (std::uint64_t left = words.count(); left > 0; --left) {
         const auto index = static_cast<std::uint32_t>(plan.moves.size());
         plan.moves.push_back(decode_move(words, plan));

@@ -27,7 +27,7 @@ struct Move {
     std::vector<Operand> sources;
     std::vector<Operand> targets;
     std::vector<std::uint64_t> lengths;
-    std::vector<std::uint64_t> steps;  // bytes of every block that a slice takes
+    std::vector<std::uint64_t> steps;  // bytes of every block that a segment takes
     std::vector<std::uint32_t> after;
     int follower = -1;
     bool transient = false;
@@ -37,7 +37,7 @@ struct Move {
 };
 
 struct Plan {
-    std::uint64_t slices = 1;
+    std::uint64_t segments = 1;
     std::uint64_t window = 1;
     DType dtype{};
     Op op{};

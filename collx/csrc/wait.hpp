@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "futex.hpp"
-#include "segment.hpp"
+#include "region.hpp"
 
 namespace collx {
 

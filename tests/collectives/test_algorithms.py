@@ -17,7 +17,7 @@ from collx.types import Array
 from tests.collectives.numbers import same
 from tests.ranks import SIZES, ranks
 
-LENGTHS = (0, 1, 7, 1000, 60_001)  # elements of a rank's block; the last needs many slices
+LENGTHS = (0, 1, 7, 1000, 60_001)  # elements of a rank's block; the last needs many segments
 
 
 def names(collective: str, size: int) -> list[str]:

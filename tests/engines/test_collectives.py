@@ -144,10 +144,10 @@ def test_custom_ops_that_commute(case: Case, kind: str) -> None:
 
 @KINDS
 @algorithms()
-def test_slices(case: Case, kind: str) -> None:
-    """Plans cut into several slices; an engine is free to run them whole."""
+def test_segments(case: Case, kind: str) -> None:
+    """Plans cut into several segments; an engine is free to run them whole."""
     for size in sizes_of(*case, largest=5):
-        calls = [even(*case, size, 300 * size, slices=slices, inplace=inplace) for slices, inplace in
+        calls = [even(*case, size, 300 * size, segments=segments, inplace=inplace) for segments, inplace in
                  ((2, False), (5, False), (3, True))]  # fmt: skip
         check(kind, size, calls)
 

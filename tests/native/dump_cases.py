@@ -14,13 +14,13 @@ import numpy as np
 import collx.algorithms  # noqa: F401  (fills the register)
 from collx.collectives import COLLECTIVES
 from collx.native import words_of
-from collx.plan import Plan, balanced, lower, slices_needed
+from collx.plan import Plan, balanced, lower, segments_needed
 from collx.schedule import REGISTER, Algorithm, largest_message
 from collx.types import DTYPE_CODES, OPS
 
 SIZES = (1, 2, 3, 4, 7)
-COUNTS = (0, 3, 4000)  # elements: nothing, fewer than ranks, and enough for many slices
-CAPACITY = 2048  # bytes of a slice
+COUNTS = (0, 3, 4000)  # elements: nothing, fewer than ranks, and enough for many segments
+CAPACITY = 2048  # bytes of a segment
 Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -59,12 +59,12 @@ def plan_of(algorithm: Algorithm, size: int, rank: int, root: int, count: int) -
     equal = [count // size] * size
     blocks = equal if algorithm.collective == "all_to_all" else balanced(count, max(schedule.blocks, 1))
     sizes = [8 * elements for elements in blocks]
-    slices = slices_needed(max(largest_message(algorithm, size), 1), max(sizes, default=0), CAPACITY)
+    segments = segments_needed(max(largest_message(algorithm, size), 1), max(sizes, default=0), CAPACITY)
     given = sizes if algorithm.collective == "all_to_all" else []
     moves, workspace = lower(schedule, algorithm.collective, rank, size, root, sizes, given_sizes=given)
     plan = Plan(
         algorithm.collective, algorithm.name, rank, size, root, DTYPE_CODES[np.dtype(np.int64)], OPS.index("sum"), 8,
-        tuple(moves), slices, 2, workspace, 0, 0,
+        tuple(moves), segments, 2, workspace, 0, 0,
     )  # fmt: skip
     return plan, blocks
 

@@ -71,22 +71,22 @@ std::vector<Case> read_cases(const char* path) {
     return cases;
 }
 
-// The segments of one communicator whose ranks are threads.
+// The regions of one communicator whose ranks are threads.
 class World {
   public:
     explicit World(std::uint32_t size) : layout_(size) {
         for (std::uint32_t rank = 0; rank < size; ++rank) {
             void* at = mmap(nullptr, layout_.total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-            segments_.push_back(static_cast<std::byte*>(at));
-            keepers_.push_back(std::make_unique<Keeper>(Layout::header(segments_.back())));
+            regions_.push_back(static_cast<std::byte*>(at));
+            keepers_.push_back(std::make_unique<Keeper>(Layout::header(regions_.back())));
         }
         for (std::uint32_t rank = 0; rank < size; ++rank)
-            endpoints_.push_back(std::make_unique<Endpoint>(rank, layout_, segments_, true, nullptr));
+            endpoints_.push_back(std::make_unique<Endpoint>(rank, layout_, regions_, true, nullptr));
     }
     ~World() {
         endpoints_.clear();
         keepers_.clear();
-        for (std::byte* segment : segments_) munmap(segment, layout_.total);
+        for (std::byte* region : regions_) munmap(region, layout_.total);
     }
     World(const World&) = delete;
     World& operator=(const World&) = delete;
@@ -94,7 +94,7 @@ class World {
 
   private:
     Layout layout_;
-    std::vector<std::byte*> segments_;
+    std::vector<std::byte*> regions_;
     std::vector<std::unique_ptr<Keeper>> keepers_;
     std::vector<std::unique_ptr<Endpoint>> endpoints_;
 };

@@ -12,7 +12,7 @@ from collx.transports.base import Transport
 from collx.transports.conformance import CHECKS, Check, Make
 from collx.transports.lanes import ShmTransport
 from collx.transports.memory import MemoryHub, MemoryTransport
-from tests.harness import segments
+from tests.harness import regions
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def memory(size: int, rendezvous: bool) -> Iterator[list[Transport]]:
 
 @contextmanager
 def shm(size: int) -> Iterator[list[Transport]]:
-    with segments(size) as (owned, descriptors):
+    with regions(size) as (owned, descriptors):
         ranks: list[Transport] = [ShmTransport(owned[rank], descriptors, rank=rank) for rank in range(size)]
     try:
         yield ranks

@@ -1,4 +1,4 @@
-#include "segment.hpp"
+#include "region.hpp"
 
 #include <linux/futex.h>
 #include <pthread.h>

@@ -2,7 +2,7 @@
 
 All receives are posted at the start, so no peer's send ever waits for this rank to come to it, and it
 matters to nobody whether the transport buffers. What arrives too early for its place lands in an array of
-its own. Every move runs once, on whole blocks: slices are for engines that gain by them.
+its own. Every move runs once, on whole blocks: segments are for engines that gain by them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from collx.lanes import Lanes, Receipt, Sent, Stamp
 from collx.plan import Lane, Memory, Move, Plan, Space
-from collx.progress import Steps
-from collx.reduction import Combine, divided, fold
+from collx.reference.lanes import Lanes, Receipt, Sent, Stamp
+from collx.reference.progress import Steps
+from collx.reference.reduction import Combine, divided, fold
 from collx.types import DTYPES, Array
 
 

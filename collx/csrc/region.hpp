@@ -1,6 +1,6 @@
 // The shared memory of one rank in one communicator: its state, its acknowledgements, and the lanes it writes.
 //
-// Every rank maps every segment and writes to its own only; the doorbell is the one exception. Each cache
+// Every rank maps every region and writes to its own only; the doorbell is the one exception. Each cache
 // line that is polled has a single writer, and lines of different writers lie 128 bytes apart, because
 // processors fetch lines in pairs.
 #pragma once
@@ -20,7 +20,7 @@ struct alignas(64) Line {
     std::uint32_t length;
     std::uint32_t fingerprint;
     union {
-        std::uint64_t offset;  // of the payload in the writer's segment, where it does not fit inline
+        std::uint64_t offset;  // of the payload in the writer's region, where it does not fit inline
         std::byte inlined[kInline];
     };
 };
@@ -59,7 +59,7 @@ struct Channel {
     std::size_t payload_at = 0;
 };
 
-// Where everything lies in a segment; the same for every rank of a communicator, a function of its size alone.
+// Where everything lies in a region; the same for every rank of a communicator, a function of its size alone.
 struct Layout {
     std::uint32_t size = 0;
     Channel collective;
@@ -68,19 +68,19 @@ struct Layout {
 
     explicit Layout(std::uint32_t size);
 
-    [[nodiscard]] static Header& header(std::byte* segment) { return *reinterpret_cast<Header*>(segment); }
-    [[nodiscard]] Acknowledged& acknowledged(std::byte* segment, std::uint32_t sender) const {
-        return reinterpret_cast<Acknowledged*>(segment + sizeof(Header))[sender];
+    [[nodiscard]] static Header& header(std::byte* region) { return *reinterpret_cast<Header*>(region); }
+    [[nodiscard]] Acknowledged& acknowledged(std::byte* region, std::uint32_t sender) const {
+        return reinterpret_cast<Acknowledged*>(region + sizeof(Header))[sender];
     }
-    [[nodiscard]] static Line* lines(std::byte* segment, const Channel& channel, std::uint32_t receiver) {
-        return reinterpret_cast<Line*>(segment + channel.lines_at) + std::size_t{receiver} * channel.slots;
+    [[nodiscard]] static Line* lines(std::byte* region, const Channel& channel, std::uint32_t receiver) {
+        return reinterpret_cast<Line*>(region + channel.lines_at) + std::size_t{receiver} * channel.slots;
     }
     [[nodiscard]] static std::size_t payload(const Channel& channel, std::uint32_t receiver, std::uint64_t slot) {
         return channel.payload_at + (std::size_t{receiver} * channel.slots + slot) * channel.bytes;
     }
 };
 
-// Holds the robust futex word of a segment from a thread of its own, which lives as long as the process or
+// Holds the robust futex word of a region from a thread of its own, which lives as long as the process or
 // until `release`: the only kind of death notice that does not wait for the victim's memory to be freed.
 class Keeper {
   public:
