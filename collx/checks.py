@@ -22,6 +22,14 @@ def whole(value: Any, name: str) -> int:
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
 
 
+def whole64(value: Any, name: str) -> int:
+    """`value` as an int that fits 64 bits."""
+    number = whole(value, name)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name} is {number}, which does not fit 64 bits")
+    return number
+
+
 def rank_of(value: Any, size: int, name: str) -> int:
     """`value` as one of the ranks 0 .. size-1."""
     rank = whole(value, name)
@@ -34,10 +42,12 @@ def seconds(timeout: float | None, default: float = FOREVER) -> float:
     """A timeout in seconds, `default` for None. Infinity is allowed, zero, negative numbers and NaN are not."""
     if timeout is None:
         return default
-    if isinstance(timeout, (bool, str)):
+    if isinstance(timeout, (bool, str, bytes, bytearray)):
         raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
     try:
         value = float(timeout)
+    except OverflowError:  # an int beyond all floats
+        value = math.inf if timeout > 0 else -math.inf
     except TypeError:
         raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}") from None
     if math.isnan(value) or value <= 0:

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from collx import calls
 from collx.calls import Call, Op
-from collx.checks import whole
+from collx.checks import whole64
 from collx.engine import Engine
-from collx.errors import CollxError
 from collx.handle import Handle
 from collx.layout import Counts
 from collx.memory import shared_array
@@ -253,7 +252,7 @@ class Communicator(Messages):
 
         Local: only running it involves other ranks. Raises as the method does for wrong arguments.
         """
-        if collective not in calls.BUILDERS:
+        if str(collective) not in calls.BUILDERS:
             raise ValueError(f"unknown collective {collective!r}: {nearest(str(collective), calls.BUILDERS)}")
         self._alive()
         call: Call = calls.BUILDERS[collective](self.rank, self.size, *args, **kwargs)
@@ -263,10 +262,11 @@ class Communicator(Messages):
     def split(self, color: int | None, key: int = 0) -> Communicator | None:
         """A communicator of the ranks that give the same `color`, ordered by `key`, then by rank; None for color None.
 
-        Collective. Raises TypeError where color or key is no integer, and as collectives do.
+        Collective. Raises TypeError where color or key is no integer, ValueError where it does not fit 64 bits, and
+        as collectives do.
         """
-        given = [0, 0] if color is None else [1, whole(color, "color")]
-        mine = np.array([*given, whole(key, "key")], np.int64)
+        given = [0, 0] if color is None else [1, whole64(color, "color")]
+        mine = np.array([*given, whole64(key, "key")], np.int64)
         table: list[list[int]] = self.all_gather(mine).reshape(self.size, 3).tolist()
         self._splits += 1
         if color is None:
@@ -278,7 +278,7 @@ class Communicator(Messages):
         label = f"{self._label}/{self._splits}.{color}"
         try:
             engine = self._make_group(world, label, self.timeout)
-        except CollxError as error:
+        except BaseException as error:
             self._break(f"split #{self._splits}", error)
             raise
         local_rank = hosts[:rank].count(hosts[rank])

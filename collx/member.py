@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import weakref
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -79,6 +79,9 @@ class Member:
             self._break("the with block", error)
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a communicator is one process's place among the ranks: it cannot be pickled or copied")
+
     # -- running calls -------------------------------------------------------------------------------
 
     def _do(self, call: Call, async_op: bool, timeout: float | None) -> Any:
@@ -99,7 +102,10 @@ class Member:
         too: the result, or None where the call has to go the long way."""
         if type(x) is not np.ndarray or not x.flags.carray:
             return None
-        prepared = self._known.get((x.dtype, x.shape, op, algorithm, out is x))
+        try:
+            prepared = self._known.get((x.dtype, x.shape, op, algorithm, out is x))
+        except TypeError:  # what cannot be looked up is no op or algorithm, which the long way says better
+            return None
         if prepared is None or self._over is not None or self._queued():
             return None
         source = target = address_of(x)
@@ -170,7 +176,10 @@ class Member:
         return work
 
     def _prepared(self, request: Request) -> Any:
-        cached = self._plans.get(request)
+        try:
+            cached = self._plans.get(request)
+        except TypeError:  # it names an algorithm by what is no name, which making a plan says better
+            cached = None
         if cached is not None:
             return cached[0]
         plan, op = make_plan(request, self.rank, self.size, self._engine.capacity, self._engine.window)

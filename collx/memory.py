@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from collx.buffers import supported
+from collx.checks import whole
 from collx.errors import TransportError
 from collx.transports.shm import memory_file
 from collx.types import Array
@@ -23,7 +25,8 @@ def shared_array(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     where there is not that much shared memory.
     """
     element: np.dtype[Any] = supported(np.dtype(dtype), "the array")
-    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    lengths = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    sizes = tuple(whole(length, "a length in the shape") for length in lengths)
     if any(length < 0 for length in sizes):
         raise ValueError(f"negative length in shape {sizes}")
     nbytes = max(math.prod(sizes) * element.itemsize, 1)

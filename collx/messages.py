@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from collx.buffers import Buffer, for_input, for_output
 from collx.checks import rank_of, seconds, whole
 from collx.engine import Engine
 from collx.member import Member
-from collx.types import Array
+from collx.oneself import Oneself
 from collx.work import Work
 
 
@@ -24,7 +23,7 @@ class Messages(Member):
 
     def __init__(self, engine: Engine, rank: int, size: int, timeout: float) -> None:
         super().__init__(engine, rank, size, timeout)
-        self._to_myself: dict[int, deque[Array]] = {}
+        self._oneself = Oneself(rank)
 
     def send(
         self, x: Any, to: int, tag: int = 0, *, async_op: bool = False, timeout: float | None = None
@@ -39,7 +38,7 @@ class Messages(Member):
         source = for_input(x)
         _load(source)
         if to == self.rank:
-            self._to_myself.setdefault(tag, deque()).append(source.array.copy())
+            self._oneself.send(source.array, tag)
             return Work(None, None) if async_op else None
         where = (source.address, source.array.nbytes, to, tag, limit)
         if async_op:
@@ -57,8 +56,10 @@ class Messages(Member):
         source, tag, limit = rank_of(source, self.size, "source"), _tag(tag), self._limit(timeout)
         target = for_output(out)
         if source == self.rank:
-            self._from_myself(target, tag)
-            return Work(None, out) if async_op else out
+            if not async_op:
+                self._oneself.check(target.array.nbytes, tag)
+            pending = self._oneself.recv(target.array, tag, limit)
+            return Work(pending, out, target) if async_op else out
         where = (target.address, target.array.nbytes, source, tag, limit)
         if async_op:
             return self._started("recv", self._engine.start_recv, where, out, target)
@@ -81,7 +82,8 @@ class Messages(Member):
         Returns `out`, or with `async_op` a Work whose result it is. `out=x` replaces the data; other overlaps
         are refused. Raises as send and recv do.
         """
-        to, source = rank_of(to, self.size, "to"), rank_of(source, self.size, "source")
+        to, source, tag = rank_of(to, self.size, "to"), rank_of(source, self.size, "source"), _tag(tag)
+        self._limit(timeout)
         outgoing, incoming = for_input(x), for_output(out)
         if np.shares_memory(outgoing.original, incoming.array):
             if (outgoing.address, outgoing.array.nbytes) != (incoming.address, incoming.array.nbytes):
@@ -89,6 +91,9 @@ class Messages(Member):
             outgoing = for_input(x, private=True)
             outgoing.load()
             x = outgoing.array
+        if source == self.rank:
+            coming = outgoing.array.nbytes if to == self.rank else None
+            self._oneself.check(incoming.array.nbytes, tag, coming)
         sending = self.send(x, to, tag, async_op=True, timeout=timeout)
         receiving = self.recv(out, source, tag, async_op=True, timeout=timeout)
         assert sending is not None
@@ -113,14 +118,6 @@ class Messages(Member):
             self._break(f"{what} with rank {where[2]}", error)
             raise
         return self._watched(f"{what} with rank {where[2]}", pending, result, buffer)
-
-    def _from_myself(self, target: Buffer, tag: int) -> None:
-        kept = self._to_myself.get(tag)
-        if not kept:
-            raise ValueError(f"rank {self.rank} has sent itself nothing with tag {tag}: it would wait forever")
-        if kept[0].nbytes != target.array.nbytes:
-            raise ValueError(f"rank {self.rank} sent itself {kept[0].nbytes} bytes, but receives {target.array.nbytes}")
-        target.array.reshape(-1).view(np.uint8)[:] = kept.popleft().reshape(-1).view(np.uint8)
 
 
 class _Both:

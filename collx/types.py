@@ -36,6 +36,12 @@ class ReduceOp:
     function: Callable[[Array, Array], Array] | None = None
     commutative: bool = True
 
+    def __post_init__(self) -> None:
+        if self.name not in OPS:
+            raise ValueError(f"unknown op {self.name!r}: {nearest(str(self.name), BUILT_IN)}")
+        if (self.name == "custom") != (self.function is not None):
+            raise ValueError("an op of one's own is made by ReduceOp.custom(function), the others have no function")
+
     @staticmethod
     def custom(function: Callable[[Array, Array], Array], *, commutative: bool = False) -> ReduceOp:
         """An op of the user's: `function(a, b)` combines the contributions of lower ranks, `a`, with those of
@@ -43,6 +49,11 @@ class ReduceOp:
         `commutative`, rank order is kept. It must not change its arguments, which are valid during the call only."""
         if not callable(function):
             raise TypeError(f"ReduceOp.custom takes a function of two arrays, not {type(function).__name__}")
+        try:
+            hash(function)
+        except TypeError:  # plans are kept by op, and a bound method can be looked up whatever it is bound to
+            bound: Any = function
+            function = bound.__call__
         return ReduceOp("custom", function, commutative)
 
     @property

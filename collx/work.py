@@ -8,6 +8,7 @@ from typing import Any
 
 from collx.checks import seconds
 from collx.engine import Pending
+from collx.errors import TimeoutError
 
 
 class Work:
@@ -34,7 +35,8 @@ class Work:
 
     def done(self) -> bool:
         """Whether it has ended, well or not. Never blocks, never raises."""
-        return self._pending is None or self._pending.done()
+        pending = self._pending  # which another thread may be taking away
+        return pending is None or pending.done()
 
     def wait(self, timeout: float | None = None) -> Any:
         """Return the call's result when it has ended.
@@ -46,9 +48,11 @@ class Work:
         if pending is not None:
             try:
                 pending.wait(limit)
-            except Exception:
+            except Exception as error:
                 if not pending.done():
                     raise
+                if not isinstance(error, TimeoutError):  # which may have been this wait's own
+                    self._settled(error)
             self.settle()
         if self._error is not None:
             raise self._error
@@ -56,16 +60,23 @@ class Work:
 
     def settle(self) -> None:
         """Take note of the outcome of a call that is done; gives up the memory it used."""
-        pending, ended = self._pending, self._ended
+        pending = self._pending
         if pending is None:
             return
         try:
             pending.wait(seconds(None))
         except Exception as error:
-            self._error = error
+            self._settled(error)
+        else:
+            self._settled(None)
+
+    def _settled(self, error: Exception | None) -> None:
+        if self._pending is None:  # an engine tells what a user's op raised only once: what is known first holds
+            return
+        ended, self._error = self._ended, error
         self._pending = self._keep = self._ended = None
         if ended is not None:
-            ended(self, self._error)
+            ended(self, error)
 
     def abandon(self, error: Exception) -> object:
         """Fail with `error` whatever becomes of the call, as in a forked child; what may not be destroyed there."""

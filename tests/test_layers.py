@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"transports", "terms", "errors"}),
     "communicator": (
-        {"communicator", "calls", "layout", "member", "messages", "handle", "work"},
+        {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work"},
         {"buffers", "selector", "engine", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.

@@ -76,6 +76,10 @@ OPS: dict[str, Case] = {
     "unlike any": (ValueError, "there are sum, prod", lambda c: c.scan(ONES, "zzz")),
     "function": (TypeError, "ReduceOp.custom", lambda c: c.all_reduce(ONES, lambda a, b: a)),
     "none": (TypeError, "NoneType", lambda c: c.all_reduce(ONES, None)),
+    "list": (TypeError, "op must be a name", lambda c: c.all_reduce(ONES, ["sum"])),
+    "unknown object": (ValueError, "did you mean sum", lambda c: c.all_reduce(ONES, ReduceOp("sun"))),
+    "custom without a function": (ValueError, "ReduceOp.custom", lambda c: c.all_reduce(ONES, ReduceOp("custom"))),
+    "sum with a function": (ValueError, "ReduceOp.custom", lambda c: c.scan(ONES, ReduceOp("sum", lambda a, b: a))),
     "not callable": (TypeError, "function", lambda c: ReduceOp.custom(cast(Any, 3))),
     "max on complex": (
         TypeError,
@@ -108,8 +112,15 @@ NUMBERS: dict[str, Case] = {
     "timeout negative": (ValueError, "timeout is -1", lambda c: c.barrier(timeout=-1)),
     "timeout nan": (ValueError, "timeout is nan", lambda c: c.recv(ONES.copy(), 0, timeout=math.nan)),
     "timeout text": (TypeError, "timeout must be", lambda c: c.all_gather(ONES, timeout="1")),
+    "timeout bytes": (TypeError, "timeout must be", lambda c: c.barrier(timeout=b"1")),
+    "timeout huge": (ValueError, "positive number", lambda c: c.barrier(timeout=-(10**400))),
     "timeout list": (TypeError, "timeout must be", lambda c: c.send(ONES, 0, timeout=[1])),
     "color": (TypeError, "color must be an integer", lambda c: c.split(1.5)),
+    "color huge": (ValueError, "color is 9223372036854775808", lambda c: c.split(2**63)),
+    "key huge": (ValueError, "key is -", lambda c: c.split(0, -(2**70))),
+    "empty float": (TypeError, "must be an integer, not float", lambda c: c.empty(3.5, float)),
+    "empty text": (TypeError, "must be an integer, not str", lambda c: c.empty("ab", float)),
+    "empty nested": (TypeError, "must be an integer, not tuple", lambda c: c.empty(((1, 2), 3), float)),
     "empty": (ValueError, "negative", lambda c: c.empty((2, -1), float)),
 }
 
@@ -144,6 +155,9 @@ ALGORITHMS: dict[str, Case] = {
     "unknown": (ValueError, "did you mean ring", lambda c: c.all_reduce(ONES, algorithm="rng")),
     "of another collective": (ValueError, "has no algorithm 'bruck'", lambda c: c.all_reduce(ONES, algorithm="bruck")),
     "no name": (TypeError, "must be a name", lambda c: c.all_reduce(ONES, algorithm=3)),
+    "list": (TypeError, "must be a name", lambda c: c.broadcast(ONES.copy(), algorithm=["ring"])),
+    "short way": (TypeError, "must be a name", lambda c: c.all_reduce(ONES, algorithm=["ring"])),
+    "plan of a list": (ValueError, r"unknown collective \['all_reduce'\]", lambda c: c.plan(["all_reduce"], ONES)),
     "not ordered": (
         ValueError,
         "does not keep rank order.*direct",
@@ -163,7 +177,26 @@ SOME_SIZES: dict[str, Case] = {
     "size": (ValueError, "does not take 3 ranks.*ring", lambda c: c.all_reduce(ONES, algorithm="swing")),
 }
 
-EVERYWHERE = {"out": OUT, "dtype": DTYPES, "op": OPS, "number": NUMBERS, "counts": COUNTS, "algorithm": ALGORITHMS}
+ONESELF: dict[str, Case] = {
+    "nothing sent": (ValueError, "nothing with tag 5", lambda c: c.recv(ONES.copy(), c.rank, 5)),
+    "nothing to exchange": (
+        ValueError,
+        "nothing with tag 6",
+        lambda c: c.sendrecv(ONES, (c.rank + 1) % c.size, ONES.copy(), c.rank, 6) if c.size > 1 else c.recv(BASE, 0, 6),
+    ),
+    "another length": (ValueError, "32 bytes", lambda c: c.sendrecv(ONES, c.rank, np.ones(3), c.rank, 7)),
+    "nothing was kept of it": (ValueError, "nothing with tag 7", lambda c: c.recv(ONES.copy(), c.rank, 7)),
+}
+
+EVERYWHERE = {
+    "oneself": ONESELF,
+    "out": OUT,
+    "dtype": DTYPES,
+    "op": OPS,
+    "number": NUMBERS,
+    "counts": COUNTS,
+    "algorithm": ALGORITHMS,
+}
 
 
 def refused(comm: Communicator, cases: dict[str, Case]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import collx
-from collx import Communicator, Work
+from collx import Communicator, ReduceOp, Work
+from collx.types import Array
 from tests.collectives.numbers import same
 from tests.ranks import ranks
 
@@ -142,6 +143,18 @@ def errors_come_at_wait(comm: Communicator) -> None:
             comm.recv(np.zeros(1), 0)
 
 
+def an_op_that_raises(comm: Communicator) -> None:
+    def raising(a: Array, b: Array) -> Array:
+        raise KeyError("of the op")
+
+    work = comm.all_reduce(np.ones(3), ReduceOp.custom(raising), async_op=True)
+    for _ in range(2):
+        with pytest.raises((collx.CollxError, KeyError), match="of the op"):
+            work.wait()
+    with pytest.raises(collx.ClosedError, match="of the op"):
+        comm.barrier()
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_many_in_flight(kind: str, size: int) -> None:
     ranks(kind, size, many_in_flight)
@@ -165,3 +178,4 @@ def test_waiting_has_its_own_timeout(kind: str) -> None:
 
 def test_errors_come_at_wait(kind: str) -> None:
     ranks(kind, 2, errors_come_at_wait)
+    ranks(kind, 2, an_op_that_raises)

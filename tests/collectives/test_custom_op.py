@@ -47,6 +47,30 @@ def rows(comm: Communicator) -> None:
     assert seen <= {(3, 2)}
 
 
+class Scaled:
+    """An op with settings that compare equal, as a dataclass has them: it cannot be hashed."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scaled)
+
+    def __call__(self, a: Array, b: Array) -> Array:
+        return np.asarray((a + b) * self.by)
+
+
+def objects_without_hash(comm: Communicator) -> None:
+    for by in (1.0, 0.0):
+        op = ReduceOp.custom(Scaled(by))
+        same(comm.all_reduce(np.ones(2), op), np.full(2, by * comm.size))
+        same(comm.all_reduce(np.ones(2), op), np.full(2, by * comm.size))
+
+
+def test_an_op_may_be_an_object_without_hash(kind: str) -> None:
+    ranks(kind, 2, objects_without_hash)
+
+
 def empty_arrays(comm: Communicator) -> None:
     op = ReduceOp.custom(lambda a, b: a + b)
     same(comm.all_reduce(np.zeros((0, 3)), op), np.zeros((0, 3)))

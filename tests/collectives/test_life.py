@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,6 +48,18 @@ def attributes(comm: Communicator) -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_attributes_and_closing(kind: str, size: int) -> None:
     ranks(kind, size, attributes)
+
+
+def cannot_be_copied(comm: Communicator) -> None:
+    for call in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be pickled or copied"):
+            call(comm)
+    gc.collect()  # a copy would have closed the original's engine
+    comm.barrier()
+
+
+def test_it_cannot_be_pickled_or_copied(kind: str) -> None:
+    ranks(kind, 2, cannot_be_copied)
 
 
 def after_an_error(comm: Communicator) -> None:

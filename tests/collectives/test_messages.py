@@ -75,6 +75,16 @@ def to_oneself(comm: Communicator) -> None:
     same(comm.recv(np.empty(4, np.int64), me, 2), np.arange(4))
     same(comm.recv(np.empty(4, np.int64), me, 2, async_op=True).wait(), np.arange(4) + 1)
     same(comm.sendrecv(np.ones(2), me, np.zeros(2), me), np.ones(2))
+    early = [comm.recv(np.empty(2), me, 9, async_op=True) for _ in range(2)]  # as rings that receive first do
+    assert not early[0].done()
+    with pytest.raises(collx.TimeoutError, match="from itself"):
+        early[0].wait(timeout=0.01)
+    with pytest.raises(ValueError, match="24 bytes"):
+        comm.send(np.ones(3), me, 9)
+    for number in (1.0, 2.0):
+        comm.send(np.full(2, number), me, 9)
+    for work, number in zip(early, (1.0, 2.0), strict=True):
+        same(work.wait(), np.full(2, number))
     with pytest.raises(ValueError, match="nothing with tag 2"):
         comm.recv(np.empty(4), me, 2)
     comm.send(np.arange(4), me)

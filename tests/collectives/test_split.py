@@ -77,6 +77,9 @@ def wrong_arguments(comm: Communicator) -> None:
     for color, key in ((1.5, 0), ("a", 0), (True, 0), (0, 0.5), (0, None)):
         with pytest.raises(TypeError, match="must be an integer"):
             comm.split(color, key)  # type: ignore[arg-type]
+    far = comm.split(-(2**63), key=2**63 - 1 - comm.rank)
+    assert far is not None
+    assert (far.rank, far.size) == (comm.size - 1 - comm.rank, comm.size)
     comm.barrier()
 
 
