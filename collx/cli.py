@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
+
+from collx.errors import TransportError
 
 USAGE = """\
 usage: collx COMMAND [OPTIONS]
@@ -21,6 +24,9 @@ usage: collx COMMAND [OPTIONS]
 `collx COMMAND --help` tells a command's options, `collx --version` the version."""
 
 
+TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)  # processes, pipes or memory
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but a mistake takes one line."""
 
@@ -30,26 +36,54 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv`, by default the process's arguments, names; the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE)
-        return 0 if arguments else 2
+    _open_standard_streams()
+    try:
+        try:
+            return _command_of(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
+            return 128 + signal.SIGPIPE
+        print(f"collx: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _open_standard_streams() -> None:
+    """Where a parent closed some: what is opened next must not be taken for one of them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        name = ("stdin", "stdout", "stderr")[fd]
+        setattr(sys, name, open(fd, "w" if fd else "r"))  # noqa: SIM115
+    os.close(fd)
+
+
+def _command_of(arguments: list[str]) -> int:
+    if not arguments:
+        print(f"collx: which command? there are {', '.join(COMMANDS)} (see collx --help)", file=sys.stderr)
+        return 2
     name, *rest = arguments
+    if name == "help" and rest and rest[0] in COMMANDS:
+        name, rest = rest[0], ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
     if name == "--version":
         print(f"collx {_version()}")
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMMANDS)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(COMMANDS)} (see collx --help)"
         print(f"collx: no command {name!r}; {hint}", file=sys.stderr)
         return 2
-    try:
-        return COMMANDS[name](rest)
-    except KeyboardInterrupt:
-        return 130
+    return COMMANDS[name](rest)
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("collx")
     except PackageNotFoundError:  # run from a source tree
@@ -57,7 +91,7 @@ def _version() -> str:
 
 
 def _run(argv: list[str]) -> int:
-    from collx import launcher
+    from collx import bootstrap, launcher
 
     parser = _run_parser()
     options = parser.parse_args(argv)
@@ -65,9 +99,16 @@ def _run(argv: list[str]) -> int:
         parser.error(f"-n {options.n}: a job has at least one rank")
     command = _command(parser, options.program, options.module)
     try:
+        bootstrap.find_transport(bootstrap.Place(0, options.n, 0, ""), os.environ)  # no need for every rank to say it
         return launcher.launch(command, options.n, tag=options.tag == "on", keep_going=options.keep_going)
+    except TransportError as error:
+        parser.error(str(error))
     except OSError as error:
-        parser.error(f"cannot start {command[0]}: {error.strerror}")
+        if error.filename is not None:
+            parser.error(f"cannot start {command[0]}: {error.strerror}")
+        if error.errno in TOO_MANY:
+            parser.error(f"cannot start {options.n} ranks here: {error.strerror}")
+        raise
 
 
 def _run_parser() -> Parser:

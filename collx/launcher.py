@@ -15,7 +15,7 @@ from types import FrameType
 from typing import IO
 
 from collx.bootstrap import Place
-from collx.lifeline import Keeper, die_with
+from collx.lifeline import Keeper, die_with, interrupts_held_back
 
 END_GRACE = 0.3  # seconds from SIGTERM to SIGKILL after a failure
 INTERRUPT_GRACE = 5.0  # the same after Ctrl-C or SIGTERM, when nothing is wrong and ranks may want to save something
@@ -51,6 +51,8 @@ class _Rank:
 
     def __init__(self, place: Place, command: Sequence[str], environ: Mapping[str, str], output: int | None) -> None:
         launcher = os.getpid()
+        # Lines are put together again here; ranks that share a terminal or a file had better write whole ones.
+        unbuffered = {} if output is None else {"PYTHONUNBUFFERED": "1"}
         stdin = None if place.rank == 0 and not os.isatty(0) else subprocess.DEVNULL
         self.number = place.rank
         self.process = subprocess.Popen(
@@ -59,7 +61,7 @@ class _Rank:
             stdout=output,
             stderr=output,
             bufsize=0,
-            env={"PYTHONUNBUFFERED": "1", **environ, **place.environment()},
+            env={**unbuffered, **environ, **place.environment()},
             process_group=0,
             preexec_fn=lambda: die_with(launcher),
         )
@@ -154,7 +156,8 @@ class _Job:
         self.interrupted_by = 0
 
     def run(self) -> int:
-        keeper = Keeper()
+        with interrupts_held_back():
+            keeper = Keeper()
         try:
             with self._signals():
                 for rank in range(self.size):
@@ -203,6 +206,8 @@ class _Job:
         keeper.guard(rank.process.pid)
         self.ranks.append(rank)
         self.running.add(rank)
+        if self.interrupts:  # while it was being started
+            rank.signal(self.interrupted_by)
         self.selector.register(rank.pidfd, selectors.EVENT_READ, lambda: self._ended(rank))
         for source, target in ((rank.process.stdout, sys.stdout), (rank.process.stderr, sys.stderr)):
             if source is not None:

@@ -10,8 +10,10 @@ import shutil
 import signal
 import struct
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from types import FrameType
 
 GRACE = 1.0  # seconds
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -46,6 +48,24 @@ def fork() -> int:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
         return os.fork()
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C in the block takes effect at its end: what it raised inside of os.fork would be swallowed by Python,
+    or lose the child's number."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *call: held.append(call))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held:
+        handler(*held[0])
 
 
 def job_directory() -> str:

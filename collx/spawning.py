@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NoReturn
 
 from collx import checks, lifeline, world
@@ -65,8 +66,9 @@ def spawn(fn: Callable[..., Any], n: int, *args: Any) -> list[Any]:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-        for rank in range(n):
-            ranks.append(_Rank(rank, n, directory, fn, args))
+        with lifeline.interrupts_held_back():
+            for rank in range(n):
+                ranks.append(_Rank(rank, n, directory, fn, args))
         reports = _collect(ranks)
     except BaseException:
         _end(ranks, signal.SIGINT)
@@ -184,7 +186,7 @@ def _run(place: Place, pipe: int, fn: Callable[..., Any], args: tuple[Any, ...])
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupted)
         try:
             with world.join(place, world.TIMEOUT) as comm:  # an exception is told to the other ranks
                 report = _packed_result(place, fn(comm, *args))
@@ -197,6 +199,12 @@ def _run(place: Place, pipe: int, fn: Callable[..., Any], args: tuple[Any, ...])
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    """Once is enough: after Ctrl-C on a terminal the parent passes it on as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _packed_result(place: Place, result: Any) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from collx.perf.options import NCCL_TYPES, Options, UsageError, fits, nbytes, ne
 from collx.schedule import REGISTER
 from collx.types import DTYPES, OPS
 
+_PICTURES = (".png", ".pdf", ".svg")
 _NOT_ON_FLOATS = ("band", "bor", "bxor")
 
 
@@ -102,7 +104,7 @@ def _algorithms(case: Measured, text: str) -> tuple[str, ...]:
         raise UsageError(f"{case.name} takes no --algorithm")
     if text == "all":
         return tuple(known)
-    names = tuple(dict.fromkeys(filter(None, text.split(","))))
+    names = tuple(dict.fromkeys(text.split(","))) if text else ()
     for name in names:
         if name not in known:
             raise nearest(f"algorithm of {case.name}", name, known)
@@ -129,11 +131,11 @@ def _check_numbers(options: Options) -> None:
 
 
 def _check_op(options: Options) -> None:
-    if not options.case.reduces:
-        return
     known = [op for op in OPS if op != "custom"]
     if options.op not in known:
         raise nearest("op", options.op, known)
+    if not options.case.reduces:
+        return
     kind = options.dtype.kind
     exact = kind in "biu"
     refused = (
@@ -149,7 +151,20 @@ def _check_files(options: Options) -> None:
     if options.versus and (options.algorithms or options.csv or options.plot):
         raise UsageError("--vs compares what collx chooses and writes --json only: no --algorithm, --csv or --plot")
     for path in (options.json, options.csv, options.plot):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"cannot write {path}: {'it is a directory' if path.is_dir() else 'no such directory'}")
+        if path is not None and (reason := _unwritable(path)):
+            raise UsageError(f"cannot write {path}: {reason}")
+    if options.plot is not None and options.plot.suffix not in _PICTURES:
+        raise UsageError(f"--plot {options.plot}: the name must end in {', '.join(_PICTURES)}")
     if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib; install it with: pip install 'collx[plot]'")
+
+
+def _unwritable(path: Path) -> str:
+    """Why it cannot be written, as far as that can be known now: after the sweep is late."""
+    if str(path) == "-":
+        return "the table is on stdout; name a file"
+    if path.is_dir():
+        return "it is a directory"
+    if not path.parent.is_dir():
+        return "no such directory"
+    return "" if os.access(path if path.exists() else path.parent, os.W_OK) else "permission denied"

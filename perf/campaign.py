@@ -30,9 +30,10 @@ def main(argv: list[str]) -> int:
             for collective in COLLECTIVES:
                 files = ["--json", str(document), "--csv", str(figures)]
                 command = [collective, "-n", str(ranks), "--algorithm", "all", *files, *flags]
+                document.unlink(missing_ok=True)
                 ended = sweep.main(command)
-                if ended == 2:
-                    return 2
+                if not document.exists():  # a mistake, a failure, Ctrl-C
+                    return ended
                 status = max(status, ended)
                 documents.append(json.loads(document.read_text()))
                 head, *lines = figures.read_text().splitlines()

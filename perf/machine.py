@@ -29,6 +29,12 @@ def cache(level: int) -> str:
     return ""
 
 
+def available() -> int:
+    """Bytes of memory that may still be had, as the kernel tells it."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+
+
 def describe() -> dict[str, Any]:
     """The machine and the interpreter, for the table's header, the JSON and the reports."""
     return {

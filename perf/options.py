@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from collx.perf import machine
 from collx.perf.collectives import Measured
 from collx.schedule import REGISTER
 
@@ -66,15 +67,17 @@ class Options:
         while nbytes <= self.end:
             elements = int(nbytes) // self.dtype.itemsize
             counts[max(elements - elements % step, step) if nbytes else 0] = None
-            nbytes = nbytes * self.factor if nbytes else float(self.dtype.itemsize)
+            following = (elements + 1.0) * self.dtype.itemsize  # where a small factor would stand still
+            nbytes = max(nbytes * self.factor, following)
         return list(counts)
 
 
 def nearest(what: str, name: str, known: Iterable[str]) -> UsageError:
     """The complaint about an unknown `name`, with the nearest known ones."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
-    return UsageError(f"unknown {what} {name!r}; did you mean {' or '.join(close)}?")
+    close = difflib.get_close_matches(name.lower(), known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+    return UsageError(f"unknown {what} {name!r}; {hint}")
 
 
 def nbytes(text: str) -> int:
@@ -96,3 +99,15 @@ def fits(options: Options, ranks: int) -> Options:
     if unfit and not options.every:
         raise UsageError(f"{options.case.name} by {unfit[0]} does not take {ranks} ranks")
     return replace(options, algorithms=fitting)
+
+
+def affordable(options: Options, ranks: int) -> None:
+    """UsageError where the ranks' buffers for the largest size are more than the memory that is left: the kernel
+    would kill a process rather than refuse."""
+    whole = max(options.sizes(ranks))
+    send, receive = options.case.lengths(whole, whole // ranks)
+    shared = whole if options.case.in_place else 0
+    checked = send + receive if options.check else 0  # the right result, and what it is made of
+    needed = ranks * (send + receive + shared + checked) * options.dtype.itemsize
+    if needed > (left := machine.available()):
+        raise UsageError(f"-e {options.end}: {ranks} ranks need {needed >> 20} MiB, but {left >> 20} MiB are available")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -10,17 +11,18 @@ from typing import Any
 import numpy as np
 
 import collx
-from collx.errors import CollxError
+from collx.errors import BootstrapError, CollxError, TransportError
 from collx.perf import machine, record, table
 from collx.perf.arguments import parse
 from collx.perf.collectives import Call, bind
 from collx.perf.contributions import Contributions
 from collx.perf.measure import Timing, spoil, timed, wrong
-from collx.perf.options import Options, UsageError, fits
+from collx.perf.options import Options, UsageError, affordable, fits
 from collx.perf.points import Cell, Point, Sweep
 from collx.perf.progress import Progress
 
 _DEFAULT_RANKS = 2
+_JOB = ("COLLX_RANK", "COLLX_SIZE", "COLLX_RENDEZVOUS")  # of which a job's processes have all
 
 
 class _Buffers:
@@ -168,29 +170,36 @@ def _in_job(options: Options) -> int:
     with collx.init() as comm:
         if options.ranks not in (None, comm.size):
             raise UsageError(f"-n {options.ranks} inside a job of {comm.size} ranks; leave -n out")
+        affordable(fits(options, comm.size), comm.size)
         return _rank(comm, options)
 
 
 def main(argv: list[str]) -> int:
     """Run `collx perf` with these arguments. 0: measured and right; 1: wrong results or a failed rank; 2: a mistake
-    on the command line, one line on stderr."""
+    on the command line or in COLLX_*, one line on stderr."""
     try:
         options = parse(argv)
+        inside = any(name in os.environ for name in _JOB)
+        if options.versus and inside:
+            raise UsageError("--vs starts jobs of its own: use it outside of one")
         if options.versus:
             from collx.perf import peers
 
             return peers.versus(options)
-        if "COLLX_RANK" in os.environ:
+        if inside:
             return _in_job(options)
         ranks = options.ranks or _DEFAULT_RANKS
-        fits(options, ranks)
+        affordable(fits(options, ranks), ranks)
         statuses: list[int] = collx.spawn(_rank, ranks, options)
         return max(statuses)
-    except UsageError as error:
+    except BrokenPipeError:  # whoever read the table has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 128 + signal.SIGPIPE
+    except (UsageError, BootstrapError, TransportError) as error:
         print(f"collx perf: {error}", file=sys.stderr)
         return 2
     except (CollxError, OSError) as error:
         print(f"collx perf: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import difflib
 import gc
+import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import collx.algorithms  # noqa: F401  (fills the register)
 from collx.collectives import COLLECTIVES
 from collx.errors import ScheduleError
+from collx.lifeline import die_with, interrupts_held_back
 from collx.schedule import REGISTER, Algorithm
 from collx.verify.proof import Proof, prove
 
@@ -49,11 +53,11 @@ def _prove_all_roots(task: tuple[Key, int]) -> tuple[Key, int, list[Proof], floa
 def main(argv: Sequence[str]) -> int:
     """Returns 0 if all was proved, 1 at the first schedule that is wrong, 2 for a mistake in the arguments."""
     options = _parser().parse_args(argv)
-    keys = [key for key in REGISTER if options.algorithm in (None, key[1], ":".join(key))]
+    keys = [key for key in REGISTER if options.algorithm in (None, *key, ":".join(key))]
     if not keys:
-        names = sorted({name for key in REGISTER for name in (key[1], ":".join(key))})
+        names = sorted({name for key in REGISTER for name in (*key, ":".join(key))})
         near = difflib.get_close_matches(options.algorithm, names)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
+        hint = f"; nearest: {', '.join(near)}" if near else "; docs/algorithms.md lists them"
         print(f"collx verify: no algorithm {options.algorithm!r}{hint}", file=sys.stderr)
         return 2
     sizes = [options.size] if options.size else options.sizes
@@ -78,16 +82,23 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="collx verify", description="Prove that algorithms do what their collectives promise."
+    parser = _Parser(
+        prog="collx verify",
+        description="Prove that algorithms do what their collectives promise.",
+        allow_abbrev=False,
     )
-    parser.add_argument("algorithm", nargs="?", help="a name, or collective:name; all if left out")
+    parser.add_argument("algorithm", nargs="?", help="a name, a collective, or collective:name; all if left out")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--size", type=_size, help="one communicator size")
     which.add_argument("--sizes", type=_sizes, default=range(1, 65), metavar="A-B", help="all sizes A..B (1-64)")
     parser.add_argument(
-        "--larger", type=int, nargs="?", const=2, default=0, metavar="N", help="N random sizes above too"
+        "--larger", type=_size, nargs="?", const=2, default=0, metavar="N", help="N random sizes above too"
     )
     parser.add_argument("--seed", type=int, help="for --larger")
     parser.add_argument("--jobs", type=_size, default=len(os.sched_getaffinity(0)), help="processes")
@@ -101,8 +112,11 @@ def _size(text: str) -> int:
 
 
 def _sizes(text: str) -> range:
-    low, _, high = text.partition("-")
-    return range(_size(low), _size(high or low) + 1)
+    low, dash, high = text.partition("-")
+    sizes = range(_size(low), _size(high if dash else low) + 1)
+    if not sizes:
+        raise argparse.ArgumentTypeError(f"{text!r} has no size in it; write the smaller first")
+    return sizes
 
 
 def _larger(keys: list[Key], count: int, draw: random.Random) -> Iterator[tuple[Key, int]]:
@@ -113,13 +127,25 @@ def _larger(keys: list[Key], count: int, draw: random.Random) -> Iterator[tuple[
 
 def _run(tasks: list[tuple[Key, int]], jobs: int) -> dict[Key, _Tally]:
     tallies = {key: _Tally() for key in REGISTER if any(task[0] == key for task in tasks)}
-    # Proofs make no reference cycles, and looking for them takes as long as the proofs.
-    with ProcessPoolExecutor(jobs, initializer=gc.disable) as pool:
-        for key, size, proofs, seconds in _watched(pool.map(_prove_all_roots, tasks), len(tasks)):
-            tallies[key].sizes.add(size)
-            tallies[key].proofs += len(proofs)
-            tallies[key].seconds += seconds
+    with ProcessPoolExecutor(jobs, initializer=_begin_work) as pool:
+        try:
+            with interrupts_held_back():  # the first submit forks
+                futures = [pool.submit(_prove_all_roots, task) for task in tasks]
+            for key, size, proofs, seconds in _watched((future.result() for future in futures), len(tasks)):
+                tallies[key].sizes.add(size)
+                tallies[key].proofs += len(proofs)
+                tallies[key].seconds += seconds
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.kill()  # leaving the pool waits for the proofs under way, and they may take long
+            raise
     return tallies
+
+
+def _begin_work() -> None:
+    die_with(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process ends it
+    gc.disable()  # proofs make no reference cycles, and looking for them takes as long as the proofs
 
 
 def _watched(

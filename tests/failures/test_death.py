@@ -24,13 +24,13 @@ calls = {
     "recv": lambda: comm.sendrecv(x, (comm.rank + 1) % comm.size, x.copy(), (comm.rank - 1) % comm.size),
     "async": lambda: comm.all_reduce(x, async_op=True).wait(),
 }
-for _ in range(10):
-    calls[kind]()
-if comm.rank == victim:
-    with open(f"{folder}/died", "w") as file:
-        file.write(str(time.monotonic()))
-    os.kill(os.getpid(), signal.SIGKILL)
 try:
+    for _ in range(10):
+        calls[kind]()
+    if comm.rank == victim:  # others may be behind it in messages
+        with open(f"{folder}/died", "w") as file:
+            file.write(str(time.monotonic()))
+        os.kill(os.getpid(), signal.SIGKILL)
     while True:
         calls[kind]()
 except collx.CollxError as error:

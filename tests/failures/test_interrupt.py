@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,43 @@ def test_a_wait_ends_within_100_ms(tmp_path: Path, call: str) -> None:
         job.terminate()
         job.communicate(timeout=jobs.DEADLINE)
     assert min(took) < 0.1
+
+
+@pytest.mark.parametrize("moment", ["before", "after_in_parent"])
+def test_ctrl_c_while_spawn_forks(tmp_path: Path, moment: str) -> None:
+    """What is raised in the hooks of a fork is swallowed by Python."""
+    path = jobs.program(
+        tmp_path,
+        f"""
+        os.register_at_fork({moment}=lambda: signal.raise_signal(signal.SIGINT))
+        try:
+            collx.spawn(lambda comm: time.sleep(600), 2)
+        except KeyboardInterrupt:
+            print("interrupted")
+        """,
+    )
+    with jobs.nothing_left_behind(str(path)):
+        done = jobs.collx_run("-n", 1, path)
+    assert done.stdout == "[0] interrupted\n"
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("whom", [os.kill, os.killpg])
+def test_ctrl_c_ends_the_proofs_under_way(whom: Callable[[int, int], None]) -> None:
+    """Asked for where one of them takes minutes."""
+    prove = [sys.executable, "-c", "import sys, collx.cli; print(1, flush=True); sys.exit(collx.cli.main())"]
+    job = subprocess.Popen(
+        [*prove, "verify", "all_reduce:ring", "--sizes", "900-999"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=jobs.CLEAN,
+        process_group=0,
+    )
+    line_of(job)
+    whom(job.pid, signal.SIGINT)
+    out, error = job.communicate(timeout=jobs.DEADLINE)
+    assert (job.returncode, out, error) == (130, "", "")
 
 
 def test_a_wait_for_ranks_that_do_not_come(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -11,14 +13,15 @@ import collx
 from tests import jobs
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     run = [sys.executable, "-m", "collx", *arguments]
-    return subprocess.run(run, capture_output=True, text=True, timeout=jobs.DEADLINE, env=jobs.CLEAN)
+    return subprocess.run(run, capture_output=True, text=True, timeout=jobs.DEADLINE, env=jobs.CLEAN | environ)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ("", "there are run, perf, verify"),
         ("rum -n 2 x.py", "did you mean run?"),
         ("xyz", "there are run, perf, verify"),
         ("run", "there is no program to run"),
@@ -30,6 +33,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("run -m", "-m needs the name of a module"),
         ("run --tag maybe true", "invalid choice: 'maybe'"),
         ("run --keep true", "unrecognized arguments: --keep"),
+        ("verify --size 0", "'0' is no positive number"),
         ("perf nosuchcollective", "nosuchcollective"),
         ("perf all_reduce -n 0", "-n must be at least 1"),
     ],
@@ -53,11 +57,68 @@ def test_a_program_that_cannot_be_executed(tmp_path: object) -> None:
     assert "cannot start" in done.stderr
 
 
+def test_more_ranks_than_the_machine_lets_start() -> None:
+    run = f"ulimit -n 64; exec {sys.executable} -m collx run -n 100 true"
+    done = subprocess.run(run, shell=True, capture_output=True, text=True, timeout=jobs.DEADLINE, env=jobs.CLEAN)
+    assert done.returncode == 2
+    assert "cannot start 100 ranks here: Too many open files" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_help_and_version() -> None:
-    for arguments in (["--help"], ["run", "--help"], ["--version"]):
+    for arguments in (["--help"], ["run", "--help"], ["help", "verify"], ["perf", "--help"], ["--version"]):
         done = command(*arguments)
         assert done.returncode == 0
         assert done.stdout
         assert not done.stderr
     assert command("--version").stdout == f"collx {collx.__version__}\n"
-    assert command().returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [("tcp", "not built yet"), ("shn", "transports are shm"), ("memory", "shm")]
+)
+@pytest.mark.parametrize("arguments", ["run -n 2 true", "perf all_reduce -e 8"])
+def test_a_transport_that_cannot_serve_is_told_once(asked: str, said: str, arguments: str) -> None:
+    done = command(*arguments.split(), COLLX_TRANSPORT=asked)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("half", [{"COLLX_SIZE": "2"}, {"COLLX_RANK": "0"}, {"COLLX_RANK": "5", "COLLX_SIZE": "2"}])
+def test_a_half_set_environment_is_no_job_to_measure_in(half: dict[str, str]) -> None:
+    done = command("perf", "all_reduce", "-e", "8", **half)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("arguments", ["--help", "verify ring --size 3", "perf all_reduce -e 64", "run -n 2 yes"])
+def test_a_reader_that_has_seen_enough(arguments: str) -> None:
+    """The pipe is closed at the other end before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    run = [sys.executable, "-m", "collx", *arguments.split()]
+    done = subprocess.run(run, stdout=write, stderr=subprocess.PIPE, timeout=jobs.DEADLINE, env=jobs.CLEAN)
+    os.close(write)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["--help", "verify ring --size 3", "perf all_reduce -e 64", "run -n 2 yes"])
+def test_a_full_disk_is_one_line(arguments: str) -> None:
+    with open("/dev/full", "w") as full:
+        run = [sys.executable, "-m", "collx", *arguments.split()]
+        done = subprocess.run(
+            run, stdout=full, stderr=subprocess.PIPE, text=True, timeout=jobs.DEADLINE, env=jobs.CLEAN
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["run -n 2 true", "perf all_reduce -e 8", "--help"])
+def test_closed_standard_streams_are_none_of_its_concern(arguments: str, closed: str) -> None:
+    run = f"exec {sys.executable} -m collx {arguments} {closed}"
+    assert subprocess.run(run, shell=True, timeout=jobs.DEADLINE, env=jobs.CLEAN).returncode == 0

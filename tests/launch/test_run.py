@@ -63,6 +63,18 @@ def test_tag_off_passes_output_as_it_is(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("ooo", "eee")
 
 
+def test_lines_of_python_stay_whole_without_tags(tmp_path: Path) -> None:
+    path = jobs.program(
+        tmp_path,
+        """
+        for _ in range(300):
+            print(*[os.environ["COLLX_RANK"]] * 9)
+        """,
+    )
+    lines = jobs.collx_run("-n", 4, "--tag", "off", path).stdout.splitlines()
+    assert sorted(lines) == sorted(" ".join(rank * 9) for rank in "0123" for _ in range(300))
+
+
 def test_tags_are_coloured_on_a_terminal_only(tmp_path: Path) -> None:
     path = jobs.program(tmp_path, "print('here')")
     ours, theirs = pty.openpty()

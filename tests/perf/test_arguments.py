@@ -26,15 +26,23 @@ MISTAKES = {
     "an op the dtype has not": (["all_reduce", "--op", "band"], "float32"),
     "avg of integers": (["reduce", "--op", "avg", "--dtype", "int32"], "avg"),
     "max of complex": (["all_reduce", "--op", "max", "--dtype", "complex64"], "complex64"),
+    "an op of what has none": (["broadcast", "--op", "summ"], "sum"),
+    "an op unlike any": (["all_reduce", "--op", "custom"], "there are sum"),
     "a root": (["broadcast", "-n", "4", "--root", "4"], "--root 4"),
     "a negative root": (["broadcast", "--root", "-1"], "--root"),
     "an algorithm": (["all_reduce", "--algorithm", "rign"], "ring"),
     "an algorithm of another collective": (["broadcast", "--algorithm", "swing"], "swing"),
     "an algorithm not for that size": (["all_reduce", "-n", "3", "--algorithm", "swing"], "swing"),
     "an algorithm of barrier": (["barrier", "--algorithm", "tree"], "barrier"),
+    "an empty algorithm": (["all_reduce", "--algorithm", "ring,"], "algorithm"),
     "iterations": (["all_reduce", "--iters", "0"], "--iters"),
     "time": (["all_reduce", "--seconds", "0"], "--seconds"),
     "a file": (["all_reduce", "--json", "/no/such/place/x.json"], "/no/such/place"),
+    "stdout": (["all_reduce", "--json", "-"], "name a file"),
+    "a folder": (["all_reduce", "--csv", "/tmp"], "directory"),
+    "a kind of picture": (["all_reduce", "--plot", "/tmp/x.bogus"], ".png"),
+    "more than there is": (["all_reduce", "-e", "1T"], "available"),
+    "more than there can be": (["all_reduce", "-e", "99999999999999999999T"], "available"),
     "a device": (["all_reduce", "--device", "tpu"], "tpu"),
     "cuda": (["all_reduce", "-n", "4", "--device", "cuda"], "CUDA"),
     "a comparison of algorithms": (["all_reduce", "--vs", "mpi", "--algorithm", "ring"], "--algorithm"),
@@ -76,6 +84,17 @@ def test_sizes_cut_into_parts_are_multiples_of_the_ranks(collective: str, ranks:
     counts = parse([collective, "-b", "8", "-e", "4K", "-f", "1.5"]).sizes(ranks)
     assert counts == sorted(set(counts))
     assert all(count >= ranks and count % ranks == 0 for count in counts)
+
+
+@pytest.mark.parametrize("factor", ["1.01", "1.0000000000000002"])
+def test_small_factors_go_element_by_element(factor: str) -> None:
+    assert parse(["all_reduce", "-b", "0", "-e", "64", "-f", factor]).sizes(2) == list(range(17))
+
+
+def test_a_comparison_starts_its_own_jobs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLLX_RANK", "0")
+    assert main(["all_reduce", "--vs", "mpi"]) == 2
+    assert "outside" in capsys.readouterr().err
 
 
 def test_all_leaves_out_what_does_not_take_the_ranks() -> None:

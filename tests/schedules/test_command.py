@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +45,12 @@ def test_a_name_may_stand_for_several(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(f"{collective}:double_tree" in out for collective in ("all_reduce", "broadcast", "reduce"))
 
 
+def test_a_collective_stands_for_all_its_algorithms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["barrier", "--size", "4", "--jobs", "1"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"barrier:{name}" in out for collective, name in KEYS if collective == "barrier")
+
+
 def test_larger_sizes_tell_their_seed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["barrier:dissemination", "--size", "4", "--larger", "3", "--seed", "5", "--jobs", "1"]) == 0
     out = capsys.readouterr().out
@@ -70,7 +79,13 @@ class InProcess:
 
     def __exit__(self, *_: object) -> None: ...
 
-    map = staticmethod(map)
+    def submit(self, call: Callable[[Any], Any], task: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call(task))
+        except ScheduleError as error:
+            done.set_exception(error)
+        return done
 
 
 @pytest.mark.parametrize(
@@ -81,6 +96,11 @@ class InProcess:
         (["--sizes", "4-x"], "'x' is no positive number"),
         (["swing", "--size", "6"], "no algorithm 'swing' takes"),
         (["ring", "--size", "4", "--sizes", "1-4"], "not allowed with"),
+        (["ring", "--sizes", "4-1"], "'4-1' has no size in it"),
+        (["ring", "--sizes", "4-"], "'' is no positive number"),
+        (["ring", "--larger", "-2"], "'-2' is no positive number"),
+        (["nosuchthing"], "docs/algorithms.md"),
+        (["ring", "pat"], "unrecognized arguments: pat"),
     ],
 )
 def test_mistakes_exit_2(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,4 +109,6 @@ def test_mistakes_exit_2(argv: list[str], message: str, capsys: pytest.CaptureFi
     except SystemExit as stop:
         code = int(stop.code or 0)
     assert code == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
