@@ -118,8 +118,13 @@ class _Rank:
     def report(self) -> _Report:
         """What became of it, once it has ended or closed its pipe."""
         if self.data:
-            with contextlib.suppress(EOFError, pickle.UnpicklingError):
+            try:
                 return _Report(self.rank, *pickle.loads(self.data))
+            except (EOFError, pickle.UnpicklingError):
+                pass  # it ended while it wrote
+            except Exception as error:
+                text = f"rank {self.rank}: the result was pickled, but cannot be made again: {error}"
+                return _Report(self.rank, error=TypeError(text))
         status = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
         assert status is not None
         who = f"rank {self.rank} of {self.size} (pid {self.pid})"
@@ -183,7 +188,7 @@ def _raise(failure: _Report, size: int) -> NoReturn:
 
 def _run(place: Place, pipe: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> NoReturn:
     """The life of a rank. It never returns into its parent's code, nor runs its parent's exit handlers."""
-    code = 1
+    code, me = 1, os.getpid()
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, _interrupted)
@@ -192,8 +197,10 @@ def _run(place: Place, pipe: int, fn: Callable[..., Any], args: tuple[Any, ...])
                 report = _packed_result(place, fn(comm, *args))
             code = 0
         except BaseException as error:
+            if os.getpid() != me:
+                code = _code_of(error)
             report = _packed_error(place, error)
-        while report:
+        while report and os.getpid() == me:  # a child forked by `fn` speaks for no rank
             report = report[os.write(pipe, report) :]
         sys.stdout.flush()
         sys.stderr.flush()
@@ -205,6 +212,14 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     """Once is enough: after Ctrl-C on a terminal the parent passes it on as well."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _code_of(error: BaseException) -> int:
+    """The exit code of a process that `error` ends; what is no plain exit is shown on stderr."""
+    if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+        return error.code or 0
+    traceback.print_exception(error)
+    return 1
 
 
 def _packed_result(place: Place, result: Any) -> bytes:

@@ -116,6 +116,34 @@ def test_a_result_that_cannot_be_pickled() -> None:
         collx.spawn(lambda comm: lambda: None, 2)
 
 
+class Unmakeable:
+    def __reduce__(self) -> tuple[type[int], tuple[str]]:
+        return int, ("no number",)
+
+
+def test_a_result_that_cannot_be_made_again() -> None:
+    before = children()
+    with pytest.raises(TypeError, match=r"rank \d: the result was pickled, but cannot be made again: .*no number"):
+        collx.spawn(lambda comm: Unmakeable(), 2)
+    assert children() == before
+
+
+def test_a_child_forked_in_a_rank_does_not_speak_for_it() -> None:
+    def body(comm: Communicator, ending: int) -> tuple[int, int]:
+        child = os.fork()
+        if child == 0:
+            if ending == 0:
+                return -1, -1
+            if ending == 1:
+                raise KeyError("in the child")
+            sys.exit(ending)
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status), int(comm.all_reduce(np.ones(1, int))[0])
+
+    for ending in (0, 1, 7):
+        assert collx.spawn(body, 2, ending) == [(ending, 2)] * 2
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_sys_exit_is_no_way_to_return(code: int) -> None:
     with pytest.raises(collx.CollxError, match=rf"rank 0 of 1 called sys.exit\({code}\)"):
