@@ -16,6 +16,7 @@ from collx.plan import Lane, Move, Operand, Plan
 from collx.transports.lanes import CLOSED, LENGTH, OK, OP_FAILED, TIMED_OUT, Region, ShmTransport
 from collx.types import DTYPES, ReduceOp
 
+REASON = 250  # bytes of what a failed rank may say
 WINDOW = 2  # segments in flight: one moves while the other is waited for
 
 _CODES = {name: code for code, name in enumerate(COLLECTIVES)}
@@ -174,7 +175,8 @@ class NativeEngine:
     def fail(self, reason: str) -> None:
         if self._over is None:
             self._over = reason
-            self._endpoint.fail(" ".join(reason.split()))
+            text = " ".join(reason.split()).encode("utf-8", "replace")
+            self._endpoint.fail(text[:REASON].decode("utf-8", "ignore"))
 
     def close(self) -> None:
         self._over = self._over or "it was closed"

@@ -51,7 +51,9 @@ bool Collective::step(Links& links) {
     if (!begun_) begin();
     bool any = false;
     const auto count = static_cast<std::uint32_t>(plan_.moves.size());
-    std::uint32_t patience = 2 * plan_.size + 16;  // the messages of the oldest round are among so many
+    // In one window of segments the messages of the oldest round are among so many; with more windows, moves at the
+    // end of this window stand behind all others that still have a later one before them.
+    std::uint32_t patience = plan_.segments <= plan_.window ? 2 * plan_.size + 16 : count;
     blocked_on = -1;
     for (std::uint32_t index = first_; index < count && patience > 0; ++index) {
         std::uint64_t& segment = prepared_.progress[index];
@@ -103,8 +105,9 @@ bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t segment,
         if (!target.is_lane()) continue;
         const auto peer = static_cast<std::size_t>(target.peer);
         if (!at(prepared_.sending[peer], plan_.sends[peer], index, segment)) return false;
-        if (!links.to[peer].room() || (home && !links.to[peer].slot_free())) {
-            if (blocked_on < 0) blocked_on = target.peer;
+        const int reader = !links.to[peer].room() ? target.peer : home ? links.to[peer].slot_reader() : -1;
+        if (reader >= 0) {
+            if (blocked_on < 0) blocked_on = reader;
             return false;
         }
         home = false;

@@ -3,9 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 
 namespace collx {
+
+namespace {
+
+constexpr std::chrono::milliseconds kNap{50};  // the longest time until a signal is noticed behind another driver
+
+}  // namespace
 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, bool oversubscribed,
                    Interrupted interrupted)
@@ -35,101 +42,156 @@ Outcome Endpoint::run(Prepared& plan, std::byte* input, std::byte* output, std::
     Call& shown = links_.headers[rank_]->call;
     shown.collective.store(plan.plan.collective, std::memory_order_relaxed);
     shown.sequence.store(sequence, std::memory_order_relaxed);
+    if (!take_idle()) return finish(start(plan, input, output, sequence, deadline));
     Collective task(plan, input, output, workspace_, sequence, deadline);
-    return call(task, Kind::collective);
+    return drive_and_leave(task, Kind::collective);
 }
 
 Outcome Endpoint::send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
                        Clock::time_point deadline) {
-    if (peer == rank_) {
-        deliver(tag, data, bytes);
-        return {};
-    }
-    SendTask task(peer, tag, data, bytes, chunk_, deadline);
-    return call(task, Kind::mail);
+    if (!take_idle()) return finish(start_send(peer, tag, data, bytes, deadline));
+    SendTask task(inboxes_[rank_], rank_, peer, tag, data, bytes, chunk_, deadline);
+    return drive_and_leave(task, Kind::mail);
 }
 
 Outcome Endpoint::recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes,
                        Clock::time_point deadline) {
+    if (!take_idle()) return finish(start_recv(peer, tag, data, bytes, deadline));
     RecvTask task(inboxes_[peer], peer, tag, data, bytes, deadline);
-    return call(task, Kind::mail);
+    return drive_and_leave(task, Kind::mail);
 }
 
-Outcome Endpoint::call(Task& task, Kind kind) {
-    if (under_way_.load(std::memory_order_acquire) == 0 && driving_.try_lock()) {
-        const std::lock_guard driving(driving_, std::adopt_lock);
-        return drive(task, kind, task.deadline);
+Outcome Endpoint::drive_and_leave(Task& task, Kind kind) {
+    const Outcome outcome = drive(task, kind, task.deadline);
+    if (!task.finished) task.give_up(outcome);  // nothing may refer to it any more
+    leave();
+    return outcome;
+}
+
+// Waits for a call that its caller could not make at once: unlike one that was started, it ends with the wait.
+Outcome Endpoint::finish(const std::shared_ptr<Task>& task) {
+    const Outcome outcome = wait(*task, task->deadline);
+    if (task->done.load(std::memory_order_acquire) != 0) return task->outcome;
+    task->cancelled.store(true, std::memory_order_release);
+    while (task->done.load(std::memory_order_acquire) == 0) {
+        if (take()) {
+            settle();
+            leave();
+        } else {
+            await_turn(*task, Clock::time_point::max());
+        }
     }
-    const auto driving = take_over();
-    return drive(task, kind, task.deadline);
-}
-
-// A rank's message to itself needs no lane.
-void Endpoint::deliver(std::int64_t tag, const std::byte* data, std::uint64_t bytes) {
-    const auto driving = take_over();
-    inboxes_[rank_].deliver(tag, data, bytes);
+    return outcome;
 }
 
 // -- calls on the progress thread ----------------------------------------------------------------------
 
 std::shared_ptr<Task> Endpoint::start(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
                                       Clock::time_point deadline) {
-    auto task = std::make_shared<Collective>(plan, input, output, workspace_, sequence, deadline);
-    submit(new_collectives_, task);
-    return task;
+    return submit(new_collectives_,
+                  std::make_shared<Collective>(plan, input, output, workspace_, sequence, deadline));
 }
 
 std::shared_ptr<Task> Endpoint::start_send(std::size_t peer, std::int64_t tag, const std::byte* data,
                                            std::uint64_t bytes, Clock::time_point deadline) {
-    auto task = std::make_shared<SendTask>(peer, tag, data, bytes, chunk_, deadline);
-    if (peer == rank_) {
-        deliver(tag, data, bytes);
-        task->finished = true;
-        task->done.store(1, std::memory_order_release);
-    } else {
-        submit(new_mails_, task);
-    }
-    return task;
+    return submit(new_mails_,
+                  std::make_shared<SendTask>(inboxes_[rank_], rank_, peer, tag, data, bytes, chunk_, deadline));
 }
 
 std::shared_ptr<Task> Endpoint::start_recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes,
                                            Clock::time_point deadline) {
-    auto task = std::make_shared<RecvTask>(inboxes_[peer], peer, tag, data, bytes, deadline);
-    submit(new_mails_, task);
-    return task;
+    return submit(new_mails_, std::make_shared<RecvTask>(inboxes_[peer], peer, tag, data, bytes, deadline));
 }
 
-Outcome Endpoint::wait(Task& task, Clock::time_point deadline) {
-    if (task.done.load(std::memory_order_acquire) != 0) return task.outcome;
-    const auto driving = take_over();
-    return drive(task, Kind::queued, deadline);
-}
-
-void Endpoint::submit(Tasks& queue, std::shared_ptr<Task> task) {
+std::shared_ptr<Task> Endpoint::submit(Tasks& queue, std::shared_ptr<Task> task) {
+    task->begun = Clock::now();
     {
         const std::lock_guard lock(queue_);
         if (closing_.load(std::memory_order_acquire)) {
             task->outcome = {Status::closed, -1};
             task->finished = true;
             task->done.store(1, std::memory_order_release);
-            return;
+            return task;
         }
-        under_way_.fetch_add(1, std::memory_order_acq_rel);
-        queue.push_back(std::move(task));
+        under_way_.fetch_add(1);
+        queue.push_back(task);
         incoming_.store(true, std::memory_order_release);
         if (!thread_.joinable()) thread_ = std::thread(&Endpoint::progress, this);
     }
-    queued_.notify_one();
+    changed_.notify_all();
     nudge();
+    return task;
 }
 
-// Gets the right to drive from the progress thread, which gives it up when it sees `wanted_`.
-std::unique_lock<std::mutex> Endpoint::take_over() {
-    wanted_.fetch_add(1, std::memory_order_acq_rel);
+Outcome Endpoint::wait(Task& task, Clock::time_point deadline) {
+    while (task.done.load(std::memory_order_acquire) == 0) {
+        if (take()) {
+            const Outcome left = drive(task, Kind::queued, deadline);
+            leave();
+            return left;
+        }
+        await_turn(task, deadline);
+        if (interrupted_ != nullptr && interrupted_()) return {Status::interrupted, -1};
+        if (Clock::now() >= deadline && task.done.load(std::memory_order_acquire) == 0) return {Status::timed_out, -1};
+    }
+    return task.outcome;
+}
+
+void Endpoint::progress() {
+    const auto needed = [this] { return under_way_.load() > 0 && waiting_.load() == 0; };
+    std::unique_lock lock(queue_);
+    for (;;) {
+        changed_.wait(lock, [&] { return closing_.load() || (needed() && !taken_.load()); });
+        if (closing_.load()) return;
+        lock.unlock();
+        if (take()) {
+            {
+                Waiter waiter(rank_, links_.headers, patience_, nullptr);
+                while (needed() && !closing_.load()) turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
+            }
+            leave();
+        }
+        lock.lock();
+    }
+}
+
+// -- who drives ---------------------------------------------------------------------------------------
+
+bool Endpoint::take() {
+    if (taken_.exchange(true)) return false;
+    driver_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    return true;
+}
+
+// For a call in the caller's thread, which goes ahead of no other.
+bool Endpoint::take_idle() {
+    if (under_way_.load() > 0 || !take()) return false;
+    if (under_way_.load() == 0) return true;
+    leave();
+    return false;
+}
+
+void Endpoint::leave() {
+    driver_.store(std::thread::id{}, std::memory_order_relaxed);
+    taken_.store(false);
+    if (waiting_.load() > 0 || under_way_.load() > 0) announce();
+}
+
+// Until `task` is done or nobody drives any more, at most for a nap; the progress thread makes room at once.
+void Endpoint::await_turn(const Task& task, Clock::time_point deadline) {
+    waiting_.fetch_add(1);
     nudge();
-    std::unique_lock driving(driving_);
-    wanted_.fetch_sub(1, std::memory_order_acq_rel);
-    return driving;
+    {
+        std::unique_lock lock(queue_);
+        changed_.wait_until(lock, std::min(deadline, Clock::now() + kNap),
+                            [&] { return task.done.load(std::memory_order_acquire) != 0 || !taken_.load(); });
+    }
+    if (waiting_.fetch_sub(1) == 1 && under_way_.load() > 0) announce();
+}
+
+void Endpoint::announce() {
+    { const std::lock_guard lock(queue_); }
+    changed_.notify_all();
 }
 
 void Endpoint::nudge() {
@@ -137,40 +199,13 @@ void Endpoint::nudge() {
     if (links_.headers[rank_]->asleep.load(std::memory_order_relaxed) != 0) ring(*links_.headers[rank_]);
 }
 
-void Endpoint::progress() {
-    std::unique_lock lock(queue_);
-    for (;;) {
-        // A driver that leaves calls behind, or a thread that no longer wants to drive, notifies.
-        queued_.wait(lock, [&] {
-            return closing_.load(std::memory_order_acquire) ||
-                   (under_way_.load(std::memory_order_acquire) > 0 && wanted_.load(std::memory_order_acquire) == 0);
-        });
-        if (closing_.load(std::memory_order_acquire)) return;
-        lock.unlock();
-        {
-            const std::lock_guard driving(driving_);
-            Waiter waiter(rank_, links_.headers, patience_, nullptr);
-            while (under_way_.load(std::memory_order_acquire) > 0 && wanted_.load(std::memory_order_acquire) == 0 &&
-                   !closing_.load(std::memory_order_acquire))
-                turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
-        }
-        lock.lock();
-    }
-}
-
 // -- driving ------------------------------------------------------------------------------------------
 
 // Moves everything under way forward until `goal` ends, or its caller's `deadline` passes.
 Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline) {
     Outcome left;
-    {
-        Waiter waiter(rank_, links_.headers, patience_, interrupted_);
-        while (!goal.finished && left) left = turn(waiter, &goal, kind, deadline);
-    }
-    if (under_way_.load(std::memory_order_acquire) > 0) {  // the rest is the progress thread's again
-        { const std::lock_guard lock(queue_); }
-        queued_.notify_one();
-    }
+    Waiter waiter(rank_, links_.headers, patience_, interrupted_);
+    while (!goal.finished && left) left = turn(waiter, &goal, kind, deadline);
     return goal.finished ? goal.outcome : left;
 }
 
@@ -179,20 +214,18 @@ Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline) {
 Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline) {
     if (incoming_.load(std::memory_order_acquire)) adopt();
     if (closing_.load(std::memory_order_acquire)) {
-        end(goal, {Status::closed, -1}, false);
+        end(goal, {Status::closed, -1});
         return {Status::closed, -1};
     }
     if (pass(goal, kind)) {
+        ++epoch_;
         waiter.progressed();
         return {};
     }
-    const Task* blocked = goal != nullptr && kind != Kind::queued ? goal
-                          : !collectives_.empty()                 ? collectives_.front().get()
-                          : !mails_.empty()                       ? mails_.front().get()
-                                                                  : nullptr;
-    const Outcome why = waiter.turn(blocked != nullptr ? blocked->blocked_on : -1, earliest(goal, deadline));
+    const Outcome why = waiter.turn(earliest(goal, deadline));
     switch (why.status) {
         case Status::ok:
+            if (waiter.looked()) end_departed(goal);
             return {};
         case Status::timed_out:
             expire(goal);
@@ -200,7 +233,7 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
         case Status::interrupted:
             return why;
         default:
-            end(goal, why, why.status == Status::peer_departed);
+            end(goal, why);
             return {};
     }
 }
@@ -208,49 +241,80 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
 // Lets every call do what it can: the oldest collective, all messages, and the caller's own call.
 bool Endpoint::pass(Task* goal, Kind kind) {
     bool any = false;
-    if (!collectives_.empty())
-        any |= collectives_.front()->step(links_);
-    else if (kind == Kind::collective)
+    if (kind == Kind::collective)
         any |= goal->step(links_);
+    else if (!collectives_.empty())
+        any |= collectives_.front()->step(links_);
     for (const auto& task : mails_) any |= task->step(links_);
     if (kind == Kind::mail) any |= goal->step(links_);
     links_.ring_touched();
-    if (any && under_way_.load(std::memory_order_relaxed) > 0) settle();
+    if (under_way_.load(std::memory_order_relaxed) > 0) settle();
     return any;
 }
 
-// Lets go of what has ended.
+// Lets go of what has ended or been cancelled.
 void Endpoint::settle() {
-    const auto ended = [this](const std::shared_ptr<Task>& task) {
+    bool any = false;
+    const auto ended = [&](const std::shared_ptr<Task>& task) {
+        if (!task->finished && task->cancelled.load(std::memory_order_acquire)) task->give_up({Status::interrupted, -1});
         if (!task->finished) return false;
-        under_way_.fetch_sub(1, std::memory_order_acq_rel);
+        tell(*task);
+        under_way_.fetch_sub(1);
         task->done.store(1, std::memory_order_release);
-        return true;
+        return any = true;
     };
+    if (incoming_.load(std::memory_order_acquire)) adopt();
     std::erase_if(collectives_, ended);
     std::erase_if(mails_, ended);
+    if (any && waiting_.load() > 0) announce();
 }
 
-// Ends all calls, or only those that wait for the peer that `why` names.
-void Endpoint::end(Task* goal, Outcome why, bool only_blocked) {
-    const auto give_up = [&](Task& task) {
-        if (!task.finished && (!only_blocked || task.blocked_on == why.peer)) task.give_up(why);
-    };
-    if (goal != nullptr) give_up(*goal);
-    for (const auto& task : collectives_) give_up(*task);
-    for (const auto& task : mails_) give_up(*task);
+// What went wrong on this rank behind its caller's back the others learn at once.
+void Endpoint::tell(const Task& task) {
+    char reason[120];
+    const double waited = std::chrono::duration<double>(task.deadline - task.begun).count();
+    switch (task.outcome.status) {
+        case Status::timed_out:
+            std::snprintf(reason, sizeof reason, "rank %u waited %g s for rank %d", rank_, waited, task.outcome.peer);
+            return fail(reason);
+        case Status::mismatched:
+            std::snprintf(reason, sizeof reason, "rank %u got a message of another call from rank %d", rank_,
+                          task.outcome.peer);
+            return fail(reason);
+        case Status::op_failed:
+            return fail("the user's op raised");
+        default:
+            return;
+    }
+}
+
+void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
+    if (goal != nullptr && !goal->finished) act(*goal);
+    for (const Tasks* tasks : {&collectives_, &mails_})
+        for (const auto& task : *tasks)
+            if (!task->finished) act(*task);
     settle();
+}
+
+void Endpoint::end(Task* goal, Outcome why) {
+    for_all(goal, [&](Task& task) { task.give_up(why); });
 }
 
 void Endpoint::expire(Task* goal) {
-    const auto now = Clock::now();
-    const auto give_up = [&](Task& task) {
-        if (!task.finished && now >= task.deadline) task.give_up({Status::timed_out, task.blocked_on});
-    };
-    if (goal != nullptr) give_up(*goal);
-    for (const auto& task : collectives_) give_up(*task);
-    for (const auto& task : mails_) give_up(*task);
-    settle();
+    for_all(goal, [now = Clock::now()](Task& task) {
+        if (now >= task.deadline) task.give_up({Status::timed_out, task.blocked_on});
+    });
+}
+
+// Ends calls that wait for a rank that has left. Seen twice with nothing done in between: what it sent is used up.
+void Endpoint::end_departed(Task* goal) {
+    for_all(goal, [this](Task& task) {
+        if (task.blocked_on < 0) return;
+        const Header& header = *links_.headers[static_cast<std::size_t>(task.blocked_on)];
+        if (header.state.load(std::memory_order_acquire) != State::departed) return;
+        if (task.departed_at == epoch_) return task.give_up({Status::peer_departed, task.blocked_on});
+        task.departed_at = epoch_;
+    });
 }
 
 Clock::time_point Endpoint::earliest(const Task* goal, Clock::time_point deadline) const {
@@ -273,31 +337,40 @@ void Endpoint::adopt() {
 
 void Endpoint::fail(const char* reason) {
     Header& own = *links_.headers[rank_];
-    std::strncpy(own.reason, reason, sizeof own.reason - 1);
-    own.state.store(State::failed, std::memory_order_release);
+    {
+        const std::lock_guard lock(queue_);
+        if (own.state.load(std::memory_order_relaxed) != State::running) return;
+        std::strncpy(own.reason, reason, sizeof own.reason - 1);
+        own.state.store(State::failed, std::memory_order_release);
+    }
     wake_all();
 }
 
-void Endpoint::close() {
-    if (getpid() != process_) return;  // a forked child owns nothing of this
+// From a signal handler in the middle of a call it only ends that call; the next close, or the destructor, ends it all.
+bool Endpoint::close() {
+    if (getpid() != process_) return false;  // a forked child owns nothing of this
     {
         const std::lock_guard lock(queue_);
-        if (closing_.exchange(true)) return;
+        closing_.store(true);
     }
+    changed_.notify_all();
     nudge();
-    {
-        const std::lock_guard driving(driving_);
-        if (incoming_.load(std::memory_order_acquire)) adopt();
-        end(nullptr, {Status::closed, -1}, false);
+    if (driver_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return false;
+    if (closed_.exchange(true)) return true;
+    while (!take()) {
+        std::unique_lock lock(queue_);
+        waiting_.fetch_add(1);
+        changed_.wait_for(lock, kNap, [&] { return !taken_.load(); });
+        waiting_.fetch_sub(1);
     }
-    {
-        const std::lock_guard lock(queue_);
-        queued_.notify_all();
-    }
+    if (incoming_.load(std::memory_order_acquire)) adopt();
+    end(nullptr, {Status::closed, -1});
+    leave();
     if (thread_.joinable()) thread_.join();
     State running = State::running;
     links_.headers[rank_]->state.compare_exchange_strong(running, State::departed);
     wake_all();
+    return true;
 }
 
 void Endpoint::wake_all() {

@@ -1,12 +1,13 @@
 // One rank's end of a communicator: runs calls in the caller's thread, or on a progress thread of its own.
 //
-// Whoever holds `driving_` moves all calls under way forward, its own and the others'; so a blocked call never
+// One thread at a time drives: it moves all calls under way forward, its own and the others'; so a blocked call never
 // keeps another from ending, and waiting for an asynchronous one helps it along. Collectives run one after the
 // other in the order they were started, point-to-point messages beside them.
 #pragma once
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -45,7 +46,7 @@ class Endpoint {
 
     // Makes every other rank's present and future wait end with peer_failed and `reason`.
     void fail(const char* reason);
-    void close();
+    bool close();  // false where it could only begin to
 
     [[nodiscard]] const Header& header(std::size_t peer) const { return *links_.headers[peer]; }
 
@@ -53,41 +54,53 @@ class Endpoint {
     using Tasks = std::deque<std::shared_ptr<Task>>;
     enum class Kind { collective, mail, queued };
 
-    Outcome call(Task& task, Kind kind);
+    Outcome drive_and_leave(Task& task, Kind kind);
+    Outcome finish(const std::shared_ptr<Task>& task);
     Outcome drive(Task& goal, Kind kind, Clock::time_point deadline);
     Outcome turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline);
     bool pass(Task* goal, Kind kind);
     void settle();
-    void end(Task* goal, Outcome why, bool only_blocked);
+    void tell(const Task& task);
+    void for_all(Task* goal, const std::function<void(Task&)>& act);
+    void end(Task* goal, Outcome why);
+    void end_departed(Task* goal);
     void expire(Task* goal);
     [[nodiscard]] Clock::time_point earliest(const Task* goal, Clock::time_point deadline) const;
+    std::shared_ptr<Task> submit(Tasks& queue, std::shared_ptr<Task> task);
     void adopt();
-    void wake_all();
-    void submit(Tasks& queue, std::shared_ptr<Task> task);
-    void nudge();
     void progress();
-    std::unique_lock<std::mutex> take_over();
-    void deliver(std::int64_t tag, const std::byte* data, std::uint64_t bytes);
+    bool take();
+    bool take_idle();
+    void leave();
+    void await_turn(const Task& task, Clock::time_point deadline);
+    void announce();
+    void nudge();
+    void wake_all();
 
     const std::uint32_t rank_;
     const std::size_t chunk_;
     Links links_;
     std::vector<Inbox> inboxes_;
-    Patience patience_;  // guarded by driving_
+    Patience patience_;  // the driver's
     const Interrupted interrupted_;
     Workspace workspace_;
 
-    std::mutex driving_;  // guards all calls under way
+    // Guarded by being the driver.
     Tasks collectives_, mails_;
+    std::uint64_t epoch_ = 1;  // counts what was done
 
-    std::mutex queue_;  // guards what is on its way to the driver, and the progress thread's sleep
-    std::condition_variable queued_;
-    Tasks new_collectives_, new_mails_;
-    std::thread thread_;
+    std::atomic<bool> taken_{false};  // somebody drives
+    std::atomic<std::thread::id> driver_{};
     std::atomic<int> under_way_{0};  // calls started and not ended
-    std::atomic<int> wanted_{0};     // threads that want to drive
+    std::atomic<int> waiting_{0};    // threads that wait for another driver; the progress thread makes room for them
     std::atomic<bool> incoming_{false};
     std::atomic<bool> closing_{false};
+    std::atomic<bool> closed_{false};
+
+    std::mutex queue_;  // guards what is on its way to the driver; `changed_` tells of drivers that leave
+    std::condition_variable changed_;
+    Tasks new_collectives_, new_mails_;
+    std::thread thread_;
     const int process_;
 };
 

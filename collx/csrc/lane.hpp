@@ -19,11 +19,11 @@ class Writer {
     // Whether the lane takes one more message now.
     [[nodiscard]] bool room() { return seen_ + channel_.slots > sent_ || consumed(sent_ + 1 - channel_.slots); }
 
-    // Whether the payload slot of the next message is free: its last occupant may have had other readers too.
-    [[nodiscard]] bool slot_free() {
+    // Who still reads the payload slot of the next message, whose last occupant may have had other readers; or -1.
+    [[nodiscard]] int slot_reader() {
         for (auto& [lane, ticket] : shared_[index()])
-            if (!lane->consumed(ticket)) return false;
-        return true;
+            if (!lane->consumed(ticket)) return static_cast<int>(lane->receiver_);
+        return -1;
     }
 
     [[nodiscard]] std::uint64_t slot_offset() const { return Layout::payload(channel_, receiver_, index()); }

@@ -18,6 +18,10 @@ constexpr std::uint64_t kShort = kInline - sizeof(Opening);  // payload that fit
 }  // namespace
 
 bool SendTask::step(Links& links) {
+    if (peer_ == rank_) {  // a rank's message to itself needs no lane
+        own_.deliver(tag_, data_, bytes_);
+        return finished = true;
+    }
     Writer& lane = links.mail_to[peer_];
     bool any = false;
     blocked_on = static_cast<int>(peer_);
@@ -75,7 +79,9 @@ void Inbox::post(RecvTask& task) {
 
 void Inbox::withdraw(const RecvTask& task) {
     std::erase(waiting_, &task);
-    if (under_way_ && current_.receiver == &task) current_.receiver = nullptr;  // the rest is dropped as it comes
+    if (!under_way_ || current_.receiver != &task) return;
+    current_.receiver = nullptr;
+    current_.unwanted = true;  // the rest is dropped as it comes
 }
 
 bool Inbox::take_kept(RecvTask& task) {
@@ -106,7 +112,7 @@ bool Inbox::pull(Links& links) {
 void Inbox::open(const Reader& lane) {
     Opening opening{};
     std::memcpy(&opening, lane.payload(), sizeof opening);
-    current_ = Message{opening.tag, opening.total, 0, {}, nullptr};
+    current_ = Message{opening.tag, opening.total, 0, {}, nullptr, false};
     const auto found = std::ranges::find(waiting_, opening.tag, &RecvTask::tag_);
     if (found != waiting_.end()) {
         current_.receiver = *found;
@@ -130,6 +136,7 @@ void Inbox::append(Message& message, const std::byte* data, std::uint64_t bytes)
 
 void Inbox::close(Message& message) {
     under_way_ = false;
+    if (message.unwanted) return;
     if (message.receiver != nullptr) {
         message.receiver->complete(message.total);
         return;
@@ -144,7 +151,7 @@ void Inbox::close(Message& message) {
 }
 
 void Inbox::deliver(std::int64_t tag, const std::byte* data, std::uint64_t bytes) {
-    Message message{tag, bytes, bytes, std::vector<std::byte>(data, data + bytes), nullptr};
+    Message message{tag, bytes, bytes, std::vector<std::byte>(data, data + bytes), nullptr, false};
     close(message);
 }
 

@@ -33,6 +33,7 @@ class Inbox {
         std::uint64_t arrived = 0;
         std::vector<std::byte> kept;   // where nobody wanted it when it began
         RecvTask* receiver = nullptr;  // somebody did
+        bool unwanted = false;         // but has gone
     };
 
     void open(const Reader& lane);
@@ -49,13 +50,14 @@ class Inbox {
 
 class SendTask final : public Task {
   public:
-    SendTask(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes, std::size_t chunk,
+    SendTask(Inbox& own, std::size_t rank, std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes, std::size_t chunk,
              Clock::time_point limit)
-        : Task(limit), peer_(peer), tag_(tag), data_(data), bytes_(bytes), chunk_(chunk) {}
+        : Task(limit), own_(own), rank_(rank), peer_(peer), tag_(tag), data_(data), bytes_(bytes), chunk_(chunk) {}
     bool step(Links& links) override;
-    [[nodiscard]] std::size_t peer() const { return peer_; }
 
   private:
+    Inbox& own_;
+    std::size_t rank_;
     std::size_t peer_;
     std::int64_t tag_;
     const std::byte* data_;

@@ -67,12 +67,18 @@ class Region {
         : rank(own_rank), layout(size), mapping(fd, layout.total), keeper_(Layout::header(mapping.data())),
           process_(getpid()) {}
     ~Region() {
-        if (getpid() != process_) keeper_.forget();  // a forked child has no keeper thread to end
+        if (getpid() == process_)
+            release();
+        else
+            keeper_.forget();  // a forked child has no keeper thread to end
     }
     Region(const Region&) = delete;
     Region& operator=(const Region&) = delete;
     void release() {
-        if (getpid() == process_) keeper_.release();
+        if (getpid() != process_) return;
+        State running = State::running;
+        Layout::header(mapping.data()).state.compare_exchange_strong(running, State::departed);
+        keeper_.release();
     }
 
     const std::uint32_t rank;
@@ -197,11 +203,12 @@ class PyEndpoint {
     [[nodiscard]] bool alive(std::size_t peer) const { return !died(endpoint_->header(peer)); }
     void close() {
         if (getpid() != process_) return;
+        bool closed = false;
         {
             const nb::gil_scoped_release release;
-            endpoint_->close();
+            closed = endpoint_->close();
         }
-        region_->release();
+        if (closed) region_->release();
     }
 
   private:

@@ -48,6 +48,9 @@ class Task {
     bool finished = false;
     Outcome outcome;
     int blocked_on = -1;                  // the peer that the next step needs, for messages
+    std::uint64_t departed_at = 0;        // the endpoint's epoch when that peer was seen to have left
+    Clock::time_point begun;              // of a call that was started
+    std::atomic<bool> cancelled{false};   // by its caller, for the driver
     std::atomic<std::uint32_t> done{0};   // set last, for threads other than the driver
 
   protected:

@@ -27,32 +27,34 @@ void ring(Header& header) {
     futex_wake(header.bell);
 }
 
-Outcome Waiter::turn(int blocked_on, Clock::time_point deadline) {
+Outcome Waiter::turn(Clock::time_point deadline) {
+    looked_ = false;
     const std::uint32_t turn = turns_++;
     if (turn < patience_.spins()) {
         relax();
-        return turn % kCheckEvery == kCheckEvery - 1 ? check(blocked_on, deadline) : Outcome{};
+        return turn % kCheckEvery == kCheckEvery - 1 ? check(deadline) : Outcome{};
     }
     if (turn < patience_.spins() + Patience::yields()) {
         const auto begun = Clock::now();
         sched_yield();
         crowded_ |= Clock::now() - begun > kSwitch;
-        return turn % 8 == 7 ? check(blocked_on, deadline) : Outcome{};
+        return turn % 8 == 7 ? check(deadline) : Outcome{};
     }
     if (!drowsy_) {
         drowsy_ = true;
         bell_ = own_.bell.load(std::memory_order_acquire);
         own_.asleep.store(1, std::memory_order_relaxed);
         before_ringing();
-        return check(blocked_on, deadline);
+        return check(deadline);
     }
     const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - Clock::now()).count();
     futex_wait(own_.bell, bell_, std::clamp<std::int64_t>(left, 1, kNap));
     bell_ = own_.bell.load(std::memory_order_acquire);
-    return check(blocked_on, deadline);
+    return check(deadline);
 }
 
-Outcome Waiter::check(int blocked_on, Clock::time_point deadline) {
+Outcome Waiter::check(Clock::time_point deadline) {
+    looked_ = true;
     for (std::size_t peer = 0; peer < headers_.size(); ++peer) {
         const Header& header = *headers_[peer];
         if (&header == &own_) continue;
@@ -61,11 +63,7 @@ Outcome Waiter::check(int blocked_on, Clock::time_point deadline) {
             return {Status::peer_failed, static_cast<int>(peer)};
     }
     if (interrupted_ != nullptr && drowsy_ && interrupted_()) return {Status::interrupted, -1};
-    const bool gone = blocked_on >= 0 && headers_[static_cast<std::size_t>(blocked_on)]->state.load(
-                                             std::memory_order_acquire) == State::departed;
-    if (gone && gone_ == blocked_on) return {Status::peer_departed, blocked_on};
-    gone_ = gone ? blocked_on : -1;
-    if (Clock::now() >= deadline) return {Status::timed_out, blocked_on};
+    if (Clock::now() >= deadline) return {Status::timed_out, -1};
     return {};
 }
 

@@ -71,15 +71,17 @@ class Waiter {
         if (turns_ > patience_.spins()) patience_.learn(crowded_);
         turns_ = 0;
         drowsy_ = crowded_ = false;
-        gone_ = -1;
     }
 
-    // One turn of waiting after a look that found nothing to do; `blocked_on` is a peer that is waited for, or -1.
+    // One turn of waiting after a look that found nothing to do.
     // The caller looks again after every turn: the turn before sleep only announces it, so no bell is missed.
-    [[nodiscard]] Outcome turn(int blocked_on, Clock::time_point deadline);
+    [[nodiscard]] Outcome turn(Clock::time_point deadline);
+
+    // Whether the last turn looked at the peers as well.
+    [[nodiscard]] bool looked() const { return looked_; }
 
   private:
-    [[nodiscard]] Outcome check(int blocked_on, Clock::time_point deadline);
+    [[nodiscard]] Outcome check(Clock::time_point deadline);
 
     Header& own_;
     const std::vector<Header*>& headers_;
@@ -89,7 +91,7 @@ class Waiter {
     std::uint32_t bell_ = 0;
     bool drowsy_ = false;
     bool crowded_ = false;  // a yield let others run
-    int gone_ = -1;  // seen departed in the last check: an error if nothing arrived since
+    bool looked_ = false;
 };
 
 void ring(Header& header);
