@@ -20,13 +20,15 @@ _PICTURES = (".png", ".pdf", ".svg")
 _NOT_ON_FLOATS = ("band", "bor", "bxor")
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is a UsageError."""
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="collx perf",
         description="Bandwidth and latency of a collective, as nccl-tests measures them.",
         allow_abbrev=False,

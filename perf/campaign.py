@@ -23,6 +23,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="path of the results, without ending")
     parser.add_argument("--title", default="Every algorithm, 8 B to 64 MiB")
     given, flags = parser.parse_known_args(argv)
+    if not given.output.absolute().parent.is_dir():
+        print(f"collx.perf.campaign: cannot write {given.output}.md: no such directory", file=sys.stderr)
+        return 2
     documents, rows, status = [], [], 0
     with tempfile.TemporaryDirectory() as folder:
         document, figures = Path(folder) / "x.json", Path(folder) / "x.csv"

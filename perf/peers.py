@@ -7,9 +7,9 @@ next. Ranks that are not at turn block in a read and cost nothing.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
+import signal
 import statistics
 import sys
 import time
@@ -20,7 +20,7 @@ from typing import Any
 
 from collx.errors import CollxError
 from collx.perf import machine, report
-from collx.perf.arguments import parse
+from collx.perf.arguments import Parser, parse
 from collx.perf.collectives import MEASURED
 from collx.perf.options import Options, UsageError, nearest
 from collx.perf.rivals import RIVALS, Job
@@ -113,14 +113,16 @@ def versus(
 def main(argv: list[str]) -> int:
     """`python -m collx.perf.peers [COLLECTIVE,...] -n 2 -b 64K -e 64M [--vs mpi] [--rounds 9] [--json F]
     [--markdown F]`; other flags as the sweep's."""
-    parser = argparse.ArgumentParser(prog="collx.perf.peers", description=main.__doc__, add_help="-h" in argv)
-    parser.add_argument("collectives", nargs="?", default="all_reduce")
+    parser = Parser(prog="collx.perf.peers", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--vs", default="mpi")
     try:
-        own, rest = parser.parse_known_args(argv)
-        names = own.collectives.split(",")
+        named = bool(argv) and not argv[0].startswith("-")
+        own, rest = parser.parse_known_args(argv[named:])
+        if own.rounds < 1:
+            raise UsageError("--rounds must be at least 1")
+        names = argv[0].split(",") if named else ["all_reduce"]
         options = parse([names[0], *rest, "--vs", own.vs])
         return versus(options, names, own.rounds, own.markdown)
     except UsageError as error:
@@ -129,6 +131,8 @@ def main(argv: list[str]) -> int:
     except (CollxError, OSError) as error:
         print(f"collx.perf.peers: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

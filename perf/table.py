@@ -55,7 +55,11 @@ def columns(sweep: Sweep) -> list[str]:
     if len(sweep.options.algorithms) > 1:
         place = "out-of-place" if sweep.options.case.out_of_place else "in-place"
         names = "".join(f"  {name:>{_width(name)}} " for name in sweep.options.algorithms)
-        return [f"{blank}  {place} time by algorithm (us), * the fastest", f"{left[0]}{names}  #wrong", left[1]]
+        return [
+            f"{blank}  {place} time by algorithm (us), * the fastest",
+            f"{left[0]}{names}  #wrong",
+            left[1].rstrip(),
+        ]
     names = f"  {'time':>7}  {'algbw':>6}  {'busbw':>6}  {'#wrong':>6}"
     units = f"  {'(us)':>7}  {'(GB/s)':>6}  {'(GB/s)':>6}  {'':>6}"
     places = f"{'out-of-place':>20}{'':>13}{'in-place':>17}"
