@@ -71,7 +71,8 @@ def test_lines_of_python_stay_whole_without_tags(tmp_path: Path) -> None:
             print(*[os.environ["COLLX_RANK"]] * 9)
         """,
     )
-    lines = jobs.collx_run("-n", 4, "--tag", "off", path).stdout.splitlines()
+    usual = {"PYTHONUNBUFFERED": ""}  # where it is set, print writes word by word
+    lines = jobs.collx_run("-n", 4, "--tag", "off", path, **usual).stdout.splitlines()
     assert sorted(lines) == sorted(" ".join(rank * 9) for rank in "0123" for _ in range(300))
 
 
