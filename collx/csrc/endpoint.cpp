@@ -275,7 +275,7 @@ void Endpoint::tell(const Task& task) {
     const double waited = std::chrono::duration<double>(task.deadline - task.begun).count();
     switch (task.outcome.status) {
         case Status::timed_out:
-            std::snprintf(reason, sizeof reason, "rank %u waited %g s for rank %d", rank_, waited, task.outcome.peer);
+            std::snprintf(reason, sizeof reason, "rank %u waited %.3g s for rank %d", rank_, waited, task.outcome.peer);
             return fail(reason);
         case Status::mismatched:
             std::snprintf(reason, sizeof reason, "rank %u got a message of another call from rank %d", rank_,

@@ -97,7 +97,7 @@ def test_ctrl_c_while_spawn_forks(tmp_path: Path, moment: str) -> None:
 @pytest.mark.parametrize("whom", [os.kill, os.killpg])
 def test_ctrl_c_ends_the_proofs_under_way(whom: Callable[[int, int], None]) -> None:
     """Asked for where one of them takes minutes."""
-    prove = [sys.executable, "-c", "import sys, collx.cli; print(1, flush=True); sys.exit(collx.cli.main())"]
+    prove = [sys.executable, "-c", "import sys, collx.cli; sys.exit(collx.cli.main())"]
     job = subprocess.Popen(
         [*prove, "verify", "all_reduce:ring", "--sizes", "900-999"],
         stdout=subprocess.PIPE,
@@ -106,7 +106,10 @@ def test_ctrl_c_ends_the_proofs_under_way(whom: Callable[[int, int], None]) -> N
         env=jobs.CLEAN,
         process_group=0,
     )
-    line_of(job)
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children")
+    while not children.read_text():  # who prove
+        assert job.poll() is None
+        time.sleep(0.01)
     whom(job.pid, signal.SIGINT)
     out, error = job.communicate(timeout=jobs.DEADLINE)
     assert (job.returncode, out, error) == (130, "", "")
