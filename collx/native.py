@@ -110,8 +110,10 @@ class NativePending:
 
     def wait(self, timeout: float) -> None:
         outcome = self._engine.transport.endpoint.wait(self._task, timeout)
-        if outcome[0] == TIMED_OUT and not self._task.done():
-            raise self._engine.transport.error(outcome, self._what, "is not done yet", timeout)
+        if outcome[0] == TIMED_OUT:
+            if not self._task.done():
+                raise self._engine.transport.error(outcome, self._what, "is not done yet", timeout)
+            outcome = self._engine.transport.endpoint.wait(self._task, timeout)  # it ended in the meantime
         if outcome[0] != OK:
             self._engine.raise_for(outcome, self._what, self._timeout, self._prepared)
 

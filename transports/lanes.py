@@ -21,7 +21,7 @@ Region = _core.Region
 region_bytes = _core.region_bytes
 
 # Status of csrc/wait.hpp, in its order.
-OK, TIMED_OUT, DIED, DEPARTED, FAILED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED, OP_FAILED = range(10)
+OK, TIMED_OUT, DIED, DEPARTED, FAILED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED, OP_FAILED, BUSY, NO_MEMORY = range(12)
 TRANSFER_TAG = -1  # of the transport's own messages; users' tags are not negative
 FOREVER = 1e8  # seconds
 
@@ -82,6 +82,10 @@ class ShmTransport:
                 return MismatchError(
                     f"{here}: rank {peer} sent {nbytes} bytes, which is not the length of this receive"
                 )
+            case _ if status == BUSY:
+                return CollxError(f"{here}: it was called by a signal handler or a user's op in the middle of another call")
+            case _ if status == NO_MEMORY:
+                return CollxError(f"{here}: out of memory for what the call keeps aside")
             case _ if status == CLOSED:
                 return ClosedError(f"{here}: the communicator was closed meanwhile")
         return CollxError(f"{here}: unexpected status {status} about rank {peer}")

@@ -19,6 +19,7 @@ class Workspace {
     std::byte* reserve(std::uint64_t bytes) {
         if (bytes > held_) {
             memory_.reset();
+            held_ = 0;  // should there be no memory
             memory_.reset(new std::byte[bytes + 64]);
             held_ = bytes;
         }

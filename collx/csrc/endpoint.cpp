@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <new>
 
 namespace collx {
 
@@ -35,13 +36,18 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::by
     }
 }
 
+void Endpoint::show(const Prepared& plan, std::uint64_t sequence) {
+    Call& shown = links_.headers[rank_]->call;
+    shown.collective.store(plan.plan.collective, std::memory_order_relaxed);
+    shown.sequence.store(sequence, std::memory_order_relaxed);
+}
+
 // -- calls in the caller's thread ---------------------------------------------------------------------
 
 Outcome Endpoint::run(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
                       Clock::time_point deadline) {
-    Call& shown = links_.headers[rank_]->call;
-    shown.collective.store(plan.plan.collective, std::memory_order_relaxed);
-    shown.sequence.store(sequence, std::memory_order_relaxed);
+    show(plan, sequence);
+    if (driving()) return {Status::busy, -1};
     if (!take_idle()) return finish(start(plan, input, output, sequence, deadline));
     Collective task(plan, input, output, workspace_, sequence, deadline);
     return drive_and_leave(task, Kind::collective);
@@ -49,6 +55,7 @@ Outcome Endpoint::run(Prepared& plan, std::byte* input, std::byte* output, std::
 
 Outcome Endpoint::send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
                        Clock::time_point deadline) {
+    if (driving()) return {Status::busy, -1};
     if (!take_idle()) return finish(start_send(peer, tag, data, bytes, deadline));
     SendTask task(inboxes_[rank_], rank_, peer, tag, data, bytes, chunk_, deadline);
     return drive_and_leave(task, Kind::mail);
@@ -56,6 +63,7 @@ Outcome Endpoint::send(std::size_t peer, std::int64_t tag, const std::byte* data
 
 Outcome Endpoint::recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes,
                        Clock::time_point deadline) {
+    if (driving()) return {Status::busy, -1};
     if (!take_idle()) return finish(start_recv(peer, tag, data, bytes, deadline));
     RecvTask task(inboxes_[peer], peer, tag, data, bytes, deadline);
     return drive_and_leave(task, Kind::mail);
@@ -71,7 +79,7 @@ Outcome Endpoint::drive_and_leave(Task& task, Kind kind) {
 // Waits for a call that its caller could not make at once: unlike one that was started, it ends with the wait.
 Outcome Endpoint::finish(const std::shared_ptr<Task>& task) {
     const Outcome outcome = wait(*task, task->deadline);
-    if (task->done.load(std::memory_order_acquire) != 0) return task->outcome;
+    if (outcome.status != Status::interrupted && task->done.load(std::memory_order_acquire) != 0) return task->outcome;
     task->cancelled.store(true, std::memory_order_release);
     while (task->done.load(std::memory_order_acquire) == 0) {
         if (take()) {
@@ -88,6 +96,7 @@ Outcome Endpoint::finish(const std::shared_ptr<Task>& task) {
 
 std::shared_ptr<Task> Endpoint::start(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
                                       Clock::time_point deadline) {
+    show(plan, sequence);
     return submit(new_collectives_,
                   std::make_shared<Collective>(plan, input, output, workspace_, sequence, deadline));
 }
@@ -125,6 +134,7 @@ std::shared_ptr<Task> Endpoint::submit(Tasks& queue, std::shared_ptr<Task> task)
 
 Outcome Endpoint::wait(Task& task, Clock::time_point deadline) {
     while (task.done.load(std::memory_order_acquire) == 0) {
+        if (driving()) return {Status::busy, -1};
         if (take()) {
             const Outcome left = drive(task, Kind::queued, deadline);
             leave();
@@ -162,6 +172,9 @@ bool Endpoint::take() {
     driver_.store(std::this_thread::get_id(), std::memory_order_relaxed);
     return true;
 }
+
+// Whether this thread drives already, and was called in the middle of it: by a signal handler, or by a user's op.
+bool Endpoint::driving() const { return driver_.load(std::memory_order_relaxed) == std::this_thread::get_id(); }
 
 // For a call in the caller's thread, which goes ahead of no other.
 bool Endpoint::take_idle() {
@@ -242,14 +255,23 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
 bool Endpoint::pass(Task* goal, Kind kind) {
     bool any = false;
     if (kind == Kind::collective)
-        any |= goal->step(links_);
+        any |= step(*goal);
     else if (!collectives_.empty())
-        any |= collectives_.front()->step(links_);
-    for (const auto& task : mails_) any |= task->step(links_);
-    if (kind == Kind::mail) any |= goal->step(links_);
+        any |= step(*collectives_.front());
+    for (const auto& task : mails_) any |= step(*task);
+    if (kind == Kind::mail) any |= step(*goal);
     links_.ring_touched();
     if (under_way_.load(std::memory_order_relaxed) > 0) settle();
     return any;
+}
+
+bool Endpoint::step(Task& task) {
+    try {
+        return task.step(links_);
+    } catch (const std::bad_alloc&) {
+        task.give_up({Status::no_memory, -1});
+        return true;
+    }
 }
 
 // Lets go of what has ended or been cancelled.
@@ -281,6 +303,8 @@ void Endpoint::tell(const Task& task) {
             std::snprintf(reason, sizeof reason, "rank %u got a message of another call from rank %d", rank_,
                           task.outcome.peer);
             return fail(reason);
+        case Status::no_memory:
+            return fail("it ran out of memory");
         case Status::op_failed:
             return fail("the user's op raised");
         default:
@@ -355,7 +379,7 @@ bool Endpoint::close() {
     }
     changed_.notify_all();
     nudge();
-    if (driver_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return false;
+    if (driving()) return false;
     if (closed_.exchange(true)) return true;
     while (!take()) {
         std::unique_lock lock(queue_);

@@ -59,6 +59,8 @@ class Endpoint {
     Outcome drive(Task& goal, Kind kind, Clock::time_point deadline);
     Outcome turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline);
     bool pass(Task* goal, Kind kind);
+    bool step(Task& task);
+    void show(const Prepared& plan, std::uint64_t sequence);
     void settle();
     void tell(const Task& task);
     void for_all(Task* goal, const std::function<void(Task&)>& act);
@@ -70,6 +72,7 @@ class Endpoint {
     void adopt();
     void progress();
     bool take();
+    [[nodiscard]] bool driving() const;
     bool take_idle();
     void leave();
     void await_turn(const Task& task, Clock::time_point deadline);

@@ -28,6 +28,7 @@ bool SendTask::step(Links& links) {
     const void*& turn = links.mailing[peer_];
     if (turn != nullptr && turn != this) return false;
     turn = this;
+    turn_ = &turn;
     if (!opened_ && lane.room()) {
         std::byte line[kInline];
         const Opening opening{bytes_, tag_};

@@ -54,8 +54,12 @@ class SendTask final : public Task {
              Clock::time_point limit)
         : Task(limit), own_(own), rank_(rank), peer_(peer), tag_(tag), data_(data), bytes_(bytes), chunk_(chunk) {}
     bool step(Links& links) override;
+    void abandon() override {
+        if (turn_ != nullptr && *turn_ == this) *turn_ = opened_ ? static_cast<const void*>(&kHalf) : nullptr;
+    }
 
   private:
+    static constexpr char kHalf = 0;  // has the turn for good: nothing may follow half a message
     Inbox& own_;
     std::size_t rank_;
     std::size_t peer_;
@@ -65,6 +69,7 @@ class SendTask final : public Task {
     std::size_t chunk_;
     std::uint64_t sent_ = 0;
     bool opened_ = false;
+    const void** turn_ = nullptr;
 };
 
 class RecvTask final : public Task {

@@ -11,9 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <stdexcept>
+#include <thread>
 #include <tuple>
 #include <utility>
 
@@ -145,53 +148,69 @@ class PyEndpoint {
             static_cast<void>(endpoint_.release());  // a forked child cannot join threads it does not have
     }
 
+    // Lets other Python threads run; counted until it has the interpreter back.
+    class Outside {
+      public:
+        explicit Outside(PyEndpoint& endpoint) : callers_(endpoint.callers_) { callers_.fetch_add(1); }
+        ~Outside() {
+            release_.reset();
+            callers_.fetch_sub(1);
+        }
+        Outside(const Outside&) = delete;
+        Outside& operator=(const Outside&) = delete;
+
+      private:
+        std::atomic<int>& callers_;
+        std::optional<nb::gil_scoped_release> release_{std::in_place};
+    };
+
     Result run(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output, std::uint64_t sequence,
                double timeout) {
         Outcome outcome;
         {
-            const nb::gil_scoped_release release;
+            const Outside outside(*this);
             outcome = endpoint_->run(plan.prepared, at(input), at(output), sequence, after(timeout));
         }
-        return result(outcome);
+        return ended(outcome);
     }
     std::shared_ptr<Task> start(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output,
                                 std::uint64_t sequence, double timeout) {
-        const nb::gil_scoped_release release;
+        const Outside outside(*this);
         return endpoint_->start(plan.prepared, at(input), at(output), sequence, after(timeout));
     }
     Result send(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout) {
         Outcome outcome;
         {
-            const nb::gil_scoped_release release;
+            const Outside outside(*this);
             outcome = endpoint_->send(peer, tag, at(data), bytes, after(timeout));
         }
-        return result(outcome);
+        return ended(outcome);
     }
     Result recv(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout) {
         Outcome outcome;
         {
-            const nb::gil_scoped_release release;
+            const Outside outside(*this);
             outcome = endpoint_->recv(peer, tag, at(data), bytes, after(timeout));
         }
-        return result(outcome);
+        return ended(outcome);
     }
     std::shared_ptr<Task> start_send(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes,
                                      double timeout) {
-        const nb::gil_scoped_release release;
+        const Outside outside(*this);
         return endpoint_->start_send(peer, tag, at(data), bytes, after(timeout));
     }
     std::shared_ptr<Task> start_recv(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes,
                                      double timeout) {
-        const nb::gil_scoped_release release;
+        const Outside outside(*this);
         return endpoint_->start_recv(peer, tag, at(data), bytes, after(timeout));
     }
     Result wait(Task& task, double timeout) {
         Outcome outcome;
         {
-            const nb::gil_scoped_release release;
+            const Outside outside(*this);
             outcome = endpoint_->wait(task, after(timeout));
         }
-        return result(outcome);
+        return ended(outcome);
     }
     void fail(const std::string& reason) { endpoint_->fail(reason.c_str()); }
     [[nodiscard]] std::string reason(std::size_t peer) const { return endpoint_->header(peer).reason; }
@@ -207,14 +226,24 @@ class PyEndpoint {
         {
             const nb::gil_scoped_release release;
             closed = endpoint_->close();
+            // Threads in a call must be out of it before the interpreter ends, which would end them in the middle.
+            const auto limit = Clock::now() + std::chrono::milliseconds(500);
+            while (closed && callers_.load() > 0 && Clock::now() < limit)
+                std::this_thread::sleep_for(std::chrono::microseconds(100));
         }
         if (closed) region_->release();
     }
 
   private:
+    Result ended(Outcome outcome) {
+        if (outcome.status == Status::closed) close();  // maybe a signal handler only began to
+        return result(outcome);
+    }
+
     std::shared_ptr<Region> region_;
     std::vector<Mapping> mappings_;
     std::unique_ptr<Endpoint> endpoint_;
+    std::atomic<int> callers_{0};  // threads in a call without the interpreter
     const int process_ = getpid();
 };
 
@@ -223,6 +252,7 @@ class PyEndpoint {
 
 NB_MODULE(_core, module) {
     using namespace collx;
+    nb::set_leak_warnings(false);  // a daemon thread that the interpreter ended keeps what it was using
     module.doc() = "The native engine of collx. Private: use collx.";
     module.def("region_bytes", [](std::uint32_t size) { return Layout(size).total; }, "size"_a);
     module.def("geometry", [](std::uint32_t size) {

@@ -23,6 +23,8 @@ enum class Status : std::int32_t {
     interrupted,
     closed,
     op_failed,
+    busy,       // this thread is in the middle of another call
+    no_memory,
 };
 
 // Why a call ended, and whom it names (-1: nobody).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 import collx
 from collx import Communicator
 from collx.algorithms.ring import all_gather, reduce_scatter
-from collx.errors import AbortedError, ClosedError, RankFailedError, TimeoutError
+from collx.errors import AbortedError, ClosedError, CollxError, RankFailedError, TimeoutError
 from collx.native import NativeEngine
 from collx.schedule import REGISTER, Schedule, algorithm
 from collx.types import Array
@@ -263,28 +264,77 @@ def test_a_wait_is_interrupted_while_another_thread_waits() -> None:
     collx.spawn(interrupted_beside_another, 2)
 
 
-CLOSING = """
+CALLING = """
 def body(comm):
     comm.barrier()
     if comm.rank == 0:
-        signal.signal(signal.SIGALRM, lambda *_: comm.close())
+        signal.signal(signal.SIGALRM, lambda *_: comm.send(np.ones(1), 1, tag=9))
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         try:
             comm.recv(np.zeros(4), 1)
-        except collx.ClosedError:
-            pass
-    else:
-        time.sleep(2)
+        except collx.CollxError:
+            return
+        raise AssertionError
+    time.sleep(1)
+
+collx.spawn(body, 2)
+"""
+
+REENTERING = """
+def body(comm):
+    def op(a, b):
+        comm.send(np.ones(1), 1 - comm.rank)
+        return a + b
+
+    try:
+        comm.all_reduce(np.ones(3), collx.ReduceOp.custom(op))
+    except collx.CollxError:
+        return
+    raise AssertionError
 
 collx.spawn(body, 2)
 """
 
 
-def test_a_signal_handler_may_close(tmp_path: Path) -> None:
-    path = jobs.program(tmp_path, CLOSING)
+@pytest.mark.parametrize("text", [CALLING, REENTERING], ids=["handler", "op"])
+def test_a_call_in_the_middle_of_a_call_is_refused(tmp_path: Path, text: str) -> None:
+    path = jobs.program(tmp_path, text)
     with jobs.nothing_left_behind(str(path)):
-        done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=15)
+        done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=10)
     assert done.returncode == 0, done.stderr
+
+
+def closed_by_a_handler(comm: Communicator) -> None:
+    comm.barrier()
+    if comm.rank == 0:
+        alarm(lambda *_: comm.close())
+        with pytest.raises(ClosedError):
+            comm.recv(np.zeros(4), 1)
+        time.sleep(SOON)
+    else:
+        with pytest.raises(RankFailedError, match="rank 0 has closed"):
+            comm.recv(np.zeros(4), 0, timeout=SOON - 1)
+
+
+def test_a_signal_handler_that_closes_tells_the_others() -> None:
+    collx.spawn(closed_by_a_handler, 2)
+
+
+def out_of_memory(comm: Communicator) -> None:
+    comm.barrier()
+    if comm.rank == 0:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        work = comm.recv(np.zeros(4), 1, tag=2, async_op=True)
+        with pytest.raises((CollxError, MemoryError)):
+            work.wait(SOON)
+        comm.close()
+    else:
+        with pytest.raises(CollxError, match="rank 0 gave up"):
+            comm.send(np.zeros(2 << 30, np.uint8), 0, tag=1)  # nobody asked for it, so it is kept
+
+
+def test_no_memory_for_a_message_is_an_error() -> None:
+    collx.spawn(out_of_memory, 2)
 
 
 DAEMON = """
