@@ -83,7 +83,7 @@ class ShmTransport:
                     f"{here}: rank {peer} sent {nbytes} bytes, which is not the length of this receive"
                 )
             case _ if status == BUSY:
-                return CollxError(f"{here}: it was called by a signal handler or a user's op in the middle of another call")
+                return CollxError(f"{here}: a signal handler or user's op called it inside another call")
             case _ if status == NO_MEMORY:
                 return CollxError(f"{here}: out of memory for what the call keeps aside")
             case _ if status == CLOSED:

@@ -132,43 +132,13 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
                        ready(links, static_cast<std::uint32_t>(move.follower), segment, static_cast<int>(index));
     const Move& sender = fused ? plan_.moves[static_cast<std::size_t>(move.follower)] : move;
     const std::uint64_t bytes = segment_bytes(move, segment);
+    if (!as_expected(links, move, bytes)) return false;
 
-    for (const Operand& source : move.sources) {
-        if (!source.is_lane()) continue;
-        const Reader& lane = links.from[static_cast<std::size_t>(source.peer)];
-        if (lane.fingerprint() != fingerprint_ || lane.length() != bytes || !lane.well_formed())
-            return fail(Status::mismatched, source.peer), false;
-    }
     alignas(64) std::byte small[kInline];
     std::byte* payload = nullptr;
-    for (const Operand& target : sender.targets) {
-        if (!target.is_lane()) continue;
-        payload = bytes <= kInline ? small : links.to[static_cast<std::size_t>(target.peer)].slot();
-        break;
-    }
-
-    std::uint64_t written = 0;
-    for (std::size_t block = 0; block < move.lengths.size(); ++block) {
-        const std::uint64_t begin = segment * move.steps[block];
-        const std::uint64_t length = segment_length(move.lengths[block], move.steps[block], segment);
-        if (length == 0) continue;
-        prepared_.sources.clear();
-        prepared_.targets.clear();
-        for (const Operand& source : move.sources)
-            prepared_.sources.push_back(source.is_lane()
-                                            ? links.from[static_cast<std::size_t>(source.peer)].payload() + written
-                                            : place(source.spans[block]) + begin);
-        if (!(fused && move.transient))
-            for (const Operand& target : move.targets)
-                if (!target.is_lane()) prepared_.targets.push_back(place(target.spans[block]) + begin);
-        if (payload != nullptr) prepared_.targets.push_back(payload + written);
-        if (move.scale)
-            scale(plan_.dtype)(prepared_.targets[0], prepared_.sources[0], length / plan_.itemsize, plan_.size);
-        else
-            fold(plan_.dtype, plan_.op, prepared_.targets.data(), static_cast<int>(prepared_.targets.size()),
-                 prepared_.sources.data(), static_cast<int>(prepared_.sources.size()), length);
-        written += length;
-    }
+    if (const auto lane = std::ranges::find_if(sender.targets, &Operand::is_lane); lane != sender.targets.end())
+        payload = bytes <= kInline ? small : links.to[static_cast<std::size_t>(lane->peer)].slot();
+    fold_blocks(links, move, segment, payload, !(fused && move.transient));
 
     for (const Operand& source : move.sources) {
         if (!source.is_lane()) continue;
@@ -181,6 +151,45 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
     ++prepared_.progress[index];
     if (fused) ++prepared_.progress[static_cast<std::size_t>(move.follower)];
     return true;
+}
+
+// Whether the messages that have come are those of this call and of the length this rank knows; fails the run if not.
+bool Collective::as_expected(const Links& links, const Move& move, std::uint64_t bytes) {
+    for (const Operand& source : move.sources) {
+        if (!source.is_lane()) continue;
+        const Reader& lane = links.from[static_cast<std::size_t>(source.peer)];
+        if (lane.fingerprint() != fingerprint_ || lane.length() != bytes || !lane.well_formed())
+            return fail(Status::mismatched, source.peer), false;
+    }
+    return true;
+}
+
+// Folds a segment of every block into `payload`, where there is one, and into memory if `keep`.
+void Collective::fold_blocks(const Links& links, const Move& move, std::uint64_t segment, std::byte* payload,
+                             bool keep) {
+    auto& sources = prepared_.sources;
+    auto& targets = prepared_.targets;
+    std::uint64_t done_bytes = 0;
+    for (std::size_t block = 0; block < move.lengths.size(); ++block) {
+        const std::uint64_t begin = segment * move.steps[block];
+        const std::uint64_t length = segment_length(move.lengths[block], move.steps[block], segment);
+        if (length == 0) continue;
+        sources.clear();
+        targets.clear();
+        for (const Operand& source : move.sources)
+            sources.push_back(source.is_lane()
+                                  ? links.from[static_cast<std::size_t>(source.peer)].payload() + done_bytes
+                                  : place(source.spans[block]) + begin);
+        for (const Operand& target : move.targets)
+            if (keep && !target.is_lane()) targets.push_back(place(target.spans[block]) + begin);
+        if (payload != nullptr) targets.push_back(payload + done_bytes);
+        if (move.scale)
+            scale(plan_.dtype)(targets[0], sources[0], length / plan_.itemsize, plan_.size);
+        else
+            fold(plan_.dtype, plan_.op, targets.data(), static_cast<int>(targets.size()), sources.data(),
+                 static_cast<int>(sources.size()), length);
+        done_bytes += length;
+    }
 }
 
 // One payload, however many receivers: it lies in the slot of the first lane, and the others refer to it.

@@ -69,6 +69,8 @@ class Collective final : public Task {
                           std::uint64_t segment) const;
     void advance(Cursor& cursor, const std::vector<std::uint32_t>& moves) const;
     bool execute(Links& links, std::uint32_t index, std::uint64_t segment);
+    [[nodiscard]] bool as_expected(const Links& links, const Move& move, std::uint64_t bytes);
+    void fold_blocks(const Links& links, const Move& move, std::uint64_t segment, std::byte* payload, bool keep);
     bool whole(const Move& move);
     [[nodiscard]] std::byte* place(const Span& span) const;
     void publish(Links& links, const Move& move, std::uint64_t segment_bytes, const std::byte* payload);

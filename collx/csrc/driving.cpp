@@ -1,0 +1,153 @@
+// How the driver of an endpoint moves what is under way, and what it makes of peers that died, left or failed.
+#include <algorithm>
+#include <cstdio>
+#include <new>
+
+#include "endpoint.hpp"
+
+namespace collx {
+
+// Moves everything under way forward until `goal` ends, or its caller's `deadline` passes.
+Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline) {
+    Outcome left;
+    Waiter waiter(rank_, links_.headers, patience_, interrupted_);
+    while (!goal.finished && left) left = turn(waiter, &goal, kind, deadline);
+    return goal.finished ? goal.outcome : left;
+}
+
+// One look at everything, and where nothing could be done one turn of waiting. What it returns is why a driver
+// must leave a goal that goes on without it.
+Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline) {
+    if (incoming_.load(std::memory_order_acquire)) adopt();
+    if (closing_.load(std::memory_order_acquire)) {
+        end(goal, {Status::closed, -1});
+        return {Status::closed, -1};
+    }
+    if (pass(goal, kind)) {
+        ++epoch_;
+        waiter.progressed();
+        return {};
+    }
+    const Outcome why = waiter.turn(earliest(goal, deadline));
+    switch (why.status) {
+        case Status::ok:
+            if (waiter.looked()) end_departed(goal);
+            return {};
+        case Status::timed_out:
+            expire(goal);
+            return Clock::now() >= deadline ? why : Outcome{};
+        case Status::interrupted:
+            return why;
+        default:
+            end(goal, why);
+            return {};
+    }
+}
+
+// Lets every call do what it can: the oldest collective, all messages, and the caller's own call.
+bool Endpoint::pass(Task* goal, Kind kind) {
+    bool any = false;
+    if (kind == Kind::collective)
+        any |= step(*goal);
+    else if (!collectives_.empty())
+        any |= step(*collectives_.front());
+    for (const auto& task : mails_) any |= step(*task);
+    if (kind == Kind::mail) any |= step(*goal);
+    links_.ring_touched();
+    if (under_way_.load(std::memory_order_relaxed) > 0) settle();
+    return any;
+}
+
+bool Endpoint::step(Task& task) {
+    try {
+        return task.step(links_);
+    } catch (const std::bad_alloc&) {
+        task.give_up({Status::no_memory, -1});
+        return true;
+    }
+}
+
+// Lets go of what has ended or been cancelled.
+void Endpoint::settle() {
+    bool any = false;
+    const auto ended = [&](const std::shared_ptr<Task>& task) {
+        if (!task->finished && task->cancelled.load(std::memory_order_acquire)) task->give_up({Status::interrupted, -1});
+        if (!task->finished) return false;
+        tell(*task);
+        under_way_.fetch_sub(1);
+        task->done.store(1, std::memory_order_release);
+        return any = true;
+    };
+    if (incoming_.load(std::memory_order_acquire)) adopt();
+    std::erase_if(collectives_, ended);
+    std::erase_if(mails_, ended);
+    if (any && waiting_.load() > 0) announce();
+}
+
+// What went wrong on this rank behind its caller's back the others learn at once.
+void Endpoint::tell(const Task& task) {
+    char reason[120];
+    const double waited = std::chrono::duration<double>(task.deadline - task.begun).count();
+    switch (task.outcome.status) {
+        case Status::timed_out:
+            std::snprintf(reason, sizeof reason, "rank %u waited %.3g s for rank %d", rank_, waited, task.outcome.peer);
+            return fail(reason);
+        case Status::mismatched:
+            std::snprintf(reason, sizeof reason, "rank %u got a message of another call from rank %d", rank_,
+                          task.outcome.peer);
+            return fail(reason);
+        case Status::no_memory:
+            return fail("it ran out of memory");
+        case Status::op_failed:
+            return fail("the user's op raised");
+        default:
+            return;
+    }
+}
+
+void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
+    if (goal != nullptr && !goal->finished) act(*goal);
+    for (const Tasks* tasks : {&collectives_, &mails_})
+        for (const auto& task : *tasks)
+            if (!task->finished) act(*task);
+    settle();
+}
+
+void Endpoint::end(Task* goal, Outcome why) {
+    for_all(goal, [&](Task& task) { task.give_up(why); });
+}
+
+void Endpoint::expire(Task* goal) {
+    for_all(goal, [now = Clock::now()](Task& task) {
+        if (now >= task.deadline) task.give_up({Status::timed_out, task.blocked_on});
+    });
+}
+
+// Ends calls that wait for a rank that has left. Seen twice with nothing done in between: what it sent is used up.
+void Endpoint::end_departed(Task* goal) {
+    for_all(goal, [this](Task& task) {
+        if (task.blocked_on < 0) return;
+        const Header& header = *links_.headers[static_cast<std::size_t>(task.blocked_on)];
+        if (header.state.load(std::memory_order_acquire) != State::departed) return;
+        if (task.departed_at == epoch_) return task.give_up({Status::peer_departed, task.blocked_on});
+        task.departed_at = epoch_;
+    });
+}
+
+Clock::time_point Endpoint::earliest(const Task* goal, Clock::time_point deadline) const {
+    if (goal != nullptr) deadline = std::min(deadline, goal->deadline);
+    for (const auto& task : collectives_) deadline = std::min(deadline, task->deadline);
+    for (const auto& task : mails_) deadline = std::min(deadline, task->deadline);
+    return deadline;
+}
+
+void Endpoint::adopt() {
+    const std::lock_guard lock(queue_);
+    std::ranges::move(new_collectives_, std::back_inserter(collectives_));
+    std::ranges::move(new_mails_, std::back_inserter(mails_));
+    new_collectives_.clear();
+    new_mails_.clear();
+    incoming_.store(false, std::memory_order_release);
+}
+
+}  // namespace collx
