@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -98,12 +98,13 @@ class Prepared:
 class NativePending:
     """A call on the progress thread."""
 
-    __slots__ = ("_engine", "_prepared", "_task", "_timeout", "_what")
+    __slots__ = ("_engine", "_error", "_prepared", "_task", "_timeout", "_what")
 
     def __init__(
         self, engine: NativeEngine, task: _core.Task, what: str, timeout: float, prepared: Prepared | None = None
     ) -> None:
         self._engine, self._task, self._what, self._timeout, self._prepared = engine, task, what, timeout, prepared
+        self._error: BaseException | None = None  # what it ended with, for every wait after the first
 
     def done(self) -> bool:
         return self._task.done()
@@ -114,8 +115,15 @@ class NativePending:
             if not self._task.done():
                 raise self._engine.transport.error(outcome, self._what, "is not done yet", timeout)
             outcome = self._engine.transport.endpoint.wait(self._task, timeout)  # it ended in the meantime
-        if outcome[0] != OK:
-            self._engine.raise_for(outcome, self._what, self._timeout, self._prepared)
+        if outcome[0] == OK:
+            return
+        if self._error is None:
+            try:
+                self._engine.raise_for(outcome, self._what, self._timeout, self._prepared)
+            except BaseException as error:
+                self._error = error
+                raise
+        raise self._error
 
 
 class NativeEngine:
@@ -187,7 +195,7 @@ class NativeEngine:
 
     def raise_for(
         self, outcome: tuple[int, int, int], what: str, timeout: float, prepared: Prepared | None = None
-    ) -> None:
+    ) -> NoReturn:
         """Raise what an outcome that is not ok stands for, after telling the others."""
         status, peer, _ = outcome
         error: BaseException

@@ -109,7 +109,7 @@ void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
     if (goal != nullptr && !goal->finished) act(*goal);
     for (const Tasks* tasks : {&collectives_, &mails_})
         for (const auto& task : *tasks)
-            if (!task->finished) act(*task);
+            if (task.get() != goal && !task->finished) act(*task);
     settle();
 }
 

@@ -73,6 +73,19 @@ def test_grids(kind: str, size: int) -> None:
     ranks(kind, size, nested)
 
 
+def closed_at_once(comm: Communicator) -> None:
+    for _ in range(60):
+        part = comm.split(0)
+        assert part is not None
+        same(part.all_reduce(np.ones(10), async_op=True).wait(), np.full(10, float(comm.size)))
+        part.close()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_rank_may_close_while_others_still_take_in_its_last_message(kind: str, size: int) -> None:
+    ranks(kind, size, closed_at_once)
+
+
 def wrong_arguments(comm: Communicator) -> None:
     for color, key in ((1.5, 0), ("a", 0), (True, 0), (0, 0.5), (0, None)):
         with pytest.raises(TypeError, match="must be an integer"):
