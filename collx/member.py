@@ -75,7 +75,8 @@ class Member:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None:
+        leaves = isinstance(error, SystemExit) and not error.code  # as ending the program well does
+        if error is not None and not leaves:
             self._break("the with block", error)
         self.close()
 

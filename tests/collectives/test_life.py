@@ -158,3 +158,15 @@ def test_public_names() -> None:
         assert getattr(collx, name) is not None
     with pytest.raises(AttributeError):
         collx.nonsense  # noqa: B018
+
+
+def exits_well(comm: Communicator) -> bool:
+    try:
+        with comm:
+            raise SystemExit(0)
+    except SystemExit:
+        return "SystemExit" not in str(comm._over)
+
+
+def test_an_exit_without_error_from_a_with_block_is_no_failure() -> None:
+    assert all(ranks("memory", 1, exits_well))
