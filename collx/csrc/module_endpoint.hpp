@@ -1,0 +1,245 @@
+// A rank's memory, plans and endpoint as Python holds them; module.cpp gives them their names.
+#pragma once
+
+#include <fcntl.h>
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "endpoint.hpp"
+
+namespace collx {
+
+namespace nb = nanobind;
+
+// Runs Python's signal handlers; true where one raised. They run in the main thread only, elsewhere this is nothing.
+inline bool interrupted() {
+    const nb::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+}
+
+inline Clock::time_point after(double seconds) {
+    if (!(seconds < 1e9)) return Clock::time_point::max();
+    return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+class Mapping {
+  public:
+    Mapping(int fd, std::size_t bytes) : bytes_(bytes) {
+        struct stat status{};
+        if (fstat(fd, &status) != 0 || static_cast<std::size_t>(status.st_size) < bytes)
+            throw std::runtime_error("a peer's region is smaller than this communicator needs");
+        void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (at == MAP_FAILED) throw std::runtime_error("a region of shared memory could not be mapped");
+        data_ = static_cast<std::byte*>(at);
+    }
+    ~Mapping() {
+        if (data_ != nullptr) munmap(data_, bytes_);
+    }
+    Mapping(Mapping&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
+    Mapping(const Mapping&) = delete;
+    Mapping& operator=(const Mapping&) = delete;
+    [[nodiscard]] std::byte* data() const { return data_; }
+
+  private:
+    std::byte* data_ = nullptr;
+    std::size_t bytes_;
+};
+
+// A rank's own region, alive from the moment it is made: what peers map is never without its keeper.
+class Region {
+  public:
+    Region(std::uint32_t own_rank, std::uint32_t size, int fd)
+        : rank(own_rank), layout(size), mapping(fd, layout.total), keeper_(Layout::header(mapping.data())),
+          process_(getpid()) {}
+    ~Region() {
+        if (getpid() == process_)
+            release();
+        else
+            keeper_.forget();  // a forked child has no keeper thread to end
+    }
+    Region(const Region&) = delete;
+    Region& operator=(const Region&) = delete;
+    void release() {
+        if (getpid() != process_) return;
+        State running = State::running;
+        Layout::header(mapping.data()).state.compare_exchange_strong(running, State::departed);
+        keeper_.release();
+    }
+
+    const std::uint32_t rank;
+    const Layout layout;
+    const Mapping mapping;
+
+  private:
+    Keeper keeper_;
+    const int process_;
+};
+
+// A decoded plan with what keeps its user op alive. The callable takes (target, a, b, bytes), addresses as ints.
+class PreparedPlan {
+  public:
+    PreparedPlan(const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig>& words, nb::object custom)
+        : prepared(Plan::decode({words.data(), words.size()})), custom_(std::move(custom)) {
+        prepared.custom_context = this;
+        prepared.custom = [](void* self, void* target, const void* a, const void* b, std::uint64_t bytes) {
+            const nb::gil_scoped_acquire gil;
+            try {
+                static_cast<PreparedPlan*>(self)->custom_(address(target), address(a), address(b), bytes);
+                return true;
+            } catch (nb::python_error& error) {
+                static_cast<PreparedPlan*>(self)->raised = nb::cast(error.value());
+                return false;
+            }
+        };
+    }
+
+    Prepared prepared;
+    nb::object raised = nb::none();
+
+  private:
+    static std::uintptr_t address(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
+    nb::object custom_;
+};
+
+using Result = std::tuple<int, int, std::uint64_t>;  // status, peer, bytes
+
+inline Result result(Outcome outcome) {
+    if (outcome.status == Status::interrupted) throw nb::python_error();
+    return {static_cast<int>(outcome.status), outcome.peer, outcome.bytes};
+}
+
+inline std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte*>(address); }
+
+class PyEndpoint {
+  public:
+    PyEndpoint(std::shared_ptr<Region> region, const std::vector<int>& fds, bool oversubscribed)
+        : region_(std::move(region)) {
+        std::vector<std::byte*> regions;
+        for (std::uint32_t peer = 0; peer < fds.size(); ++peer) {
+            if (peer != region_->rank) mappings_.emplace_back(fds[peer], region_->layout.total);
+            regions.push_back(peer == region_->rank ? region_->mapping.data() : mappings_.back().data());
+        }
+        if (regions.size() != region_->layout.size) throw std::invalid_argument("one region per rank is needed");
+        endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, std::move(regions), oversubscribed,
+                                               &interrupted);
+    }
+    ~PyEndpoint() {
+        if (getpid() == process_)
+            close();
+        else
+            static_cast<void>(endpoint_.release());  // a forked child cannot join threads it does not have
+    }
+
+    // Lets other Python threads run; counted until it has the interpreter back.
+    class Outside {
+      public:
+        explicit Outside(PyEndpoint& endpoint) : callers_(endpoint.callers_) { callers_.fetch_add(1); }
+        ~Outside() {
+            release_.reset();
+            callers_.fetch_sub(1);
+        }
+        Outside(const Outside&) = delete;
+        Outside& operator=(const Outside&) = delete;
+
+      private:
+        std::atomic<int>& callers_;
+        std::optional<nb::gil_scoped_release> release_{std::in_place};
+    };
+
+    Result run(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output, std::uint64_t sequence,
+               double timeout) {
+        Outcome outcome;
+        {
+            const Outside outside(*this);
+            outcome = endpoint_->run(plan.prepared, at(input), at(output), sequence, after(timeout));
+        }
+        return ended(outcome);
+    }
+    std::shared_ptr<Task> start(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output,
+                                std::uint64_t sequence, double timeout) {
+        const Outside outside(*this);
+        return endpoint_->start(plan.prepared, at(input), at(output), sequence, after(timeout));
+    }
+    Result send(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout) {
+        Outcome outcome;
+        {
+            const Outside outside(*this);
+            outcome = endpoint_->send(peer, tag, at(data), bytes, after(timeout));
+        }
+        return ended(outcome);
+    }
+    Result recv(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout) {
+        Outcome outcome;
+        {
+            const Outside outside(*this);
+            outcome = endpoint_->recv(peer, tag, at(data), bytes, after(timeout));
+        }
+        return ended(outcome);
+    }
+    std::shared_ptr<Task> start_send(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes,
+                                     double timeout) {
+        const Outside outside(*this);
+        return endpoint_->start_send(peer, tag, at(data), bytes, after(timeout));
+    }
+    std::shared_ptr<Task> start_recv(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes,
+                                     double timeout) {
+        const Outside outside(*this);
+        return endpoint_->start_recv(peer, tag, at(data), bytes, after(timeout));
+    }
+    Result wait(Task& task, double timeout) {
+        Outcome outcome;
+        {
+            const Outside outside(*this);
+            outcome = endpoint_->wait(task, after(timeout));
+        }
+        return ended(outcome);
+    }
+    void fail(const std::string& reason) { endpoint_->fail(reason.c_str()); }
+    [[nodiscard]] std::string reason(std::size_t peer) const { return endpoint_->header(peer).reason; }
+    // What `peer` was last seen in: (sequence, collective's code).
+    [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> call(std::size_t peer) const {
+        const Call& shown = endpoint_->header(peer).call;
+        return {shown.sequence.load(std::memory_order_relaxed), shown.collective.load(std::memory_order_relaxed)};
+    }
+    [[nodiscard]] bool alive(std::size_t peer) const { return !died(endpoint_->header(peer)); }
+    void close() {
+        if (getpid() != process_) return;
+        bool closed = false;
+        {
+            const nb::gil_scoped_release release;
+            closed = endpoint_->close();
+            // Threads in a call must be out of it before the interpreter ends, which would end them in the middle.
+            const auto limit = Clock::now() + std::chrono::milliseconds(500);
+            while (closed && callers_.load() > 0 && Clock::now() < limit)
+                std::this_thread::sleep_for(std::chrono::microseconds(100));
+        }
+        if (closed) region_->release();
+    }
+
+  private:
+    Result ended(Outcome outcome) {
+        if (outcome.status == Status::closed) close();  // maybe a signal handler only began to
+        return result(outcome);
+    }
+
+    std::shared_ptr<Region> region_;
+    std::vector<Mapping> mappings_;
+    std::unique_ptr<Endpoint> endpoint_;
+    std::atomic<int> callers_{0};  // threads in a call without the interpreter
+    const int process_ = getpid();
+};
+
+}  // namespace collx
