@@ -16,6 +16,8 @@ from collx.errors import (
     TimeoutError,
     TransportError,
 )
+from collx.schedule import Copy, Recv, Schedule, Send
+from collx.version import __version__
 
 if TYPE_CHECKING:
     from collx.communicator import Communicator
@@ -24,11 +26,10 @@ if TYPE_CHECKING:
     from collx.work import Work
     from collx.world import init
 
-__version__ = "0.1.0"
-
 __all__ = [
-    "AbortedError", "BootstrapError", "ClosedError", "CollxError", "Communicator", "MismatchError", "RankFailedError",
-    "ReduceOp", "ScheduleError", "TimeoutError", "TransportError", "Work", "__version__", "init", "spawn",
+    "AbortedError", "BootstrapError", "ClosedError", "CollxError", "Communicator", "Copy", "MismatchError",
+    "RankFailedError", "Recv", "ReduceOp", "Schedule", "ScheduleError", "Send", "TimeoutError", "TransportError",
+    "Work", "__version__", "init", "spawn",
 ]  # fmt: skip
 
 # Imported when first asked for, so that schedules can be written and proved where the native module is not built.

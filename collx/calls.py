@@ -15,7 +15,7 @@ import numpy as np
 from collx.buffers import Buffer, for_input, for_output
 from collx.checks import counts_of, rank_of
 from collx.layout import Counts, elements_of, in_place, output, rows_of, shares, shares_around
-from collx.request import Request
+from collx.request import Chosen, Request
 from collx.types import ReduceOp, identity, reduce_op, supports
 
 Op = str | ReduceOp
@@ -34,7 +34,9 @@ class Call:
     before: Callable[[], None] | None = None
 
 
-def all_reduce(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, algorithm: str | None = None) -> Call:
+def all_reduce(
+    rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, algorithm: Chosen | None = None
+) -> Call:
     source = for_input(x)
     reduction = _reduction(op, source)
     target = output(out, source.array.shape, source)
@@ -43,7 +45,7 @@ def all_reduce(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None,
     return _call(request, source, target)
 
 
-def scan(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, algorithm: str | None = None) -> Call:
+def scan(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, algorithm: Chosen | None = None) -> Call:
     source = for_input(x)
     reduction = _prefix_op("scan", op, source)
     target = output(out, source.array.shape, source)
@@ -51,7 +53,7 @@ def scan(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, algor
     return _call(request, source, target)
 
 
-def exscan(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, algorithm: str | None = None) -> Call:
+def exscan(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, algorithm: Chosen | None = None) -> Call:
     source = for_input(x)
     reduction = _prefix_op("exscan", op, source)
     target = output(out, source.array.shape, source)
@@ -72,7 +74,7 @@ def exscan(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, alg
 
 
 def reduce(
-    rank: int, size: int, x: Any, op: Op = "sum", root: int = 0, *, out: Any = None, algorithm: str | None = None
+    rank: int, size: int, x: Any, op: Op = "sum", root: int = 0, *, out: Any = None, algorithm: Chosen | None = None
 ) -> Call:
     root = rank_of(root, size, "root")
     source = for_input(x)
@@ -82,7 +84,7 @@ def reduce(
     return _call(_like_input("reduce", source, algorithm, reduction, root, inplace), source, target)
 
 
-def broadcast(rank: int, size: int, x: Any, root: int = 0, *, algorithm: str | None = None) -> Call:
+def broadcast(rank: int, size: int, x: Any, root: int = 0, *, algorithm: Chosen | None = None) -> Call:
     root = rank_of(root, size, "root")
     buffer = for_input(x) if rank == root else for_output(x, "x")
     if not buffer.array.flags.writeable:  # an algorithm may write to the root what it has already
@@ -100,7 +102,7 @@ def reduce_scatter(
     *,
     counts: Counts = None,
     out: Any = None,
-    algorithm: str | None = None,
+    algorithm: Chosen | None = None,
 ) -> Call:
     source = for_input(x)
     reduction = _reduction(op, source)
@@ -116,7 +118,7 @@ def reduce_scatter(
 
 
 def all_gather(
-    rank: int, size: int, x: Any, *, counts: Counts = None, out: Any = None, algorithm: str | None = None
+    rank: int, size: int, x: Any, *, counts: Counts = None, out: Any = None, algorithm: Chosen | None = None
 ) -> Call:
     source = for_input(x)
     rows, row = rows_of(source)
@@ -128,7 +130,14 @@ def all_gather(
 
 
 def gather(
-    rank: int, size: int, x: Any, root: int = 0, *, counts: Counts = None, out: Any = None, algorithm: str | None = None
+    rank: int,
+    size: int,
+    x: Any,
+    root: int = 0,
+    *,
+    counts: Counts = None,
+    out: Any = None,
+    algorithm: Chosen | None = None,
 ) -> Call:
     root = rank_of(root, size, "root")
     source = for_input(x)
@@ -142,7 +151,14 @@ def gather(
 
 
 def scatter(
-    rank: int, size: int, x: Any, root: int = 0, *, counts: Counts = None, out: Any = None, algorithm: str | None = None
+    rank: int,
+    size: int,
+    x: Any,
+    root: int = 0,
+    *,
+    counts: Counts = None,
+    out: Any = None,
+    algorithm: Chosen | None = None,
 ) -> Call:
     root = rank_of(root, size, "root")
     if rank != root and out is not None:  # where only the result's shape counts, `out` tells it
@@ -172,7 +188,7 @@ def all_to_all(
     send_counts: Counts = None,
     recv_counts: Counts = None,
     out: Any = None,
-    algorithm: str | None = None,
+    algorithm: Chosen | None = None,
 ) -> Call:
     source = for_input(x)
     if (send_counts is None) != (recv_counts is None):
@@ -192,8 +208,8 @@ def all_to_all(
     return _call(request, for_input(x, private=True), target)  # every block moves: none can stay where it is
 
 
-def barrier(rank: int, size: int) -> Call:
-    return Call(Request("barrier", (0,), np.dtype(np.bool_)), 0, 0, None, ())
+def barrier(rank: int, size: int, *, algorithm: Chosen | None = None) -> Call:
+    return Call(Request("barrier", (0,), np.dtype(np.bool_), algorithm), 0, 0, None, ())
 
 
 BUILDERS: dict[str, Callable[..., Call]] = {
@@ -222,7 +238,7 @@ def _call(request: Request, source: Buffer | None, target: Buffer | None) -> Cal
 
 
 def _like_input(
-    collective: str, source: Buffer, algorithm: str | None, op: ReduceOp | None, root: int = 0, inplace: bool = False
+    collective: str, source: Buffer, algorithm: Chosen | None, op: ReduceOp | None, root: int = 0, inplace: bool = False
 ) -> Request:
     array = source.array
     shape = array.shape if op is not None and op.function else ()

@@ -16,6 +16,7 @@ from collx.handle import Handle
 from collx.layout import Counts
 from collx.memory import shared_array
 from collx.messages import Messages
+from collx.request import Chosen
 from collx.types import Array, nearest
 
 # Makes the engine of a new group: (world ranks of its members in their new order, a label all give alike and use
@@ -34,7 +35,8 @@ class Communicator(Messages):
         new one, of the kind of `x`. `out=x` works in place where both have one shape.
     async_op: return a `Work` at once; neither `x` nor `out` may be changed until it has ended.
     timeout: seconds; None takes the communicator's.
-    algorithm: a name of docs/algorithms.md; None lets the selector choose.
+    algorithm: a name of docs/algorithms.md, or a function `(rank, size[, root]) -> Schedule` of your own, which is
+        proved before its first use (docs/own-algorithms.md); None lets the selector choose.
 
     All raise TypeError, ValueError or BufferError for wrong arguments, before anything is sent, and, between
     ranks, subclasses of CollxError: TimeoutError, RankFailedError, MismatchError, AbortedError. After one of
@@ -78,7 +80,7 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """The reduction of every rank's `x`, on all ranks: an array of x's shape and dtype.
 
@@ -103,7 +105,7 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """This rank's rows of the reduction of every rank's `x`: (sum(counts), ...) -> (counts[rank], ...).
 
@@ -121,7 +123,7 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """Every rank's rows in rank order, on all ranks: (k, ...) -> (size * k, ...), or (sum(counts), ...).
 
@@ -140,7 +142,7 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """Part j of `x` goes to rank j; the result is the parts from ranks 0, 1, ...: an array of x's shape.
 
@@ -159,7 +161,7 @@ class Communicator(Messages):
         *,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """Overwrite `x` with the root's, of the same shape and dtype; returns `x`. The root's may be read-only."""
         return self._do(calls.broadcast(self.rank, self.size, x, root, algorithm=algorithm), async_op, timeout)
@@ -173,7 +175,7 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """As all_reduce, but on the root only; None on the other ranks, which ignore `out`."""
         call = calls.reduce(self.rank, self.size, x, op, root, out=out, algorithm=algorithm)
@@ -188,7 +190,7 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """As all_gather, but on the root only; None on the other ranks, which ignore `out`."""
         call = calls.gather(self.rank, self.size, x, root, counts=counts, out=out, algorithm=algorithm)
@@ -203,7 +205,7 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """This rank's rows of the root's `x`: (sum(counts), ...) -> (counts[rank], ...).
 
@@ -221,7 +223,7 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """The reduction of the `x` of ranks 0 .. rank, in rank order. No avg."""
         return self._do(calls.scan(self.rank, self.size, x, op, out=out, algorithm=algorithm), async_op, timeout)
@@ -234,15 +236,15 @@ class Communicator(Messages):
         out: Any = None,
         async_op: bool = False,
         timeout: float | None = None,
-        algorithm: str | None = None,
+        algorithm: Chosen | None = None,
     ) -> Any:
         """The reduction of the `x` of ranks 0 .. rank-1, in rank order. On rank 0 the value that changes nothing
         under `op` (0 for sum, the largest for min, ...; zero for custom ops). No avg."""
         return self._do(calls.exscan(self.rank, self.size, x, op, out=out, algorithm=algorithm), async_op, timeout)
 
-    def barrier(self, timeout: float | None = None) -> None:
+    def barrier(self, timeout: float | None = None, *, algorithm: Chosen | None = None) -> None:
         """Return when every rank has called it."""
-        self._do(calls.barrier(self.rank, self.size), False, timeout)
+        self._do(calls.barrier(self.rank, self.size, algorithm=algorithm), False, timeout)
 
     # -- beside the collectives ----------------------------------------------------------------------
 

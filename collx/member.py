@@ -17,7 +17,7 @@ from collx.checks import seconds
 from collx.engine import Engine, Pending
 from collx.errors import ClosedError, CollxError
 from collx.planner import make_plan
-from collx.request import Request
+from collx.request import Chosen, Request
 from collx.work import Work
 
 PLANS = 1024  # plans kept; where every call has another shape, old ones go
@@ -98,7 +98,7 @@ class Member:
         work = self._start(call, prepared, limit)
         return work if async_op else self._finished(call.request.collective, work)
 
-    def _repeated(self, x: Any, op: Any, out: Any, algorithm: str | None) -> Any:
+    def _repeated(self, x: Any, op: Any, out: Any, algorithm: Chosen | None) -> Any:
         """The short way of all_reduce for a NumPy array like one that came before, whose checks then hold for it
         too: the result, or None where the call has to go the long way."""
         if type(x) is not np.ndarray or not x.flags.carray:
@@ -122,7 +122,7 @@ class Member:
         self._run("all_reduce", prepared, source, target, self.timeout)
         return out
 
-    def _remember(self, x: Any, op: Any, out: Any, algorithm: str | None, call: Call) -> None:
+    def _remember(self, x: Any, op: Any, out: Any, algorithm: Chosen | None, call: Call) -> None:
         if type(x) is np.ndarray:
             self._known[x.dtype, x.shape, op, algorithm, call.request.inplace] = self._prepared(call.request)
 

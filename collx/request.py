@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from collx.schedule import Builder
 from collx.types import ReduceOp
+
+Chosen = str | Builder  # an algorithm by its name, or a user's own function (rank, size[, root]) -> Schedule
 
 
 class Request(NamedTuple):
@@ -17,7 +20,7 @@ class Request(NamedTuple):
     collective: str
     elements: tuple[int, ...]
     dtype: np.dtype[Any]
-    algorithm: str | None = None
+    algorithm: Chosen | None = None
     op: ReduceOp | None = None
     root: int = 0
     inplace: bool = False

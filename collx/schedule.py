@@ -188,13 +188,25 @@ class Algorithm:
     ordered: bool = False
     uniform: bool = False
 
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with collx, so that it was proved for every size and all ranks have it."""
+        return getattr(self.builder, "__module__", "").startswith("collx.algorithms.")
+
     def build(self, rank: int, size: int, root: int = 0) -> Schedule:
         """The schedule of `rank`; builders without a `root` argument are relabelled so that `root` plays 0."""
+        if _takes_root(self.builder):
+            return self.builder(rank, size, root)
         if root == 0:
             return self.builder(rank, size)
-        if "root" in inspect.signature(self.builder).parameters:
-            return self.builder(rank, size, root)
         return self.builder((rank - root) % size, size).relabelled(rotation(rank, size, root))
+
+
+def _takes_root(builder: Builder) -> bool:
+    try:
+        return "root" in inspect.signature(builder).parameters
+    except ValueError:  # a function in C that does not tell its parameters
+        return False
 
 
 @lru_cache(maxsize=4096)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import collx.algorithms  # noqa: F401  (fills the register)
 from collx.collectives import COLLECTIVES
+from collx.plugins import algorithm_named
 from collx.request import Request
-from collx.schedule import REGISTER, Algorithm
+from collx.schedule import REGISTER, Algorithm, Builder
 from collx.types import nearest
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -65,33 +66,58 @@ def select(request: Request, size: int) -> Algorithm:
 
     Raises ValueError where the call names one that is unknown or cannot serve, and says which can.
     """
-    registered = {name: entry for (collective, name), entry in REGISTER.items() if collective == request.collective}
+    shipped = _shipped(request.collective)
     if request.algorithm is not None:
-        return _named(request, size, registered)
+        return _asked_for(request, size, shipped)
     nbytes = request.nbytes if request.agreed else math.inf
     preferred = next(
         rule.algorithms
         for rule in DEFAULTS
         if rule.collective == request.collective and size <= rule.size and nbytes <= rule.nbytes
     )
-    for name in (*preferred, *registered):
-        algorithm = registered[name]
+    for name in (*preferred, *shipped):
+        algorithm = shipped[name]
         if _objection(algorithm, request, size) is None and not _cuts_what_a_user_op_sees(algorithm, request, size):
             return algorithm
     raise ValueError(f"no algorithm of {request.collective} serves this call on {size} ranks")
 
 
-def _named(request: Request, size: int, registered: dict[str, Algorithm]) -> Algorithm:
-    name = request.algorithm
-    if not isinstance(name, str):
-        raise TypeError(f"algorithm must be a name, not {type(name).__name__}")
-    if name not in registered:
-        raise ValueError(f"{request.collective} has no algorithm {name!r}: {nearest(name, registered)}")
-    objection = _objection(registered[name], request, size)
+def _shipped(collective: str) -> dict[str, Algorithm]:
+    """What may be chosen unasked: not what one rank has registered or installed and another has not."""
+    return {name: entry for (of, name), entry in REGISTER.items() if of == collective and entry.shipped}
+
+
+def _asked_for(request: Request, size: int, shipped: dict[str, Algorithm]) -> Algorithm:
+    asked = request.algorithm
+    algorithm = asked if callable(asked) else algorithm_named(request.collective, _name(asked))
+    if algorithm is None:
+        raise ValueError(f"{request.collective} has no algorithm {asked!r}: {nearest(str(asked), shipped)}")
+    if not (isinstance(algorithm, Algorithm) and algorithm.shipped):
+        algorithm = _proved(algorithm, request, size)
+    objection = _objection(algorithm, request, size)
     if objection is None:
-        return registered[name]
-    able = [other for other, entry in registered.items() if _objection(entry, request, size) is None]
+        return algorithm
+    name = algorithm.name.partition("@")[0]
+    able = [other for other, entry in shipped.items() if _objection(entry, request, size) is None]
     raise ValueError(f"{request.collective} cannot use {name!r} here: {objection}; {', '.join(able)} can")
+
+
+def _name(asked: object) -> str:
+    if isinstance(asked, str):
+        return asked
+    raise TypeError(f"algorithm must be a name or a function (rank, size) -> Schedule, not {type(asked).__name__}")
+
+
+def _proved(source: Algorithm | Builder, request: Request, size: int) -> Algorithm:
+    from collx.verify.own import own  # most programs prove nothing
+
+    if isinstance(source, Algorithm) and not source.sizes(size):
+        return source
+    try:
+        hash(source)
+    except TypeError:
+        raise TypeError(f"algorithm must be hashable, so that its proof is found again: {source!r} is not") from None
+    return own(source, request.collective, size, request.root)
 
 
 def _objection(algorithm: Algorithm, request: Request, size: int) -> str | None:

@@ -11,16 +11,20 @@ ROOT = Path(__file__).parents[1]
 
 # Layer: its modules, and the layers that they may import beside their own. A package's name stands for all of it.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
-    "errors": ({"errors"}, set()),
-    "terms": ({"types", "checks", "request"}, {"errors"}),
+    "errors": ({"errors", "version"}, set()),
+    "terms": ({"types", "checks"}, {"errors"}),
     "compiled": ({"_core"}, set()),
     # What a collective is, how it is done, and the proof; nothing here knows of bytes on the move.
     "collectives": ({"collectives"}, set()),
     "schedule": ({"schedule"}, {"errors"}),
     "algorithms": ({"algorithms"}, {"schedule"}),
-    "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "processes", "errors"}),
+    "plugins": ({"plugins"}, {"schedule", "errors"}),
+    "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "plugins", "processes", "errors"}),
     "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
-    "selector": ({"selector", "planner"}, {"algorithms", "schedule", "collectives", "plan", "terms", "errors"}),
+    "selector": (
+        {"selector", "planner", "request"},
+        {"algorithms", "schedule", "collectives", "plugins", "proof", "plan", "terms", "errors"},
+    ),
     # What moves bytes; nothing here knows of schedules.
     "transports": ({"transports"}, {"errors", "compiled"}),
     # What runs plans; nothing here knows of schedules or algorithms.
@@ -41,9 +45,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"world", "spawning"},
         {"processes", "communicator", "engine", "native", "transports", "terms", "errors"},
     ),
-    "public": ({"collx"}, {"communicator", "world", "terms", "errors"}),
+    "public": ({"collx"}, {"communicator", "world", "schedule", "terms", "errors"}),
     # What stands on the public API, as a user's program does; the register of algorithms belongs to it.
-    "perf": ({"perf"}, {"public", "algorithms", "schedule", "terms", "errors"}),
+    "perf": ({"perf"}, {"public", "algorithms", "plugins", "schedule", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
     "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
 }

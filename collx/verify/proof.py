@@ -19,7 +19,8 @@ class Proof:
     """What was proved: the collective's result on every rank, no deadlock, and these costs.
 
     `rounds` is the longest chain of communicating rounds, `volume` the most that any rank sends in units of the
-    buffer, `messages` how many there are in all. `ordered`: every reduction takes the ranks in order.
+    buffer, `messages` how many there are in all. `ordered`: every reduction takes the ranks in order. `uniform`: it is
+    right only where all blocks are of one size.
     """
 
     collective: str
@@ -30,6 +31,7 @@ class Proof:
     volume: Fraction
     messages: int
     ordered: bool
+    uniform: bool
 
 
 def prove(algorithm: Algorithm, size: int, root: int = 0) -> Proof:
@@ -76,7 +78,7 @@ def prove_schedules(collective: str, schedules: Sequence[Schedule], root: int = 
     if volume < _least_volume(spec, size):
         raise ScheduleError(f"volume {volume} is under the bound {_least_volume(spec, size)}: the prover is wrong")
     messages = sum(len(sent) for sent in wiring.sent.values())
-    return Proof(collective, size, root, wiring.blocks, rounds, volume, messages, ordered)
+    return Proof(collective, size, root, wiring.blocks, rounds, volume, messages, ordered, wiring.uniform)
 
 
 def _compare(what: str, registered: Fraction | int, found: Fraction | int) -> None:

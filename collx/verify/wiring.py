@@ -60,6 +60,7 @@ class Wiring:
     sent: dict[int, list[tuple[int, tuple[int, ...]]]] = field(default_factory=dict)  # lane -> (round, blocks)...
     received: dict[int, list[tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
     volumes: list[int] = field(default_factory=list)  # blocks sent by each rank
+    uniform: bool = False  # whether blocks meet that are of one size only where all blocks are
 
 
 def wired(spec: Collective, schedules: Sequence[Schedule], uniform: bool) -> Wiring:
@@ -177,9 +178,10 @@ def _match(wiring: Wiring, spec: Collective, schedules: Sequence[Schedule], unif
             wrong = None
             if len(given) != len(taken):
                 wrong = f"{len(given)} blocks into {len(taken)}"
-            elif not uniform and (spec.result == "exchange" or given != taken):
-                differ = classes(sender, given) != classes(receiver, taken)
-                wrong = "blocks of different sizes; name equal ones or register as uniform" if differ else None
+            elif not wiring.uniform and (spec.result == "exchange" or given != taken):
+                wiring.uniform = classes(sender, given) != classes(receiver, taken)
+                if wiring.uniform and not uniform:
+                    wrong = "blocks of different sizes; name equal ones or register as uniform"
             if wrong:
                 ends = f"rank {sender}, round {number} sends {given}; rank {receiver}, round {later} receives {taken}"
                 raise ScheduleError(f"{ends}: {wrong}")
@@ -192,5 +194,7 @@ def _match(wiring: Wiring, spec: Collective, schedules: Sequence[Schedule], unif
     for rank, schedule in enumerate(schedules):
         for number, ops in enumerate(schedule.rounds):
             for op in ops:
-                if isinstance(op, Copy) and not uniform and classes(rank, op.src) != classes(rank, op.dst):
-                    raise ScheduleError(f"rank {rank}, round {number}: {op}: blocks of different sizes")
+                if isinstance(op, Copy) and not wiring.uniform and classes(rank, op.src) != classes(rank, op.dst):
+                    wiring.uniform = True
+                    if not uniform:
+                        raise ScheduleError(f"rank {rank}, round {number}: {op}: blocks of different sizes")
