@@ -26,6 +26,9 @@ class Plan:
 class Region:
     def __init__(self, rank: int, size: int, fd: int) -> None: ...
 
+    @staticmethod
+    def allocate(region: Region, bytes: int) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,))]: ...
+
 class Endpoint:
     def __init__(self, region: Region, fds: Sequence[int], oversubscribed: bool) -> None: ...
 

@@ -290,10 +290,14 @@ class Communicator(Messages):
         )
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """A new array, of unspecified content, in shared memory that is freed with its last view. Local.
+        """A new NumPy array, of unspecified content, in memory that the other ranks of this communicator see. Local.
+
+        It works wherever an array does; the collectives of this communicator (of no other) read it, and any part of
+        it that is contiguous, where it lies. Views share its memory, which is freed with the last of them and may
+        outlive the communicator. Copies and what is computed of it are ordinary arrays. Pickling raises TypeError.
 
         Raises TypeError for a dtype collx does not compute with, ValueError for a negative length,
         MemoryError where there is not that much shared memory.
         """
         self._alive()
-        return shared_array(shape, dtype)
+        return shared_array(shape, dtype, self._engine.allocate)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
 
 from collx.collectives import COLLECTIVES
 from collx.errors import AbortedError, ClosedError, CollxError, RankFailedError
@@ -15,7 +18,7 @@ from collx.reference.moves import PlanRun, bytes_at
 from collx.reference.progress import Progress, Steps, Task
 from collx.reference.reduction import Combine, combine
 from collx.transports.base import Transport
-from collx.types import DTYPES, OPS, ReduceOp
+from collx.types import DTYPES, OPS, Array, ReduceOp
 
 
 class Pending(Protocol):
@@ -57,6 +60,11 @@ class Engine(Protocol):
     def start_send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> Pending: ...
 
     def start_recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> Pending: ...
+
+    def allocate(self, nbytes: int) -> Array:
+        """`nbytes` bytes of memory, as uint8, that peers may read in place where the engine can do that. It is freed
+        with the last view. Raises MemoryError."""
+        ...
 
     def fail(self, reason: str) -> None:
         """Tell the other ranks that this one gave up, and why (one line)."""
@@ -125,6 +133,13 @@ class ReferenceEngine:
 
     def start_recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> Pending:
         return self._recv(address, nbytes, source, tag, timeout, background=True)
+
+    def allocate(self, nbytes: int) -> Array:
+        try:
+            memory = mmap.mmap(-1, max(nbytes, 1))
+        except (OSError, OverflowError) as error:
+            raise MemoryError(f"{self._me}: no {nbytes} bytes of memory to be had: {error}") from error
+        return np.frombuffer(memory, np.uint8, nbytes)
 
     def fail(self, reason: str) -> None:
         """Break this engine and tell the others why; nothing happens where it is broken or closed already."""

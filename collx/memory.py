@@ -1,41 +1,54 @@
-"""Arrays in shared memory."""
+"""Arrays in shared memory: what `Communicator.empty` returns."""
 
 from __future__ import annotations
 
 import math
-import mmap
-import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from collx.buffers import supported
 from collx.checks import whole
-from collx.errors import TransportError
-from collx.transports.shm import memory_file
 from collx.types import Array
 
 
-def shared_array(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """A new array of unspecified content in anonymous shared memory, which is freed with the array's last view.
+class SharedArray(np.ndarray[Any, np.dtype[Any]]):
+    """A NumPy array in shared memory. Its views are too, and keep the memory; copies and results of computations
+    are ordinary arrays. It cannot be pickled, which would make an ordinary array of it without a word."""
 
-    Raises TypeError for a dtype collx does not compute with, ValueError for a negative shape, MemoryError
-    where there is not that much shared memory.
-    """
+    def __array_wrap__(self, array: Array, context: Any = None, return_scalar: bool = False) -> Any:
+        """What a ufunc computed, as it is: of this type only where it was written to such an array."""
+        return array[()] if return_scalar and array.ndim == 0 else array
+
+    def copy(self, order: Any = "C") -> Array:  # type: ignore[override]
+        return np.array(self, order=order)
+
+    def __copy__(self) -> Array:  # type: ignore[override]
+        return np.array(self)
+
+    def __deepcopy__(self, memo: object) -> Array:  # type: ignore[override]
+        return np.array(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        root: Any = self
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        if root.base is None:  # of this type, but in memory of its own, as what indexing with an array gives
+            return np.asarray(self).__reduce_ex__(protocol)
+        return self.__reduce__()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an array of comm.empty cannot be pickled, its memory is this process's; pickle array.copy()")
+
+
+def shared_array(shape: int | tuple[int, ...], dtype: npt.DTypeLike, allocate: Callable[[int], Array]) -> Array:
+    """A new array of unspecified content in what `allocate` gives for a number of bytes: as many, as uint8."""
     element: np.dtype[Any] = supported(np.dtype(dtype), "the array")
     lengths = tuple(shape) if isinstance(shape, Iterable) else (shape,)
     sizes = tuple(whole(length, "a length in the shape") for length in lengths)
     if any(length < 0 for length in sizes):
         raise ValueError(f"negative length in shape {sizes}")
-    nbytes = max(math.prod(sizes) * element.itemsize, 1)
-    try:
-        fd = memory_file(nbytes, "collx.empty")
-    except TransportError as error:
-        raise MemoryError(str(error)) from error
-    try:
-        memory = mmap.mmap(fd, nbytes)
-    finally:
-        os.close(fd)
-    return np.ndarray(sizes, element, buffer=memory)
+    nbytes = math.prod(sizes) * element.itemsize
+    return SharedArray(sizes, element, buffer=allocate(nbytes))

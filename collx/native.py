@@ -14,7 +14,7 @@ from collx.collectives import COLLECTIVES
 from collx.errors import ClosedError
 from collx.plan import Lane, Move, Operand, Plan
 from collx.transports.lanes import CLOSED, LENGTH, OK, OP_FAILED, TIMED_OUT, Region, ShmTransport
-from collx.types import DTYPES, ReduceOp
+from collx.types import DTYPES, Array, ReduceOp
 
 REASON = 250  # bytes of what a failed rank may say
 WINDOW = 2  # segments in flight: one moves while the other is waited for
@@ -181,6 +181,9 @@ class NativeEngine:
         self._usable()
         task = self._endpoint.start_recv(source, tag, address, nbytes, timeout)
         return NativePending(self, task, f"recv of {nbytes} bytes (source={source}, tag={tag})", timeout)
+
+    def allocate(self, nbytes: int) -> Array:
+        return self.transport.allocate(nbytes)
 
     def fail(self, reason: str) -> None:
         if self._over is None:

@@ -12,9 +12,9 @@ from collx import bootstrap, checks, lifeline
 from collx.bootstrap import LONE, Place
 from collx.communicator import Communicator
 from collx.engine import Engine, ReferenceEngine
-from collx.errors import AbortedError, BootstrapError, ClosedError, RankFailedError
+from collx.errors import AbortedError, BootstrapError, ClosedError, CollxError, RankFailedError, TransportError
 from collx.transports.memory import MemoryHub, MemoryTransport
-from collx.transports.shm import ShmGroup, memory_file
+from collx.transports.shm import ShmGroup, heap_bytes, memory_file
 
 TIMEOUT = 300.0  # seconds
 
@@ -83,13 +83,17 @@ def _shm_engine(group: ShmGroup, members: Sequence[int], label: str, deadline: f
     from collx.native import NativeEngine  # here, so that a lone process needs no compiled module
     from collx.transports.lanes import Region, region_bytes
 
-    fd = memory_file(region_bytes(len(members)))
+    rank, size = list(members).index(group.rank), len(members)
+    fd = memory_file(region_bytes(size), heap_bytes(size))
     fds = [fd]
     try:
-        rank = list(members).index(group.rank)
-        region = Region(rank, len(members), fd)  # before anybody else sees it
+        region = Region(rank, size, fd)  # before anybody else sees it
         fds = group.connect(members, label, fd, deadline)
         return NativeEngine(region, fds, rank=rank)
+    except CollxError:
+        raise
+    except RuntimeError as error:  # no address space, no thread or no descriptor to be had
+        raise TransportError(f"rank {rank} of {size} cannot join {label}: {error}") from error
     finally:
         for fd in fds:
             os.close(fd)

@@ -52,7 +52,7 @@ def native_engines(size: int) -> Iterator[list[Engine]]:
 def regions(size: int) -> Iterator[tuple[list[Region], list[int]]]:
     """Every rank's region, and the descriptors of their memory, which are closed in the end."""
     with ExitStack() as stack:
-        descriptors = [memory_file(region_bytes(size)) for _ in range(size)]
+        descriptors = [memory_file(region_bytes(size), 1 << 30) for _ in range(size)]
         for descriptor in descriptors:
             stack.callback(os.close, descriptor)
         yield [Region(rank, size, descriptor) for rank, descriptor in enumerate(descriptors)], descriptors

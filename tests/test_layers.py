@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "native": ({"native"}, {"plan", "collectives", "transports", "compiled", "terms", "errors"}),
     # What the user calls.
-    "buffers": ({"buffers", "memory"}, {"transports", "terms", "errors"}),
+    "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
         {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work"},
         {"buffers", "selector", "engine", "terms", "errors"},
@@ -52,12 +52,11 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
 }
 
-# Narrower than its layer: of the transports, the engine knows only what every transport is, the native engine
-# the lanes that it runs on, and arrays where shared memory comes from.
+# Narrower than its layer: of the transports, the engine knows only what every transport is, and the native engine
+# the lanes that it runs on.
 ONLY = {
     "engine": {"transports": {"collx.transports.base"}},
     "native": {"transports": {"collx.transports.lanes"}},
-    "buffers": {"transports": {"collx.transports.shm"}},
 }
 
 

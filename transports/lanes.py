@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from collx import _core
 from collx.errors import (
@@ -16,6 +17,7 @@ from collx.errors import (
     RankFailedError,
     TimeoutError,
 )
+from collx.transports.shm import check_available
 
 Region = _core.Region
 region_bytes = _core.region_bytes
@@ -38,6 +40,7 @@ class ShmTransport:
     def __init__(self, region: Region, fds: Sequence[int], *, rank: int) -> None:
         self.rank, self.size = rank, len(fds)
         oversubscribed = self.size > len(os.sched_getaffinity(0))
+        self._region = region
         self.endpoint = _core.Endpoint(region, list(fds), oversubscribed)
 
     def reaches(self, peer: int) -> bool:
@@ -52,6 +55,14 @@ class ShmTransport:
         address, keep = _address(view)
         task = self.endpoint.start_recv(peer, TRANSFER_TAG, address, view.nbytes, FOREVER)
         return Transfer(self, task, f"a receive from rank {peer}", keep)
+
+    def allocate(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        """`nbytes` bytes in this rank's heap, which go back to it with the last view. Raises MemoryError."""
+        try:
+            check_available(nbytes)
+            return Region.allocate(self._region, nbytes)
+        except MemoryError as error:
+            raise MemoryError(f"rank {self.rank}: {error}") from None
 
     def close(self) -> None:
         self.endpoint.close()

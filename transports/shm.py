@@ -11,7 +11,9 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
+import resource
 import select
 import socket
 import struct
@@ -29,21 +31,59 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 TURN = 0.02  # seconds between looks at the peers' life, and at parcels that another thread took in
 
 
-def memory_file(nbytes: int, name: str = "collx") -> int:
-    """A new memfd of `nbytes` bytes that are there already, so that using them can never end in SIGBUS, and
-    whose size nobody can change. Raises TransportError where the memory is not to be had."""
-    if nbytes > available():  # asked for too much, the kernel would rather kill a process than refuse
-        raise TransportError(f"no {nbytes} bytes of shared memory to be had: {available()} are available")
+HEAP_SHARE = 8  # a communicator's heaps take at most this part of the address space that is left
+SMALLEST_HEAP = 1 << 16
+
+
+def memory_file(nbytes: int, heap: int = 0) -> int:
+    """A new memfd of `nbytes` bytes that are there already, so that using them can never end in SIGBUS, and behind
+    them `heap` bytes that nobody has allocated; its size nobody can change. Raises TransportError where the memory
+    is not to be had."""
+    try:
+        check_available(nbytes)
+    except MemoryError as error:
+        raise TransportError(str(error)) from None
     fd = -1
     try:
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = os.memfd_create("collx", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.posix_fallocate(fd, 0, nbytes)
+        os.ftruncate(fd, nbytes + heap)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
     except OSError as error:
         if fd >= 0:
             os.close(fd)
         raise TransportError(f"no {nbytes} bytes of shared memory to be had: {_explained(error)}") from error
     return fd
+
+
+def heap_bytes(ranks: int) -> int:
+    """How large to make the heap of each of a communicator's `ranks` ranks: as large as the machine's memory, which
+    any one of them may want, or smaller where address space or the size of files is limited (`ulimit -v`, `-f`).
+
+    Address space is all it takes until arrays are allocated in it, of every rank as much as all heaps together.
+    """
+    heap = 1 << (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - 1).bit_length()
+    largest, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    while largest != resource.RLIM_INFINITY and heap > largest // 2:
+        heap //= 2
+    while heap >= SMALLEST_HEAP and not _mappable(HEAP_SHARE * ranks * heap):
+        heap //= 2
+    return heap if heap >= SMALLEST_HEAP else 0
+
+
+def _mappable(nbytes: int) -> bool:
+    try:
+        mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()  # PROT_NONE
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def check_available(nbytes: int) -> None:
+    """Raise MemoryError where so much is not there: asked for too much, the kernel would rather kill a process than
+    refuse."""
+    if nbytes > available():
+        raise MemoryError(f"no {nbytes} bytes of shared memory to be had: {available()} are available")
 
 
 def available() -> int:

@@ -15,23 +15,26 @@ constexpr std::chrono::milliseconds kNap{50};  // the longest time until a signa
 
 }  // namespace
 
-Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, bool oversubscribed,
-                   Interrupted interrupted)
+Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
+                   bool oversubscribed, Interrupted interrupted)
     : rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed),
       interrupted_(interrupted), process_(getpid()) {
-    std::byte* own = regions[rank];
+    std::byte* own = files[rank].data();
+    links_.region = own;
+    links_.heap = files[rank].subspan(layout.heap_at);
     links_.mailing.resize(layout.size);
     for (std::uint32_t peer = 0; peer < layout.size; ++peer) {
-        std::byte* theirs = regions[peer];
+        std::byte* theirs = files[peer].data();
         Acknowledged& consumed = layout.acknowledged(theirs, rank);  // by the peer, of what this rank sent
         Acknowledged& consuming = layout.acknowledged(own, peer);
         links_.headers.push_back(&Layout::header(theirs));
         links_.to.emplace_back(Layout::lines(own, layout.collective, peer), own, layout.collective, peer,
                                consumed.collective);
-        links_.from.emplace_back(Layout::lines(theirs, layout.collective, rank), theirs, layout.collective,
+        links_.from.emplace_back(Layout::lines(theirs, layout.collective, rank), files[peer], layout.collective,
                                  consuming.collective);
         links_.mail_to.emplace_back(Layout::lines(own, layout.mail, peer), own, layout.mail, peer, consumed.mail);
-        links_.mail_from.emplace_back(Layout::lines(theirs, layout.mail, rank), theirs, layout.mail, consuming.mail);
+        links_.mail_from.emplace_back(Layout::lines(theirs, layout.mail, rank), files[peer], layout.mail,
+                                      consuming.mail);
         inboxes_.emplace_back(peer);
     }
 }

@@ -20,9 +20,9 @@ namespace collx {
 
 class Endpoint {
   public:
-    // `regions` are the mapped regions of all ranks, this rank's first line initialised by its Keeper.
-    Endpoint(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, bool oversubscribed,
-             Interrupted interrupted);
+    // `files` are the mapped memory files of all ranks, this rank's first line initialised by its Keeper.
+    Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
+             bool oversubscribed, Interrupted interrupted);
     ~Endpoint() { close(); }
     Endpoint(const Endpoint&) = delete;
     Endpoint& operator=(const Endpoint&) = delete;

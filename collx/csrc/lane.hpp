@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -79,18 +80,21 @@ class Writer {
 
 class Reader {
   public:
-    Reader(const Line* lines, const std::byte* region, const Channel& channel,
+    // `file`: the peer's region with its heap, as mapped here.
+    Reader(const Line* lines, std::span<const std::byte> file, const Channel& channel,
            std::atomic<std::uint64_t>& acknowledged)
-        : lines_(lines), region_(region), channel_(channel), acknowledged_(&acknowledged) {}
+        : lines_(lines), file_(file), channel_(channel), acknowledged_(&acknowledged) {}
 
     [[nodiscard]] bool arrived() const { return line().ticket.load(std::memory_order_acquire) == received_ + 1; }
     [[nodiscard]] std::uint32_t length() const { return line().length; }
     [[nodiscard]] std::uint32_t fingerprint() const { return line().fingerprint; }
     [[nodiscard]] bool well_formed() const {
-        return length() <= kInline || (length() <= channel_.bytes && line().offset >= channel_.payload_at);
+        const std::uint64_t at = line().offset;
+        return length() <= kInline || (length() <= channel_.bytes && at >= channel_.payload_at && at <= file_.size() &&
+                                       length() <= file_.size() - at);
     }
     [[nodiscard]] const std::byte* payload() const {
-        return length() <= kInline ? line().inlined : region_ + line().offset;
+        return length() <= kInline ? line().inlined : file_.data() + line().offset;
     }
     void release() { acknowledged_->store(++received_, std::memory_order_release); }
 
@@ -98,7 +102,7 @@ class Reader {
     [[nodiscard]] const Line& line() const { return lines_[received_ & (channel_.slots - 1)]; }
 
     const Line* lines_;
-    const std::byte* region_;
+    std::span<const std::byte> file_;
     Channel channel_;
     std::atomic<std::uint64_t>* acknowledged_;
     std::uint64_t received_ = 0;

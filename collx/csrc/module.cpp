@@ -16,7 +16,7 @@ NB_MODULE(_core, module) {
     namespace nb = nanobind;
     nb::set_leak_warnings(false);  // a daemon thread that the interpreter ended keeps what it was using
     module.doc() = "The native engine of collx. Private: use collx.";
-    module.def("region_bytes", [](std::uint32_t size) { return Layout(size).total; }, "size"_a);
+    module.def("region_bytes", [](std::uint32_t size) { return Layout(size).heap_at; }, "size"_a);
     module.def("geometry", [](std::uint32_t size) {
         const Layout layout(size);
         return std::pair{layout.collective.slots, layout.collective.bytes};
@@ -29,7 +29,8 @@ NB_MODULE(_core, module) {
              "custom"_a.none())
         .def_rw("raised", &PreparedPlan::raised, nb::for_setter(nb::arg().none()));
     nb::class_<Region>(module, "Region")
-        .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a);
+        .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a)
+        .def_static("allocate", &allocate, "region"_a, "bytes"_a);
     nb::class_<PyEndpoint>(module, "Endpoint")
         .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool>(), "region"_a, "fds"_a,
              "oversubscribed"_a)

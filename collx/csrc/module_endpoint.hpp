@@ -1,16 +1,14 @@
-// A rank's memory, plans and endpoint as Python holds them; module.cpp gives them their names.
+// Plans and a rank's endpoint as Python holds them; module.cpp gives them their names.
 #pragma once
 
-#include <fcntl.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -19,74 +17,16 @@
 #include <vector>
 
 #include "endpoint.hpp"
+#include "module_region.hpp"
 
 namespace collx {
 
 namespace nb = nanobind;
 
-// Runs Python's signal handlers; true where one raised. They run in the main thread only, elsewhere this is nothing.
-inline bool interrupted() {
-    const nb::gil_scoped_acquire gil;
-    return PyErr_CheckSignals() != 0;
-}
-
 inline Clock::time_point after(double seconds) {
     if (!(seconds < 1e9)) return Clock::time_point::max();
     return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
-
-class Mapping {
-  public:
-    Mapping(int fd, std::size_t bytes) : bytes_(bytes) {
-        struct stat status{};
-        if (fstat(fd, &status) != 0 || static_cast<std::size_t>(status.st_size) < bytes)
-            throw std::runtime_error("a peer's region is smaller than this communicator needs");
-        void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (at == MAP_FAILED) throw std::runtime_error("a region of shared memory could not be mapped");
-        data_ = static_cast<std::byte*>(at);
-    }
-    ~Mapping() {
-        if (data_ != nullptr) munmap(data_, bytes_);
-    }
-    Mapping(Mapping&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
-    Mapping(const Mapping&) = delete;
-    Mapping& operator=(const Mapping&) = delete;
-    [[nodiscard]] std::byte* data() const { return data_; }
-
-  private:
-    std::byte* data_ = nullptr;
-    std::size_t bytes_;
-};
-
-// A rank's own region, alive from the moment it is made: what peers map is never without its keeper.
-class Region {
-  public:
-    Region(std::uint32_t own_rank, std::uint32_t size, int fd)
-        : rank(own_rank), layout(size), mapping(fd, layout.total), keeper_(Layout::header(mapping.data())),
-          process_(getpid()) {}
-    ~Region() {
-        if (getpid() == process_)
-            release();
-        else
-            keeper_.forget();  // a forked child has no keeper thread to end
-    }
-    Region(const Region&) = delete;
-    Region& operator=(const Region&) = delete;
-    void release() {
-        if (getpid() != process_) return;
-        State running = State::running;
-        Layout::header(mapping.data()).state.compare_exchange_strong(running, State::departed);
-        keeper_.release();
-    }
-
-    const std::uint32_t rank;
-    const Layout layout;
-    const Mapping mapping;
-
-  private:
-    Keeper keeper_;
-    const int process_;
-};
 
 // A decoded plan with what keeps its user op alive. The callable takes (target, a, b, bytes), addresses as ints.
 class PreparedPlan {
@@ -127,14 +67,13 @@ class PyEndpoint {
   public:
     PyEndpoint(std::shared_ptr<Region> region, const std::vector<int>& fds, bool oversubscribed)
         : region_(std::move(region)) {
-        std::vector<std::byte*> regions;
+        std::vector<std::span<std::byte>> files;
         for (std::uint32_t peer = 0; peer < fds.size(); ++peer) {
-            if (peer != region_->rank) mappings_.emplace_back(fds[peer], region_->layout.total);
-            regions.push_back(peer == region_->rank ? region_->mapping.data() : mappings_.back().data());
+            if (peer != region_->rank) mappings_.emplace_back(fds[peer], region_->layout.heap_at);
+            files.push_back(peer == region_->rank ? region_->mapping.bytes() : mappings_.back().bytes());
         }
-        if (regions.size() != region_->layout.size) throw std::invalid_argument("one region per rank is needed");
-        endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, std::move(regions), oversubscribed,
-                                               &interrupted);
+        if (files.size() != region_->layout.size) throw std::invalid_argument("one region per rank is needed");
+        endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, files, oversubscribed, &interrupted);
     }
     ~PyEndpoint() {
         if (getpid() == process_)

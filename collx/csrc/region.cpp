@@ -46,7 +46,7 @@ Layout::Layout(std::uint32_t ranks) : size(ranks) {
         channel->payload_at = at;
         at += std::size_t{ranks} * channel->slots * channel->bytes;
     }
-    total = up(at, 4096);
+    heap_at = up(at, 64 << 10);
 }
 
 Keeper::Keeper(Header& header) : header_(header) {

@@ -1,4 +1,5 @@
-// The shared memory of one rank in one communicator: its state, its acknowledgements, and the lanes it writes.
+// The shared memory of one rank in one communicator: its state, its acknowledgements, and the lanes it writes. The
+// heap that follows it in the same file is heap.hpp's.
 //
 // Every rank maps every region and writes to its own only; the doorbell is the one exception. Each cache
 // line that is polled has a single writer, and lines of different writers lie 128 bytes apart, because
@@ -64,7 +65,7 @@ struct Layout {
     std::uint32_t size = 0;
     Channel collective;
     Channel mail;  // point-to-point messages
-    std::size_t total = 0;
+    std::size_t heap_at = 0;  // the region ends here, and the heap of its memory file begins (heap.hpp)
 
     explicit Layout(std::uint32_t size);
 

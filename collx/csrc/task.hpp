@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <span>
 #include <vector>
 
 #include "lane.hpp"
@@ -15,7 +16,16 @@ struct Links {
     std::vector<Reader> from, mail_from;
     std::vector<Header*> headers;
     std::vector<std::uint32_t> touched;
+    std::byte* region = nullptr;        // this rank's own, and its heap: what offsets in lines count from
+    std::span<const std::byte> heap;
     std::vector<const void*> mailing;  // by peer, the send whose message is under way: messages go one by one
+
+    // Whether the peers see these bytes in this rank's memory file.
+    [[nodiscard]] bool in_heap(const std::byte* at, std::uint64_t bytes) const {
+        const auto address = [](const std::byte* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); };
+        const std::uint64_t offset = address(at) - address(heap.data());  // enormous for what lies before it
+        return offset < heap.size() && bytes <= heap.size() - offset;
+    }
 
     void touch(std::size_t peer) { touched.push_back(static_cast<std::uint32_t>(peer)); }
     void ring_touched() {

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import array
 import ctypes
-import gc
 import importlib
 import mmap
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
-import collx
 from collx import Communicator
 from tests.collectives.numbers import same
 from tests.ranks import ranks
@@ -94,52 +91,3 @@ def tensors(comm: Communicator) -> None:
 def test_torch_tensors_in_give_tensors_out(kind: str, size: int) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed: `pip install torch` to test tensors (2.13.0 was)")
     ranks(kind, size, tensors)
-
-
-def shared(comm: Communicator) -> None:
-    x = comm.empty((3, 4), np.float32)
-    assert type(x) is np.ndarray
-    assert x.shape == (3, 4)
-    assert x.dtype == np.float32
-    x[...] = comm.rank
-    same(comm.all_reduce(x), np.full((3, 4), float(sum(range(comm.size))), np.float32))
-    assert comm.all_reduce(x, out=x) is x
-    assert comm.empty(5, ml_dtypes.bfloat16).shape == (5,)
-    assert comm.empty((), "int8").shape == ()
-    assert comm.empty((0, 3), np.int8).size == 0
-    with pytest.raises(TypeError):
-        comm.empty(3, object)
-    with pytest.raises(ValueError, match="negative"):
-        comm.empty((3, -1), float)
-
-
-def test_empty_is_a_numpy_array_in_shared_memory(kind: str) -> None:
-    ranks(kind, 2, shared)
-
-
-def mapped() -> int:
-    with open("/proc/self/maps") as maps:
-        return sum("memfd:collx.empty" in line for line in maps)
-
-
-def freed(comm: Communicator) -> None:
-    before = mapped()
-    x = comm.empty(1000, np.float64)
-    view = x[10:20].view(np.int64)
-    assert mapped() == before + 1
-    del x
-    gc.collect()
-    view[...] = 7
-    assert mapped() == before + 1
-    del view
-    gc.collect()
-    assert mapped() == before
-
-
-def test_empty_is_freed_with_its_last_view() -> None:
-    ranks("memory", 1, freed)
-
-
-def test_more_shared_memory_than_there_is_is_an_error() -> None:
-    with collx.init() as comm, pytest.raises(MemoryError, match="are available"):
-        comm.empty(1 << 50, np.int8)

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -76,25 +77,27 @@ class World {
   public:
     explicit World(std::uint32_t size) : layout_(size) {
         for (std::uint32_t rank = 0; rank < size; ++rank) {
-            void* at = mmap(nullptr, layout_.total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-            regions_.push_back(static_cast<std::byte*>(at));
-            keepers_.push_back(std::make_unique<Keeper>(Layout::header(regions_.back())));
+            void* at = mmap(nullptr, layout_.heap_at + kHeap, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+            files_.emplace_back(static_cast<std::byte*>(at), layout_.heap_at + kHeap);
+            keepers_.push_back(std::make_unique<Keeper>(Layout::header(files_.back().data())));
         }
         for (std::uint32_t rank = 0; rank < size; ++rank)
-            endpoints_.push_back(std::make_unique<Endpoint>(rank, layout_, regions_, true, nullptr));
+            endpoints_.push_back(std::make_unique<Endpoint>(rank, layout_, files_, true, nullptr));
     }
     ~World() {
         endpoints_.clear();
         keepers_.clear();
-        for (std::byte* region : regions_) munmap(region, layout_.total);
+        for (const auto& file : files_) munmap(file.data(), file.size());
     }
     World(const World&) = delete;
     World& operator=(const World&) = delete;
     Endpoint& operator[](std::size_t rank) { return *endpoints_[rank]; }
 
   private:
+    static constexpr std::size_t kHeap = 1 << 20;
+
     Layout layout_;
-    std::vector<std::byte*> regions_;
+    std::vector<std::span<std::byte>> files_;
     std::vector<std::unique_ptr<Keeper>> keepers_;
     std::vector<std::unique_ptr<Endpoint>> endpoints_;
 };
