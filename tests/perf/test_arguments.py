@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collx.perf import campaign, options, peers
+from collx.perf import campaign, options
 from collx.perf.arguments import parse
 from collx.perf.options import UsageError
 from collx.perf.sweep import main
@@ -106,22 +106,6 @@ def test_all_leaves_out_what_does_not_take_the_ranks() -> None:
 
 def test_nccl_names_of_types_are_understood() -> None:
     assert parse(["all_reduce", "--dtype", "half"]).dtype == parse(["all_reduce", "--dtype", "float16"]).dtype
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (["foo"], "all_reduce"),
-        (["--rounds", "0"], "--rounds"),
-        (["-b", "8", "-e", "4"], "-b"),
-        (["--rounds", "x"], "x"),
-    ],
-)
-def test_mistakes_in_a_comparison_of_libraries(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert peers.main(argv) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
 
 
 def test_a_campaign_sees_first_that_it_can_write(capsys: pytest.CaptureFixture[str]) -> None:

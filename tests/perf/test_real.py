@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -12,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from collx.errors import CollxError
-from collx.perf import peers, rivals
-from collx.perf.arguments import parse
+from collx.perf import contest, rivals
 from collx.perf.collectives import MEASURED
 
 COLLX = [sys.executable, "-c", "import sys; from collx.cli import main; sys.exit(main())"]
@@ -77,13 +77,16 @@ def test_on_a_terminal_progress_goes_to_stderr_only(tmp_path: Path) -> None:
 
 def test_a_comparison_takes_turns_and_compares_results() -> None:
     """collx against itself stands in for another library, which CI need not have."""
-    options = parse(["all_reduce", "-n", "2", "-b", "64", "-e", "4K", "-f", "64"])
-    ours = rivals.RIVALS["collx"]
-    with rivals.Job(ours, 2) as first, rivals.Job(ours, 2) as second:
-        points = list(peers.compare([first, second], options, rounds=3))
-    assert [point["size"] for point in points] == [64, 4096]
-    assert all(point["same"] and point["seconds"]["collx"] > 0 for point in points)
-    assert all(len(taken) == 3 for point in points for taken in point["rounds"].values())
+    other = dataclasses.replace(rivals.RIVALS["collx"], name="openmpi")
+    call = contest.Call("all_reduce", 1024, "float32", "sum", 0)
+    with contest.Contest([rivals.RIVALS["collx"], rivals.RIVALS["collx.empty"], other], 2, lambda: "?") as jobs:
+        rounds, differing = jobs.measure(call, seconds=0.1, nbytes=1 << 14)
+        idle = jobs.idle
+    assert differing == []
+    assert len(rounds) >= 3
+    assert all(seconds > 0 for turns in rounds for seconds in turns.seconds.values())
+    assert all(list(turns.seconds) == ["collx", "collx.empty", "openmpi"] for turns in rounds)
+    assert max(idle.values()) < 0.5, "ranks that are not at turn must not spin"
 
 
 def test_a_library_that_does_not_start_says_why() -> None:
@@ -94,6 +97,7 @@ def test_a_library_that_does_not_start_says_why() -> None:
 
 def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLLX_VENVS", str(tmp_path))
-    broken = rivals.Rival("broken", "mpi", (str(tmp_path / "none.whl"),), rivals.RIVALS["mpi"].command)
-    with pytest.raises(CollxError, match=r"cannot make .*broken: .*none\.whl"):
+    wheels = (str(tmp_path / "none.whl"),)
+    broken = rivals.Rival("broken", "mpi", wheels, rivals.RIVALS["openmpi"].command)
+    with pytest.raises(CollxError, match=r"broken cannot be set up in .*broken: .*'none'"):
         rivals.python_of(broken)

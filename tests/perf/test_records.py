@@ -142,18 +142,6 @@ def test_reports_take_sweeps(world: World, tmp_path: Path, capsys: pytest.Captur
     assert text.count("#wrong: 0") == 2
 
 
-def test_reports_take_comparisons() -> None:
-    point = {"size": 65536, "seconds": {"collx": 1e-5, "openmpi": 2e-5}, "ratio": {"openmpi": 0.5}, "same": True}
-    document = {
-        "host": {"cpu": "a", "cores": 2, "memory_gib": 1, "system": "b", "python": "c", "numpy": "d"},
-        "started": "now", "ranks": 2, "dtype": "float32", "rounds": 9,
-        "versions": {"collx": "collx 1", "openmpi": "Open MPI 5"}, "collectives": {"all_reduce": [point, point]},
-    }  # fmt: skip
-    text = report.versus_markdown(document)
-    assert "| 64K | 10 us | 20 us | 0.50 |" in text
-    assert "**0.50**" in text
-
-
 def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([str(tmp_path / "none.json")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
