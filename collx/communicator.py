@@ -269,7 +269,9 @@ class Communicator(Messages):
         """
         given = [0, 0] if color is None else [1, whole64(color, "color")]
         mine = np.array([*given, whole64(key, "key")], np.int64)
-        table: list[list[int]] = self.all_gather(mine).reshape(self.size, 3).tolist()
+        call = calls.all_gather(self.rank, self.size, mine)
+        call.request = call.request._replace(called="split")
+        table: list[list[int]] = self._do(call, False, None).reshape(self.size, 3).tolist()
         self._splits += 1
         if color is None:
             return None

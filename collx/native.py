@@ -10,34 +10,14 @@ from typing import Any, NoReturn
 import numpy as np
 
 from collx import _core
-from collx.collectives import COLLECTIVES
+from collx.agreement import traits_of
 from collx.errors import ClosedError
 from collx.plan import Lane, Move, Operand, Plan
-from collx.transports.lanes import CLOSED, LENGTH, OK, OP_FAILED, TIMED_OUT, Region, ShmTransport
+from collx.transports.lanes import CLOSED, LENGTH, MISMATCHED, OK, OP_FAILED, TIMED_OUT, Region, ShmTransport
 from collx.types import DTYPES, Array, ReduceOp
 
 REASON = 250  # bytes of what a failed rank may say
 WINDOW = 2  # segments in flight: one moves while the other is waited for
-
-_CODES = {name: code for code, name in enumerate(COLLECTIVES)}
-_NAMES = list(COLLECTIVES)
-
-
-def _fingerprint(plan: Plan) -> int:
-    """What all ranks of a collective must agree on, in 64 bits that do not depend on the process (FNV-1a)."""
-    agreed = (plan.collective, plan.algorithm, plan.size, plan.root, plan.dtype, plan.op, plan.segments, plan.window)
-    value = 0xCBF29CE484222325
-    for byte in repr((*agreed, _agreed_bytes(plan))).encode():
-        value = (value ^ byte) * 0x100000001B3 % 2**64
-    return value
-
-
-def _agreed_bytes(plan: Plan) -> int:
-    """The size that is the same on every rank, where there is one; elsewhere each message's length is checked."""
-    spec = COLLECTIVES[plan.collective]
-    if spec.reduces:
-        return plan.input_bytes
-    return plan.output_bytes if plan.collective in ("broadcast", "all_gather") else 0
 
 
 def _operand_words(operand: Operand) -> list[int]:
@@ -59,9 +39,7 @@ def _move_words(move: Move) -> list[int]:
 def words_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The plan as csrc/plan.cpp reads it."""
     head = [plan.segments, plan.window, plan.dtype, plan.op, plan.itemsize, plan.size, plan.workspace]
-    fingerprint = _fingerprint(plan)
-    words = [*head, fingerprint - 2**64 if fingerprint >= 2**63 else fingerprint, _CODES[plan.collective]]
-    words.append(len(plan.moves))
+    words = [*head, *traits_of(plan).words().tolist(), len(plan.moves)]
     for move in plan.moves:
         words += _move_words(move)
     return np.array(words, dtype=np.int64)
@@ -113,7 +91,8 @@ class NativePending:
         outcome = self._engine.transport.endpoint.wait(self._task, timeout)
         if outcome[0] == TIMED_OUT:
             if not self._task.done():
-                raise self._engine.transport.error(outcome, self._what, "is not done yet", timeout)
+                told = self._engine.transport.endpoint.late(outcome[1])
+                raise self._engine.transport.error(outcome, self._what, told, timeout)
             outcome = self._engine.transport.endpoint.wait(self._task, timeout)  # it ended in the meantime
         if outcome[0] == OK:
             return
@@ -197,17 +176,17 @@ class NativeEngine:
         self._under_way.clear()
 
     def raise_for(
-        self, outcome: tuple[int, int, int], what: str, timeout: float, prepared: Prepared | None = None
+        self, outcome: tuple[int, int, int, int], what: str, timeout: float, prepared: Prepared | None = None
     ) -> NoReturn:
         """Raise what an outcome that is not ok stands for, after telling the others."""
-        status, peer, _ = outcome
+        status, peer, nbytes, wanted = outcome
         error: BaseException
         if status == OP_FAILED and prepared is not None:
             raised, prepared.native.raised = prepared.native.raised, None
             assert isinstance(raised, BaseException)
             error = raised
         else:
-            error = self.transport.error(outcome, what, self._whereabouts(peer), timeout)
+            error = self.transport.error(outcome, what, self._told(status, peer, nbytes, wanted), timeout)
         if status not in (CLOSED, LENGTH):
             self.fail(f"{type(error).__name__}: {error}")
         raise error
@@ -216,8 +195,8 @@ class NativeEngine:
         if self._over is not None:
             raise ClosedError(f"rank {self.transport.rank}: this communicator cannot be used: {self._over}")
 
-    def _whereabouts(self, peer: int) -> str:
-        if peer < 0:
-            return ""
-        sequence, code = self._endpoint.call(peer)
-        return f"was last seen in {_NAMES[code]} #{sequence}" if sequence else "has not called any collective yet"
+    def _told(self, status: int, peer: int, nbytes: int, wanted: int) -> str:
+        """What the records say of an outcome."""
+        if status == MISMATCHED:
+            return self._endpoint.explain(peer, nbytes, wanted)
+        return self._endpoint.late(peer) if status == TIMED_OUT else ""

@@ -86,6 +86,9 @@ class Plan:
     workspace: int
     input_bytes: int
     output_bytes: int
+    count: str = ""  # what all ranks must pass alike, for people; empty where the bytes say it
+    called: str = ""  # what the user called, where that is another name than the collective's
+    ordered: bool = False  # reductions must keep rank order
 
     def step(self, length: int) -> int:
         """How many bytes of a block of `length` bytes each segment takes; the last ones may take less."""

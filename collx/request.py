@@ -27,6 +27,7 @@ class Request(NamedTuple):
     given: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
     agreed: bool = True
+    called: str = ""  # the method, where it is another than the collective's
 
     @property
     def nbytes(self) -> int:

@@ -21,18 +21,19 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "plugins": ({"plugins"}, {"schedule", "errors"}),
     "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "plugins", "processes", "errors"}),
     "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
+    "agreement": ({"agreement"}, {"plan", "collectives", "terms"}),
     "selector": (
         {"selector", "planner", "request"},
-        {"algorithms", "schedule", "collectives", "plugins", "proof", "plan", "terms", "errors"},
+        {"algorithms", "schedule", "collectives", "plugins", "proof", "plan", "agreement", "terms", "errors"},
     ),
     # What moves bytes; nothing here knows of schedules.
     "transports": ({"transports"}, {"errors", "compiled"}),
     # What runs plans; nothing here knows of schedules or algorithms.
     "engine": (
         {"engine", "reference"},
-        {"plan", "collectives", "transports", "terms", "errors"},
+        {"plan", "agreement", "collectives", "transports", "terms", "errors"},
     ),
-    "native": ({"native"}, {"plan", "collectives", "transports", "compiled", "terms", "errors"}),
+    "native": ({"native"}, {"plan", "agreement", "collectives", "transports", "compiled", "terms", "errors"}),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (

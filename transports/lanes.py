@@ -26,6 +26,7 @@ region_bytes = _core.region_bytes
 OK, TIMED_OUT, DIED, DEPARTED, FAILED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED, OP_FAILED, BUSY, NO_MEMORY = range(12)
 TRANSFER_TAG = -1  # of the transport's own messages; users' tags are not negative
 FOREVER = 1e8  # seconds
+MISMATCH = f"{MismatchError.__name__}: "  # what a rank that found one says begins with it
 
 
 class ShmTransport:
@@ -67,14 +68,14 @@ class ShmTransport:
     def close(self) -> None:
         self.endpoint.close()
 
-    def error(self, outcome: tuple[int, int, int], what: str, whereabouts: str, timeout: float) -> CollxError:
-        """The exception for an outcome that is not ok: one line that names ranks, call and remedy. `whereabouts`
-        says where the peer was last seen."""
-        status, peer, nbytes = outcome
+    def error(self, outcome: tuple[int, int, int, int], what: str, told: str, timeout: float) -> CollxError:
+        """The exception for an outcome that is not ok: one line that names ranks, call and remedy. `told` is what the
+        records say of it: who is late, or what two ranks disagree on."""
+        status, peer, nbytes, _ = outcome
         here = f"rank {self.rank} in {what}"
         match status:
             case _ if status == TIMED_OUT:
-                there = f": rank {peer} {whereabouts}" if peer >= 0 else ""
+                there = f": {told}" if told else ""
                 remedy = "is every rank calling it, or is timeout= too short?"
                 return TimeoutError(f"{here} waited {timeout:g} s{there}; {remedy}")
             case _ if status == DIED:
@@ -83,12 +84,12 @@ class ShmTransport:
                 left = f"{here}: rank {peer} has closed this communicator; did it skip a call?"
                 return RankFailedError(left, (peer,))
             case _ if status == FAILED:
-                return AbortedError(f"{here}: rank {peer} gave up: {self.endpoint.reason(peer)}")
+                reason = self.endpoint.reason(peer)
+                if reason.startswith(MISMATCH):  # that rank found it out, and it is true for all
+                    return MismatchError(reason.removeprefix(MISMATCH))
+                return AbortedError(f"{here}: rank {peer} gave up: {reason}")
             case _ if status == MISMATCHED:
-                return MismatchError(
-                    f"{here}: rank {peer} sent a message of another call; it {whereabouts}; check that all ranks "
-                    "call the same collectives with the same count, dtype, op and root"
-                )
+                return MismatchError(told)
             case _ if status == LENGTH:
                 return MismatchError(
                     f"{here}: rank {peer} sent {nbytes} bytes, which is not the length of this receive"
@@ -119,7 +120,8 @@ class Transfer:
     def wait(self, timeout: float) -> None:
         outcome = self._transport.endpoint.wait(self._task, timeout)
         if outcome[0] != OK:
-            raise self._transport.error(outcome, self._what, "has not answered", timeout)
+            told = f"rank {outcome[1]} has not answered" if outcome[1] >= 0 else ""
+            raise self._transport.error(outcome, self._what, told, timeout)
 
 
 def _address(view: memoryview) -> tuple[int, object]:

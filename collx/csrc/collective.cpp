@@ -8,13 +8,7 @@ namespace collx {
 
 namespace {
 
-// Every message carries it: ranks that are in different calls, or disagree on one, see it at the first message.
-std::uint32_t mix(std::uint64_t fingerprint, std::uint64_t sequence) {
-    std::uint64_t x = fingerprint ^ (sequence * 0x9e3779b97f4a7c15ull);
-    x ^= x >> 31;
-    x *= 0xbf58476d1ce4e5b9ull;
-    return static_cast<std::uint32_t>(x >> 32);
-}
+constexpr std::uint64_t kTimed = 64 << 10;  // bytes that a run moves
 
 std::uint64_t segment_length(std::uint64_t length, std::uint64_t step, std::uint64_t segment) {
     const std::uint64_t begin = segment * step;
@@ -31,24 +25,42 @@ std::uint64_t segment_bytes(const Move& move, std::uint64_t segment) {
 }  // namespace
 
 Prepared::Prepared(Plan decoded)
-    : plan(std::move(decoded)), progress(plan.moves.size()), sending(plan.size), receiving(plan.size) {}
+    : plan(std::move(decoded)), progress(plan.moves.size()), sending(plan.size), receiving(plan.size) {
+    std::uint64_t bytes = 0;
+    for (const Move& move : plan.moves)
+        for (const std::uint64_t length : move.lengths) bytes += length;
+    timed = bytes >= kTimed;
+}
 
 Collective::Collective(Prepared& prepared, std::byte* input, std::byte* output, Workspace& workspace,
-                       std::uint64_t sequence, Clock::time_point limit)
+                       std::uint64_t sequence, Clock::time_point from, Clock::time_point limit)
     : Task(limit), prepared_(prepared), plan_(prepared.plan), spaces_{input, output, nullptr}, workspace_(workspace),
-      fingerprint_(mix(prepared.plan.fingerprint, sequence)) {}
+      sequence_(sequence) {
+    begun = from;
+}
 
 // Not in the constructor: the same plan may still be running when this run is queued.
-void Collective::begin() {
+bool Collective::begin(Links& links) {
     begun_ = true;
+    if (const int peer = links.recorder->dissenter(); peer >= 0) return fail(Status::mismatched, peer), false;
+    links.recorder->begin(plan_.traits, sequence_, begun);
+    fingerprint_ = links.recorder->stamp();
     if (plan_.workspace > 0) spaces_[2] = workspace_.reserve(plan_.workspace);
     std::ranges::fill(prepared_.progress, 0);
     std::ranges::fill(prepared_.sending, Cursor{});
     std::ranges::fill(prepared_.receiving, Cursor{});
+    return true;
+}
+
+void Collective::end(Links& links) {
+    finished = true;
+    const auto heard = [this](std::uint32_t peer) { return !plan_.receives[peer].empty(); };
+    const int peer = links.recorder->end(heard, prepared_.timed);
+    if (peer >= 0) fail(Status::mismatched, peer);
 }
 
 bool Collective::step(Links& links) {
-    if (!begun_) begin();
+    if (!begun_ && !begin(links)) return true;
     bool any = false;
     const auto count = static_cast<std::uint32_t>(plan_.moves.size());
     // In one window of segments the messages of the oldest round are among so many; with more windows, moves at the
@@ -66,7 +78,7 @@ bool Collective::step(Links& links) {
         else if (index == first_)
             ++first_;
     }
-    finished = first_ == count;
+    if (first_ == count) end(links);
     return any || finished;
 }
 
@@ -158,8 +170,9 @@ bool Collective::as_expected(const Links& links, const Move& move, std::uint64_t
     for (const Operand& source : move.sources) {
         if (!source.is_lane()) continue;
         const Reader& lane = links.from[static_cast<std::size_t>(source.peer)];
-        if (lane.fingerprint() != fingerprint_ || lane.length() != bytes || !lane.well_formed())
-            return fail(Status::mismatched, source.peer), false;
+        if (kChecked && lane.fingerprint() != fingerprint_) return fail(Status::mismatched, source.peer), false;
+        if (lane.length() != bytes || !lane.well_formed())
+            return fail(Status::mismatched, source.peer, lane.length(), bytes), false;
     }
     return true;
 }

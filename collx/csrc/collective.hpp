@@ -52,18 +52,20 @@ struct Prepared {
     std::vector<const void*> sources;
     std::vector<Writer*> lanes;
     std::vector<std::byte> accumulator;  // of a user's op
+    bool timed = false;                  // it takes so long that a look at the clock is nothing
 };
 
 class Collective final : public Task {
   public:
     Collective(Prepared& prepared, std::byte* input, std::byte* output, Workspace& workspace, std::uint64_t sequence,
-               Clock::time_point deadline);
+               Clock::time_point begun, Clock::time_point deadline);
     bool step(Links& links) override;
 
   private:
     using Cursor = Prepared::Cursor;
 
-    void begin();
+    bool begin(Links& links);
+    void end(Links& links);
     [[nodiscard]] bool ready(Links& links, std::uint32_t index, std::uint64_t segment, int done_leader = -1);
     [[nodiscard]] bool at(const Cursor& cursor, const std::vector<std::uint32_t>& moves, std::uint32_t index,
                           std::uint64_t segment) const;
@@ -79,7 +81,8 @@ class Collective final : public Task {
     const Plan& plan_;
     std::byte* spaces_[3];  // by Space
     Workspace& workspace_;
-    std::uint32_t fingerprint_;
+    std::uint64_t sequence_;
+    std::uint32_t fingerprint_ = 0;  // what its messages carry: the chain of calls until this one
     bool begun_ = false;
     std::uint32_t first_ = 0;  // the first move that is not finished
 };

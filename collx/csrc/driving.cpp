@@ -26,12 +26,17 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
     if (pass(goal, kind)) {
         ++epoch_;
         waiter.progressed();
+        recorder_.unblock();
         return {};
     }
     const Outcome why = waiter.turn(earliest(goal, deadline));
     switch (why.status) {
         case Status::ok:
-            if (waiter.looked()) end_departed(goal);
+            if (waiter.looked()) {
+                compare_calls(goal);
+                show_wait(goal, kind);
+                end_departed(goal);
+            }
             return {};
         case Status::timed_out:
             expire(goal);
@@ -79,23 +84,25 @@ void Endpoint::settle() {
         return any = true;
     };
     if (incoming_.load(std::memory_order_acquire)) adopt();
-    std::erase_if(collectives_, ended);
+    std::erase_if(collectives_, [&](const std::shared_ptr<Task>& task) {
+        if (!ended(task)) return false;
+        if (!task->outcome) recorder_.fail();
+        return true;
+    });
     std::erase_if(mails_, ended);
     if (any && waiting_.load() > 0) announce();
 }
 
 // What went wrong on this rank behind its caller's back the others learn at once.
 void Endpoint::tell(const Task& task) {
-    char reason[120];
-    const double waited = std::chrono::duration<double>(task.deadline - task.begun).count();
+    char seconds[24];
+    std::snprintf(seconds, sizeof seconds, "%.3g", std::chrono::duration<double>(task.deadline - task.begun).count());
     switch (task.outcome.status) {
         case Status::timed_out:
-            std::snprintf(reason, sizeof reason, "rank %u waited %.3g s for rank %d", rank_, waited, task.outcome.peer);
-            return fail(reason);
+            return fail(("TimeoutError: rank " + std::to_string(rank_) + " waited " + seconds + " s: " +
+                         late(task.outcome.peer)).c_str());
         case Status::mismatched:
-            std::snprintf(reason, sizeof reason, "rank %u got a message of another call from rank %d", rank_,
-                          task.outcome.peer);
-            return fail(reason);
+            return fail(("MismatchError: " + explain(task.outcome)).c_str());
         case Status::no_memory:
             return fail("it ran out of memory");
         case Status::op_failed:
@@ -111,6 +118,34 @@ void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
         for (const auto& task : *tasks)
             if (task.get() != goal && !task->finished) act(*task);
     settle();
+}
+
+// Ranks that are in other calls than this one may wait for each other without a message that would tell.
+void Endpoint::compare_calls(Task* goal) {
+    if (const int peer = recorder_.differing(); peer >= 0) end(goal, {Status::mismatched, peer});
+}
+
+void Endpoint::show_wait(const Task* goal, Kind kind) {
+    const bool queued = goal == nullptr || kind == Kind::queued;
+    const Task* collective = kind == Kind::collective ? goal : collectives_.empty() ? nullptr : collectives_.front().get();
+    if (collective != nullptr && (queued || collective == goal))
+        recorder_.block(recorder_.sequence(), collective->blocked_on);
+    else if (goal != nullptr)
+        recorder_.block(kInMessage, goal->blocked_on);
+}
+
+std::string Endpoint::explain(const Outcome& mismatch) const {
+    const std::string told = recorder_.difference(static_cast<std::uint32_t>(mismatch.peer));
+    if (!told.empty()) return told;
+    const auto mine = recorded(links_.headers[rank_]->flight, recorder_.sequence());
+    const std::string here = "rank " + std::to_string(rank_) + " in " + (mine ? mine->traits.collective : "a call") +
+                             " #" + std::to_string(recorder_.sequence());
+    const std::string there = "rank " + std::to_string(mismatch.peer);
+    if (mismatch.bytes != mismatch.wanted)
+        return here + ": count differs: " + there + " sent " + std::to_string(mismatch.bytes) + " bytes where " +
+               std::to_string(mismatch.wanted) + " are received; the counts of all ranks must agree";
+    return here + ": " + there + " has sent more or less before than was received: a count differs; the counts of " +
+           "all ranks must agree";
 }
 
 void Endpoint::end(Task* goal, Outcome why) {

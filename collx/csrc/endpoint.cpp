@@ -13,12 +13,19 @@ namespace {
 
 constexpr std::chrono::milliseconds kNap{50};  // the longest time until a signal is noticed behind another driver
 
+std::vector<Flight*> flights(const std::vector<std::span<std::byte>>& files) {
+    std::vector<Flight*> all;
+    for (const auto& file : files) all.push_back(&Layout::header(file.data()).flight);
+    return all;
+}
+
 }  // namespace
 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
                    bool oversubscribed, Interrupted interrupted)
     : rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed),
-      interrupted_(interrupted), process_(getpid()) {
+      interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
+    links_.recorder = &recorder_;
     std::byte* own = files[rank].data();
     links_.region = own;
     links_.heap = files[rank].subspan(layout.heap_at);
@@ -39,20 +46,13 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
     }
 }
 
-void Endpoint::show(const Prepared& plan, std::uint64_t sequence) {
-    Call& shown = links_.headers[rank_]->call;
-    shown.collective.store(plan.plan.collective, std::memory_order_relaxed);
-    shown.sequence.store(sequence, std::memory_order_relaxed);
-}
-
 // -- calls in the caller's thread ---------------------------------------------------------------------
 
 Outcome Endpoint::run(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
-                      Clock::time_point deadline) {
-    show(plan, sequence);
+                      Clock::time_point deadline, Clock::time_point begun) {
     if (driving()) return {Status::busy, -1};
     if (!take_idle()) return finish(start(plan, input, output, sequence, deadline));
-    Collective task(plan, input, output, workspace_, sequence, deadline);
+    Collective task(plan, input, output, workspace_, sequence, begun, deadline);
     return drive_and_leave(task, Kind::collective);
 }
 
@@ -75,6 +75,7 @@ Outcome Endpoint::recv(std::size_t peer, std::int64_t tag, std::byte* data, std:
 Outcome Endpoint::drive_and_leave(Task& task, Kind kind) {
     const Outcome outcome = drive(task, kind, task.deadline);
     if (!task.finished) task.give_up(outcome);  // nothing may refer to it any more
+    if (!outcome && kind == Kind::collective) recorder_.fail();
     leave();
     return outcome;
 }
@@ -99,9 +100,8 @@ Outcome Endpoint::finish(const std::shared_ptr<Task>& task) {
 
 std::shared_ptr<Task> Endpoint::start(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
                                       Clock::time_point deadline) {
-    show(plan, sequence);
-    return submit(new_collectives_,
-                  std::make_shared<Collective>(plan, input, output, workspace_, sequence, deadline));
+    return submit(new_collectives_, std::make_shared<Collective>(plan, input, output, workspace_, sequence,
+                                                                 Clock::now(), deadline));
 }
 
 std::shared_ptr<Task> Endpoint::start_send(std::size_t peer, std::int64_t tag, const std::byte* data,
@@ -116,7 +116,7 @@ std::shared_ptr<Task> Endpoint::start_recv(std::size_t peer, std::int64_t tag, s
 }
 
 std::shared_ptr<Task> Endpoint::submit(Tasks& queue, std::shared_ptr<Task> task) {
-    task->begun = Clock::now();
+    if (task->begun == Clock::time_point{}) task->begun = Clock::now();
     {
         const std::lock_guard lock(queue_);
         if (closing_.load(std::memory_order_acquire)) {

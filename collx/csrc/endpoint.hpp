@@ -15,6 +15,7 @@
 
 #include "collective.hpp"
 #include "mail.hpp"
+#include "whereabouts.hpp"
 
 namespace collx {
 
@@ -28,8 +29,9 @@ class Endpoint {
     Endpoint& operator=(const Endpoint&) = delete;
 
     // In the caller's thread, until the end. Deadlines are absolute.
+    // `begun` is for the record of the call.
     Outcome run(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
-                Clock::time_point deadline);
+                Clock::time_point deadline, Clock::time_point begun = {});
     Outcome send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
                  Clock::time_point deadline);
     Outcome recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes, Clock::time_point deadline);
@@ -49,6 +51,9 @@ class Endpoint {
     bool close();  // false where it could only begin to
 
     [[nodiscard]] const Header& header(std::size_t peer) const { return *links_.headers[peer]; }
+    // In one line: what two ranks disagree on, and who keeps this one waiting.
+    [[nodiscard]] std::string explain(const Outcome& mismatch) const;
+    [[nodiscard]] std::string late(int waited_for) const { return laggards(rank_, links_.headers, waited_for); }
 
   private:
     using Tasks = std::deque<std::shared_ptr<Task>>;
@@ -60,7 +65,8 @@ class Endpoint {
     Outcome turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline);
     bool pass(Task* goal, Kind kind);
     bool step(Task& task);
-    void show(const Prepared& plan, std::uint64_t sequence);
+    void compare_calls(Task* goal);
+    void show_wait(const Task* goal, Kind kind);
     void settle();
     void tell(const Task& task);
     void for_all(Task* goal, const std::function<void(Task&)>& act);
@@ -87,6 +93,7 @@ class Endpoint {
     Patience patience_;  // the driver's
     const Interrupted interrupted_;
     Workspace workspace_;
+    Recorder recorder_;
 
     // Guarded by being the driver.
     Tasks collectives_, mails_;

@@ -43,7 +43,9 @@ NB_MODULE(_core, module) {
         .def("wait", &PyEndpoint::wait, "task"_a, "timeout"_a)
         .def("fail", &PyEndpoint::fail, "reason"_a)
         .def("reason", &PyEndpoint::reason, "peer"_a)
-        .def("call", &PyEndpoint::call, "peer"_a)
+        .def("explain", &PyEndpoint::explain, "peer"_a, "bytes"_a, "wanted"_a)
+        .def("late", &PyEndpoint::late, "waited_for"_a)
+        .def("calls", &PyEndpoint::calls, "peer"_a, "most"_a)
         .def("alive", &PyEndpoint::alive, "peer"_a)
         .def("close", &PyEndpoint::close);
 }

@@ -23,9 +23,9 @@ namespace collx {
 
 namespace nb = nanobind;
 
-inline Clock::time_point after(double seconds) {
+inline Clock::time_point after(double seconds, Clock::time_point now = Clock::now()) {
     if (!(seconds < 1e9)) return Clock::time_point::max();
-    return Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    return now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 // A decoded plan with what keeps its user op alive. The callable takes (target, a, b, bytes), addresses as ints.
@@ -54,11 +54,15 @@ class PreparedPlan {
     nb::object custom_;
 };
 
-using Result = std::tuple<int, int, std::uint64_t>;  // status, peer, bytes
+using Result = std::tuple<int, int, std::uint64_t, std::uint64_t>;  // status, peer, bytes, wanted
+
+// A call of the flight recorder: sequence, collective, dtype, op, root, count, algorithm, progress, started, ended.
+using Shown = std::tuple<std::uint64_t, std::string, std::string, std::string, std::int64_t, std::string, std::string,
+                         int, double, double>;
 
 inline Result result(Outcome outcome) {
     if (outcome.status == Status::interrupted) throw nb::python_error();
-    return {static_cast<int>(outcome.status), outcome.peer, outcome.bytes};
+    return {static_cast<int>(outcome.status), outcome.peer, outcome.bytes, outcome.wanted};
 }
 
 inline std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte*>(address); }
@@ -103,7 +107,8 @@ class PyEndpoint {
         Outcome outcome;
         {
             const Outside outside(*this);
-            outcome = endpoint_->run(plan.prepared, at(input), at(output), sequence, after(timeout));
+            const auto begun = Clock::now();
+            outcome = endpoint_->run(plan.prepared, at(input), at(output), sequence, after(timeout, begun), begun);
         }
         return ended(outcome);
     }
@@ -148,10 +153,23 @@ class PyEndpoint {
     }
     void fail(const std::string& reason) { endpoint_->fail(reason.c_str()); }
     [[nodiscard]] std::string reason(std::size_t peer) const { return endpoint_->header(peer).reason; }
-    // What `peer` was last seen in: (sequence, collective's code).
-    [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> call(std::size_t peer) const {
-        const Call& shown = endpoint_->header(peer).call;
-        return {shown.sequence.load(std::memory_order_relaxed), shown.collective.load(std::memory_order_relaxed)};
+    [[nodiscard]] std::string explain(int peer, std::uint64_t bytes, std::uint64_t wanted) const {
+        return endpoint_->explain({Status::mismatched, peer, bytes, wanted});
+    }
+    [[nodiscard]] std::string late(int waited_for) const { return endpoint_->late(waited_for); }
+    // The newest calls of `peer`, the oldest first.
+    [[nodiscard]] std::vector<Shown> calls(std::size_t peer, std::uint64_t most) const {
+        const Flight& flight = endpoint_->header(peer).flight;
+        const std::uint64_t last = newest(flight);
+        std::vector<Shown> found;
+        for (std::uint64_t at = last > most ? last - most + 1 : 1; at <= last; ++at)
+            if (const auto call = recorded(flight, at)) {
+                const Traits& traits = call->traits;
+                found.emplace_back(call->sequence, traits.collective, traits.dtype, traits.op, traits.root,
+                                   traits.count, traits.algorithm, static_cast<int>(call->progress),
+                                   static_cast<double>(call->started) * 1e-9, static_cast<double>(call->ended) * 1e-9);
+            }
+        return found;
     }
     [[nodiscard]] bool alive(std::size_t peer) const { return !died(endpoint_->header(peer)); }
     void close() {

@@ -1,6 +1,9 @@
 #include "plan.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <iterator>
 #include <stdexcept>
 
 namespace collx {
@@ -27,6 +30,16 @@ class Words {
     std::span<const std::int64_t> words_;
     std::size_t at_ = 0;
 };
+
+Traits decode_traits(Words& words) {
+    std::array<std::int64_t, Traits::kWords> raw;
+    for (auto& word : raw) word = words.next();
+    auto result = std::bit_cast<Traits>(raw);
+    for (char* last : {std::end(result.collective), std::end(result.dtype), std::end(result.op),
+                       std::end(result.algorithm), std::end(result.count)})
+        last[-1] = '\0';
+    return result;
+}
 
 Operand operand(Words& words, std::size_t blocks, std::uint32_t size) {
     Operand result;
@@ -106,8 +119,7 @@ Plan Plan::decode(std::span<const std::int64_t> words_given) {
     plan.itemsize = words.count();
     plan.size = static_cast<std::uint32_t>(words.count());
     plan.workspace = words.count();
-    plan.fingerprint = static_cast<std::uint64_t>(words.next());
-    plan.collective = words.count();
+    plan.traits = decode_traits(words);
     plan.sends.resize(plan.size);
     plan.receives.resize(plan.size);
     if (plan.segments == 0 || plan.window == 0) throw std::invalid_argument("a plan without segments");

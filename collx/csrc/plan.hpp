@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dtype.hpp"
+#include "record.hpp"
 
 namespace collx {
 
@@ -44,8 +45,7 @@ struct Plan {
     std::uint64_t itemsize = 1;
     std::uint32_t size = 1;
     std::uint64_t workspace = 0;
-    std::uint64_t fingerprint = 0;
-    std::uint64_t collective = 0;  // its code, for messages
+    Traits traits;
     std::vector<Move> moves;
     // The moves that use each lane, in order: what both of its ends agree on.
     std::vector<std::vector<std::uint32_t>> sends;     // by receiver

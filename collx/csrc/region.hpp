@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "record.hpp"
+
 namespace collx {
 
 inline constexpr std::size_t kApart = 128;
@@ -29,21 +31,15 @@ static_assert(sizeof(Line) == 64);
 
 enum class State : std::uint32_t { running = 0, departed = 1, failed = 2 };
 
-// What a rank is doing, for the error messages of the others. Not synchronised: only ever shown, never acted on.
-struct Call {
-    std::atomic<std::uint64_t> sequence;
-    std::atomic<std::uint64_t> collective;
-};
-
 struct Header {
     // A robust futex word: the keeper thread's id while the process lives; the kernel adds 0x40000000 when it dies.
     alignas(kApart) std::atomic<std::uint32_t> life;
     void* robust_next;  // the keeper's list entry; the kernel follows it in the owner's address space only
     alignas(kApart) std::atomic<State> state;
     char reason[252];
-    alignas(kApart) Call call;
     alignas(kApart) std::atomic<std::uint32_t> asleep;  // the owner is about to wait on `bell`
     std::atomic<std::uint32_t> bell;                    // rung by others
+    Flight flight;
 };
 
 // How many messages of one sender the owner has consumed, by channel. Written by the owner.

@@ -19,6 +19,7 @@ struct Links {
     std::byte* region = nullptr;        // this rank's own, and its heap: what offsets in lines count from
     std::span<const std::byte> heap;
     std::vector<const void*> mailing;  // by peer, the send whose message is under way: messages go one by one
+    Recorder* recorder = nullptr;
 
     // Whether the peers see these bytes in this rank's memory file.
     [[nodiscard]] bool in_heap(const std::byte* at, std::uint64_t bytes) const {
@@ -59,14 +60,14 @@ class Task {
     Outcome outcome;
     int blocked_on = -1;                  // the peer that the next step needs, for messages
     std::uint64_t departed_at = 0;        // the endpoint's epoch when that peer was seen to have left
-    Clock::time_point begun;              // of a call that was started
+    Clock::time_point begun;
     std::atomic<bool> cancelled{false};   // by its caller, for the driver
     std::atomic<std::uint32_t> done{0};   // set last, for threads other than the driver
 
   protected:
     virtual void abandon() {}
-    bool fail(Status status, int peer, std::uint64_t bytes = 0) {
-        outcome = {status, peer, bytes};
+    bool fail(Status status, int peer, std::uint64_t bytes = 0, std::uint64_t wanted = 0) {
+        outcome = {status, peer, bytes, wanted};
         finished = true;
         return true;
     }

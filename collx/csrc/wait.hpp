@@ -31,7 +31,8 @@ enum class Status : std::int32_t {
 struct Outcome {
     Status status = Status::ok;
     int peer = -1;
-    std::uint64_t bytes = 0;  // that the peer sent, where that was the wrong length
+    std::uint64_t bytes = 0;   // that the peer sent, where that was the wrong length
+    std::uint64_t wanted = 0;  // that it should have been, in a collective
     [[nodiscard]] explicit operator bool() const { return status == Status::ok; }
 };
 

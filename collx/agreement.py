@@ -1,0 +1,82 @@
+"""What the ranks of one call must agree on, and how a difference between them is told."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from collx.collectives import COLLECTIVES
+from collx.plan import Plan
+from collx.types import DTYPES, OPS
+
+_ORDER = "all ranks must make the same calls in the same order"
+_TEXTS = (("collective", 16), ("dtype", 16), ("op", 24), ("algorithm", 40), ("count", 80))  # bytes in csrc/record.hpp
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """A call as the other ranks see it. `fingerprint` is a hash of all that must agree; the rest is for people."""
+
+    fingerprint: int
+    root: int  # -1 where there is none
+    collective: str
+    dtype: str
+    op: str
+    algorithm: str
+    count: str
+
+    def words(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """As csrc/record.hpp has it."""
+        texts = b"".join(getattr(self, name).encode()[: room - 1].ljust(room, b"\0") for name, room in _TEXTS)
+        head = np.array([self.fingerprint], np.uint64).view(np.int64)
+        return np.concatenate([head, np.array([self.root], np.int64), np.frombuffer(texts, np.int64)])
+
+    def difference(self, there: Traits, peer: int) -> str:
+        """What differs between this call and rank `peer`'s, in the words of csrc/record.cpp."""
+        found = [
+            (name, f"{name} differs: {_shown(mine)} here, {_shown(theirs)} on rank {peer}")
+            for name in ("collective", "dtype", "op", "root", "count", "algorithm")
+            if (mine := getattr(self, name)) != (theirs := getattr(there, name))
+        ]
+        if found and found[0][0] == "collective":
+            return f"{found[0][1]}; {_ORDER}"
+        told = "; ".join(text for _, text in found)
+        told = told or f"plan differs from that of rank {peer} in what its texts ({self.count}) do not show"
+        remedy = found[0][0] if len(found) == 1 else "arguments" if found else "counts"
+        return f"{told}; all ranks must pass the same {remedy}"
+
+
+def traits_of(plan: Plan) -> Traits:
+    """The traits of the call that `plan` is for."""
+    spec = COLLECTIVES[plan.collective]
+    op = OPS[plan.op] if spec.reduces else ""
+    if op == "custom" and plan.ordered:
+        op = "custom (ordered)"
+    root = plan.root if spec.rooted else -1
+    dtype = "" if spec.result == "heard" else str(DTYPES[plan.dtype])
+    count = plan.count or _bytes_agreed(plan)
+    called = plan.called or plan.collective
+    agreed = (called, plan.algorithm, plan.size, root, dtype, op, count, plan.segments, plan.window)
+    digest = hashlib.blake2b(repr(agreed).encode(), digest_size=8).digest()
+    return Traits(int.from_bytes(digest, "little"), root, called, dtype, op, plan.algorithm, count)
+
+
+def counts_text(elements: tuple[int, ...]) -> str:
+    """Elements per block: "4", "2x4" for two blocks of 4, or "3+4+5"."""
+    if len(elements) > 1 and len(set(elements)) == 1:
+        return f"{len(elements)}x{elements[0]}"
+    return "+".join(map(str, elements))
+
+
+def _bytes_agreed(plan: Plan) -> str:
+    """The size that is the same on every rank, where there is one; elsewhere each message's length is checked."""
+    if COLLECTIVES[plan.collective].reduces:
+        return f"{plan.input_bytes} bytes"
+    return f"{plan.output_bytes} bytes" if plan.collective in ("broadcast", "all_gather") else ""
+
+
+def _shown(value: str | int) -> str:
+    return str(value) if value != "" else "none"

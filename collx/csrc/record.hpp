@@ -1,0 +1,163 @@
+// The flight recorder: what a rank was called for, in shared memory, for its peers to compare with and for people.
+//
+// All ranks of a communicator make the same calls in the same order. Each keeps a chain, the hash of all its calls
+// so far; so one number that two ranks compare tells whether they agreed on everything until then.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace collx {
+
+#ifdef COLLX_UNCHECKED
+inline constexpr bool kChecked = false;  // for measuring what the checks cost, and for nothing else
+#else
+inline constexpr bool kChecked = true;
+#endif
+
+// What all ranks must agree on, as words that collx/agreement.py writes: a hash of it all, and texts for people.
+struct Traits {
+    std::uint64_t fingerprint = 0;
+    std::int64_t root = -1;  // -1 where there is none
+    char collective[16]{}, dtype[16]{}, op[24]{}, algorithm[40]{}, count[80]{};
+
+    static constexpr std::size_t kWords = 24;
+};
+static_assert(sizeof(Traits) == Traits::kWords * 8);
+
+enum class Progress : std::uint64_t { under_way = 0, done = 1, failed = 2 };
+
+// One call. Its owner alone writes it; readers look at `sequence` before and after. Lines of a peer, so all is atomic.
+struct alignas(64) Record {
+    std::atomic<std::uint64_t> sequence;  // 0 while it is being written
+    std::atomic<std::uint64_t> chain;
+    std::atomic<Progress> progress;
+    std::atomic<std::int64_t> started, ended;  // ns of the steady clock; ended 0: it took no time worth measuring
+    std::atomic<std::uint64_t> fingerprint;    // of the traits below
+    alignas(64) std::array<std::atomic<std::uint64_t>, Traits::kWords> traits;
+};
+
+inline constexpr std::uint32_t kRecords = 64;   // a power of two; the last of them are shown
+inline constexpr std::uint32_t kHistory = 256;  // a power of two; how far apart ranks can be and still compare
+
+struct Flight {
+    // The newest call: low half of its sequence << 32 | low half of its chain. Zero before the first.
+    alignas(128) std::atomic<std::uint64_t> arrival;
+    // Whom the owner has waited for long enough to say so: sequence of the call << 32 | peer + 1; or zero.
+    alignas(128) std::atomic<std::uint64_t> blocked;
+    alignas(128) std::array<std::atomic<std::uint32_t>, kHistory> chains;
+    std::array<Record, kRecords> records;
+};
+
+// A record as it was at one moment.
+struct Recorded {
+    std::uint64_t sequence;
+    std::uint64_t chain;
+    Progress progress;
+    std::int64_t started, ended;
+    Traits traits;
+};
+
+[[nodiscard]] std::optional<Recorded> recorded(const Flight& flight, std::uint64_t sequence);
+[[nodiscard]] std::uint64_t newest(const Flight& flight);  // the sequence of the newest call, or 0
+
+// The owner's side. Used by the driver only.
+class Recorder {
+  public:
+    Recorder(std::uint32_t rank, std::vector<Flight*> flights);
+
+    // Notes a call that begins. Every message of it carries what `stamp` returns from then on.
+    void begin(const Traits& traits, std::uint64_t sequence, std::chrono::steady_clock::time_point begun) {
+        if constexpr (!kChecked) return;
+        sequence_ = sequence;
+        chain_ = mixed(chain_ ^ traits.fingerprint);
+        Record& record = current();
+        // Each store releases the one before: who sees any of this call sees that the record is not the old one.
+        constexpr auto release = std::memory_order_release;
+        record.sequence.store(0, std::memory_order_relaxed);
+        if (record.fingerprint.load(std::memory_order_relaxed) != traits.fingerprint) write(record, traits);
+        record.chain.store(chain_, release);
+        record.progress.store(Progress::under_way, release);
+        record.started.store(begun.time_since_epoch().count(), release);
+        record.ended.store(0, release);
+        record.sequence.store(sequence, release);
+        own_.chains[sequence % kHistory].store(stamp(), release);
+        own_.arrival.store(sequence << 32 | stamp(), release);
+    }
+    [[nodiscard]] std::uint32_t stamp() const { return static_cast<std::uint32_t>(chain_); }
+
+    // Notes that it is done; `heard(peer)`: it had messages of that peer, which were compared. Returns a neighbour
+    // that has made another call, or -1.
+    template <typename Heard>
+    [[nodiscard]] int end(const Heard& heard, bool timed) {
+        if constexpr (!kChecked) return -1;
+        unsure_ = false;
+        for (const std::uint32_t peer : beside_)
+            if (!heard(peer) && !agrees(peer)) return static_cast<int>(peer);
+        Record& record = current();
+        if (timed) record.ended.store(now(), std::memory_order_relaxed);
+        record.progress.store(Progress::done, std::memory_order_relaxed);
+        return -1;
+    }
+    void fail();
+
+    // A neighbour that had not come to the last call when this rank left it, and has made another; or -1.
+    [[nodiscard]] int dissenter() {
+        if (!kChecked || !unsure_) return -1;
+        unsure_ = false;
+        for (const std::uint32_t peer : beside_)
+            if (!agrees(peer)) return static_cast<int>(peer);
+        return -1;
+    }
+
+    // Any peer whose calls are known to differ from this rank's; or -1.
+    [[nodiscard]] int differing() const;
+
+    // Tells the others whom this rank waits for, and when that is over.
+    void block(std::uint64_t call, int peer);
+    void unblock() {
+        if (blocked_) own_.blocked.store(0, std::memory_order_relaxed);
+        blocked_ = false;
+    }
+
+    [[nodiscard]] std::uint64_t sequence() const { return sequence_; }
+
+    // What differs between this rank's calls and the peer's, in one line; empty where the records do not tell.
+    [[nodiscard]] std::string difference(std::uint32_t peer) const;
+
+  private:
+    enum class Match { same, different, unknown };
+
+    [[nodiscard]] static std::uint64_t mixed(std::uint64_t x) {
+        x *= 0x9e3779b97f4a7c15ull;
+        x ^= x >> 32;
+        x *= 0xbf58476d1ce4e5b9ull;
+        return x ^ x >> 29;
+    }
+    [[nodiscard]] Record& current() const { return own_.records[sequence_ % kRecords]; }
+    [[nodiscard]] static std::int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+    static void write(Record& record, const Traits& traits);
+    [[nodiscard]] Match compare(std::uint32_t peer) const;
+    [[nodiscard]] bool agrees(std::uint32_t peer) {
+        const Match match = compare(peer);
+        unsure_ |= match == Match::unknown;
+        return match != Match::different;
+    }
+
+    const std::uint32_t rank_;
+    const std::vector<Flight*> flights_;
+    Flight& own_;
+    std::vector<std::uint32_t> beside_;  // the ranks before and after: where all neighbours agree, all ranks do
+    std::uint64_t sequence_ = 0;
+    std::uint64_t chain_ = 0;
+    bool unsure_ = false;  // a neighbour could not be compared with yet
+    bool blocked_ = false;
+};
+
+}  // namespace collx

@@ -1,0 +1,80 @@
+#include "whereabouts.hpp"
+
+#include <cstdio>
+#include <optional>
+
+namespace collx {
+
+namespace {
+
+constexpr int kMostNamed = 8;
+
+// Whether the process whose thread holds a header's life was stopped by a signal.
+bool stopped(const Header& header) {
+    char path[40];
+    std::snprintf(path, sizeof path, "/proc/%u/stat", header.life.load(std::memory_order_relaxed) & 0x3fffffffu);
+    std::FILE* file = std::fopen(path, "re");
+    if (file == nullptr) return false;
+    char state = 0;
+    const int found = std::fscanf(file, "%*d (%*[^)]) %c", &state);
+    std::fclose(file);
+    return found == 1 && (state == 'T' || state == 't');
+}
+
+// Whom a rank has been waiting for in the call it is in; or -1.
+int waits_for(const Flight& flight) {
+    const std::uint64_t blocked = flight.blocked.load(std::memory_order_relaxed);
+    const std::uint64_t call = blocked >> 32;
+    if (call != kInMessage && call != (newest(flight) & 0xffffffffu)) return -1;
+    return static_cast<int>(blocked & 0xffffffffu) - 1;
+}
+
+std::string doing(const Header& header) {
+    const Flight& flight = header.flight;
+    const int other = waits_for(flight);
+    const auto call = recorded(flight, newest(flight));
+    std::string text = stopped(header) ? "is stopped" : "";
+    const char* before = text.empty() ? "" : ", ";
+    if (!call) return text.empty() ? "has not called any collective yet" : text;
+    const std::string name = std::string(call->traits.collective) + " #" + std::to_string(call->sequence);
+    if (call->progress == Progress::under_way) {
+        text += text.empty() ? "is in " + name : " in " + name;
+        if (*before == '\0' && other >= 0) text += ", waiting for rank " + std::to_string(other);
+    } else if (*before == '\0' && other >= 0) {
+        text += "has finished " + name + " and waits for rank " + std::to_string(other) + " in a send or receive";
+    } else {
+        text += std::string(before) + "has finished " + name + " and called nothing since";
+    }
+    return text;
+}
+
+}  // namespace
+
+std::string laggards(std::uint32_t rank, const std::vector<Header*>& headers, int waited_for) {
+    const Flight& own = headers[rank]->flight;
+    const auto call = recorded(own, newest(own));
+    const bool inside = call && call->progress == Progress::under_way;
+    std::vector<std::size_t> late;
+    for (std::size_t peer = 0; peer < headers.size(); ++peer) {
+        if (peer == rank) continue;
+        if (stopped(*headers[peer]) || (inside && newest(headers[peer]->flight) < call->sequence)) late.push_back(peer);
+    }
+    std::vector<bool> seen(headers.size());
+    int last = waited_for;
+    while (late.empty() && last >= 0 && !seen[static_cast<std::size_t>(last)]) {
+        seen[static_cast<std::size_t>(last)] = true;
+        const int next = waits_for(headers[static_cast<std::size_t>(last)]->flight);
+        if (next < 0) late.push_back(static_cast<std::size_t>(last));
+        last = next;
+    }
+    if (late.empty() && waited_for >= 0) late.push_back(static_cast<std::size_t>(waited_for));  // they wait in a ring
+    std::string told;
+    int named = 0;
+    for (const std::size_t peer : late) {
+        if (named++ == kMostNamed) return told + ", and " + std::to_string(late.size() - kMostNamed) + " more are late";
+        told += (told.empty() ? "rank " : ", rank ") + std::to_string(peer) + " " + doing(*headers[peer]);
+    }
+    return told;
+}
+
+}  // namespace collx
