@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from collx import Communicator, spawn
 from collx.errors import CollxError
 from collx.perf import compiled
+from collx.perf.handwritten import Memory, choices
 from collx.perf.probe import FAR, MIXED, NEAR, Probe, joint, probe
 
 needs_two_cores = pytest.mark.skipif(
@@ -71,3 +75,42 @@ def test_what_cannot_be_built_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(compiled, "BUILD", tmp_path / "build")
     with pytest.raises(CollxError, match="cannot build"):
         compiled.library.__wrapped__()
+
+
+COUNTS = [1, 14, 15, 1000, 4096, 4097, 20_001, 300_007, 2_500_000]
+TRIED: list[dict[str, int]] = [
+    {},
+    {"bypass_stage": 1, "bypass_gather": 1, "bypass_out": 0},
+    {"twins": 1, "copy": 1, "chunk": 16 << 10},
+    {"one_shot": 8 << 20, "one_shot_chunk": 16 << 10, "bypass_stage": 1},
+    {"one_shot": 0, "pieces": 1, "chunk": 1 << 20, "ahead": 3, "fence": 0, "copy": 2},
+]
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_the_handwritten_all_reduce_is_right(size: int) -> None:
+    memory = Memory(size)
+    shared = np.frombuffer(mmap.mmap(-1, 2 * size * max(COUNTS) * 4), np.float32).reshape(2, size, -1)
+
+    def rank(comm: Communicator) -> list[str]:
+        hand = memory.join(comm.rank, choices(crowded=True))
+        mistakes = []
+        for tried in TRIED:
+            comm.barrier()
+            hand.choose(choices(crowded=True, **tried))
+            for count in COUNTS:
+                expected = (size * (np.arange(count) % 7) + sum(range(size))).astype(np.float32)
+                x, out = shared[0, comm.rank, :count], np.empty(count + 1, np.float32)[1:]
+                x[:] = np.arange(count) % 7 + comm.rank
+                hand.all_reduce(x, out, times=3)
+                if not np.array_equal(out, expected):
+                    mistakes.append(f"all_reduce of {count} with {tried}")
+                landed = shared[1, comm.rank, :count]
+                hand.zero_copy(x, landed, times=2)
+                if not np.array_equal(landed, expected):
+                    mistakes.append(f"zero copy of {count} with {tried}")
+        comm.barrier()
+        hand.close()
+        return mistakes
+
+    assert spawn(rank, size) == [[]] * size
