@@ -6,19 +6,17 @@ import copy
 import importlib
 import os
 import pickle
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+import collx
 from collx import Communicator
 from collx.types import Array
 from tests.collectives.numbers import same
 from tests.ranks import ranks
-
-MIB = 1 << 20
 
 
 def made(comm: Communicator) -> None:
@@ -104,35 +102,91 @@ def test_torch_reads_it_where_it_lies(kind: str) -> None:
     ranks(kind, 2, tensors)
 
 
-def memory_held() -> int:
-    """Bytes that the memory files which this process maps have allocated: this rank's and its peers'."""
-    files = {}
-    for path in Path("/proc/self/map_files").iterdir():
-        if "memfd:collx" in os.readlink(path):
-            status = path.stat()
-            files[status.st_ino] = status.st_blocks * 512
-    return sum(files.values())
+def on_others(comm: Communicator) -> None:
+    """Memory of one communicator is an ordinary array on another."""
+    half = comm.split(comm.rank % 2)
+    assert half is not None
+    for maker in (comm, half):
+        x = maker.empty(300_000, np.int64)
+        x[...] = comm.rank
+        for user in (comm, half):
+            peers = range(comm.size) if user is comm else range(comm.rank % 2, comm.size, 2)
+            assert (user.all_reduce(x) == sum(peers)).all()
+            out = maker.empty(300_000, np.int64)
+            assert user.all_reduce(x, out=out) is out
+            assert (out == sum(peers)).all()
+            same(user.all_gather(x[:1]), np.array(peers))
 
 
-def freed(comm: Communicator) -> None:
-    comm.barrier()
-    if comm.rank > 0:
-        return
-    before = memory_held()
-    x = comm.empty(MIB, np.float64)
-    assert memory_held() == before + 8 * MIB
-    view: Array = x[10:20].view(np.int64)
-    tail = x[-1:]
-    x[...] = 1
+@pytest.mark.parametrize("size", [1, 4])
+def test_it_is_an_ordinary_array_on_other_communicators(kind: str, size: int) -> None:
+    ranks(kind, size, on_others)
+
+
+def outlives(comm: Communicator) -> None:
+    x = comm.empty(1000, np.float64)
+    x[...] = comm.rank
+    part = comm.all_reduce(x, out=x)[10:20]
+    comm.close()
     del x
-    view[...] = 7
-    assert memory_held() == before + 8 * MIB
-    del view
-    assert tail[0] == 1
-    del tail
-    assert memory_held() == before
+    part += 1
+    assert (part == 1 + sum(range(comm.size))).all()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look at the files that a process maps")
-def test_memory_goes_with_the_last_view() -> None:
-    ranks("shm", 2, freed)
+@pytest.mark.parametrize("size", [1, 2])
+def test_it_outlives_the_communicator(kind: str, size: int) -> None:
+    ranks(kind, size, outlives)
+
+
+def too_large(comm: Communicator) -> None:
+    for nbytes in (1 << 50, 1 << 62, 1 << 70):
+        with pytest.raises(MemoryError, match=f"rank {comm.rank}.*no {nbytes} bytes"):
+            comm.empty(nbytes, np.int8)
+    comm.barrier()
+
+
+def test_more_than_there_is_is_an_error(kind: str) -> None:
+    ranks(kind, 2, too_large)
+
+
+def temporaries(comm: Communicator) -> None:
+    """Sums of ever new arrays, of all sizes, most of which are dropped at once."""
+    rng = np.random.default_rng(7)
+    kept: list[tuple[int, Array]] = []
+    for turn in range(60):
+        x = comm.empty(int(rng.integers(0, 200_000)), np.float64)
+        x[...] = turn + comm.rank
+        total = comm.size * turn + sum(range(comm.size))
+        out = comm.empty(x.shape, x.dtype)
+        assert (comm.all_reduce(x, out=out) == total).all()
+        kept.append((total, out))
+        if len(kept) > 5:
+            del kept[int(rng.integers(5))]
+    for total, out in kept:
+        assert (out == total).all()
+
+
+def test_many_come_and_go(kind: str) -> None:
+    ranks(kind, 3, temporaries)
+
+
+def forked(comm: Communicator) -> None:
+    x = comm.empty(100_000, np.float64)
+    x[...] = 7
+    child = os.fork()
+    if child == 0:
+        try:
+            well = bool((x == 7).all())
+            with pytest.raises(collx.ClosedError, match="fork"):
+                comm.empty(3, float)
+            del x
+        except BaseException:
+            well = False
+        os._exit(0 if well else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (x == 7).all()  # the child dropped it, but it is ours
+    assert (comm.all_reduce(x) == 7 * comm.size).all()
+
+
+def test_a_fork_frees_nothing() -> None:
+    ranks("shm", 2, forked)
