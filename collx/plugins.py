@@ -30,14 +30,14 @@ def algorithm_named(collective: str, name: str) -> Algorithm | Builder | None:
     """
     if (collective, name) in REGISTER:
         return REGISTER[collective, name]
-    offer = _offered(name)
+    offer = offered(name)
     if isinstance(offer, Algorithm):
         return offer if offer.collective == collective else None
     return REGISTER.get((collective, name), offer)
 
 
 @cache
-def _offered(name: str) -> Algorithm | Builder | None:
+def offered(name: str) -> Algorithm | Builder | None:
     points = {_package(point): point for point in entry_points(group=GROUP, name=name)}
     if not points:
         return None
@@ -67,11 +67,15 @@ def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
-def function_named(name: str) -> Builder:
-    """The function that `module:function` names; the module may lie in the working directory.
+def command_line_algorithm(collective: str, name: str) -> Algorithm | Builder | None:
+    """As algorithm_named; on a command line a name may also be `module:function`, the module in the working directory.
 
-    Raises ValueError, in one line, where there is none.
+    Raises ValueError, in one line, where it cannot be loaded.
     """
+    return _function_named(name) if ":" in name else algorithm_named(collective, name)
+
+
+def _function_named(name: str) -> Builder:
     module, _, path = name.partition(":")
     try:
         with _working_directory_on_path():

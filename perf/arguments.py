@@ -13,6 +13,7 @@ import numpy as np
 import collx.algorithms  # noqa: F401  (fills the register)
 from collx.perf.collectives import MEASURED, Measured
 from collx.perf.options import NCCL_TYPES, Options, UsageError, fits, nbytes, nearest
+from collx.plugins import command_line_algorithm
 from collx.schedule import REGISTER
 from collx.types import DTYPES, OPS
 
@@ -39,7 +40,11 @@ def _parser() -> Parser:
     add("-b", "--minbytes", default="8", help="smallest size (8)")
     add("-e", "--maxbytes", default="64M", help="largest size (64M)")
     add("-f", "--stepfactor", type=float, default=2.0, help="from one size to the next (2)")
-    add("--algorithm", default="", help="one, several with commas, or all: side by side; default: collx chooses")
+    add(
+        "--algorithm",
+        default="",
+        help="one or several with commas, by name or as module:function, or all: side by side; default: collx chooses",
+    )
     add("-d", "--dtype", default="float32", help="NumPy's or nccl-tests' name (float32)")
     add("-o", "--op", default="sum", help="reduction (sum)")
     add("-r", "--root", type=int, default=0, help="root of broadcast, reduce, gather and scatter (0)")
@@ -112,7 +117,11 @@ def _algorithms(case: Measured, text: str) -> tuple[str, ...]:
         return tuple(known)
     names = tuple(dict.fromkeys(text.split(","))) if text else ()
     for name in names:
-        if name not in known:
+        try:
+            found = command_line_algorithm(case.name, name)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if found is None:
             raise nearest(f"algorithm of {case.name}", name, known)
     return names
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from collx.plugins import command_line_algorithm
+
 Array = npt.NDArray[Any]
 Call = Callable[[], object]
 # How long a rank's buffer is: the whole of the size, one rank's part of it, or the whole (part) at the root only.
@@ -90,6 +92,8 @@ def bind(comm: Any, case: Measured, x: Array, out: Array, op: str, root: int, al
     if case.name == "sendrecv":
         return partial(method, x, (comm.rank + 1) % comm.size, out, (comm.rank - 1) % comm.size)
     keywords: dict[str, Any] = {"algorithm": algorithm}
+    if algorithm is not None and ":" in algorithm:
+        keywords["algorithm"] = command_line_algorithm(case.name, algorithm)
     if case.reduces:
         keywords["op"] = op
     if case.rooted:

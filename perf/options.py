@@ -13,7 +13,8 @@ import numpy as np
 
 from collx.perf import machine
 from collx.perf.collectives import Measured
-from collx.schedule import REGISTER
+from collx.plugins import command_line_algorithm
+from collx.schedule import Algorithm
 
 # nccl-tests' names of types, where they differ from NumPy's.
 NCCL_TYPES = {
@@ -94,11 +95,16 @@ def fits(options: Options, ranks: int) -> Options:
         raise UsageError(f"--root {options.root} is not a rank of {ranks}")
     if not options.algorithms:
         return options
-    fitting = tuple(name for name in options.algorithms if REGISTER[options.case.name, name].sizes(ranks))
+    fitting = tuple(name for name in options.algorithms if _takes(options.case.name, name, ranks))
     unfit = [name for name in options.algorithms if name not in fitting]
     if unfit and not options.every:
         raise UsageError(f"{options.case.name} by {unfit[0]} does not take {ranks} ranks")
     return replace(options, algorithms=fitting)
+
+
+def _takes(collective: str, name: str, ranks: int) -> bool:
+    algorithm = command_line_algorithm(collective, name)
+    return not isinstance(algorithm, Algorithm) or algorithm.sizes(ranks)
 
 
 def affordable(options: Options, ranks: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import gc
 import multiprocessing
 import os
@@ -16,15 +15,15 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-import collx.algorithms  # noqa: F401  (fills the register)
 from collx.collectives import COLLECTIVES
 from collx.errors import ScheduleError
 from collx.lifeline import die_with, interrupts_held_back
 from collx.schedule import REGISTER, Algorithm
+from collx.verify.named import Key, keys_of, roots, source_of, takes
+from collx.verify.own import prove_own
 from collx.verify.proof import Proof, prove
 
 LARGER = (257, 512)  # as far as two proofs fit into memory
-Key = tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -34,34 +33,30 @@ class _Tally:
     sizes: set[int] = field(default_factory=set)
     proofs: int = 0
     seconds: float = 0.0
-
-
-def roots(algorithm: Algorithm, size: int) -> Sequence[int]:
-    """The roots to prove: all for small sizes; for large ones the first and one amidst, others differ by names."""
-    if not COLLECTIVES[algorithm.collective].rooted:
-        return (0,)
-    return range(size) if size <= 8 else (0, size // 2)
+    largest: Proof | None = None
 
 
 def _prove_all_roots(task: tuple[Key, int]) -> tuple[Key, int, list[Proof], float]:
     key, size = task
     start = time.perf_counter()
-    proofs = [prove(REGISTER[key], size, root) for root in roots(REGISTER[key], size)]
+    source = source_of(key)
+    if isinstance(source, Algorithm):
+        proofs = [prove(source, size, root) for root in roots(key[0], size)]
+    else:
+        proofs = [prove_own(source, key[0], size, root) for root in roots(key[0], size)]
     return key, size, proofs, time.perf_counter() - start
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns 0 if all was proved, 1 at the first schedule that is wrong, 2 for a mistake in the arguments."""
     options = _parser().parse_args(argv)
-    keys = [key for key in REGISTER if options.algorithm in (None, *key, ":".join(key))]
-    if not keys:
-        names = sorted({name for key in REGISTER for name in (*key, ":".join(key))})
-        near = difflib.get_close_matches(options.algorithm, names)
-        hint = f"; nearest: {', '.join(near)}" if near else "; docs/algorithms.md lists them"
-        print(f"collx verify: no algorithm {options.algorithm!r}{hint}", file=sys.stderr)
+    try:
+        keys = keys_of(options.algorithm, options.collective)
+    except ValueError as error:
+        print(f"collx verify: {error}", file=sys.stderr)
         return 2
     sizes = [options.size] if options.size else options.sizes
-    tasks = [(key, size) for key in keys for size in sizes if REGISTER[key].sizes(size)]
+    tasks = [(key, size) for key in keys for size in sizes if takes(key, size)]
     if not tasks:
         print(f"collx verify: no algorithm {options.algorithm!r} takes these sizes", file=sys.stderr)
         return 2
@@ -77,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     for key, tally in tallies.items():
         print(_line(key, tally))
+        if tally.largest is not None and not isinstance(source_of(key), Algorithm):
+            print(_found(tally.largest))
     total, seconds = sum(tally.proofs for tally in tallies.values()), time.perf_counter() - start
     print(f"{len(tallies)} algorithms, {total} proofs in {seconds:.1f} s on {options.jobs} processes")
     return 0
@@ -93,7 +90,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Prove that algorithms do what their collectives promise.",
         allow_abbrev=False,
     )
-    parser.add_argument("algorithm", nargs="?", help="a name, a collective, or collective:name; all if left out")
+    parser.add_argument(
+        "algorithm", nargs="?", help="a name, a collective, collective:name, or module:function; all if left out"
+    )
+    parser.add_argument("--collective", choices=COLLECTIVES, help="of a function; by default the one it is named after")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--size", type=_size, help="one communicator size")
     which.add_argument("--sizes", type=_sizes, default=range(1, 65), metavar="A-B", help="all sizes A..B (1-64)")
@@ -121,12 +121,13 @@ def _sizes(text: str) -> range:
 
 def _larger(keys: list[Key], count: int, draw: random.Random) -> Iterator[tuple[Key, int]]:
     for key in keys:
-        takes = [size for size in range(LARGER[0], LARGER[1] + 1) if REGISTER[key].sizes(size)]
-        yield from ((key, size) for size in draw.sample(takes, min(count, len(takes))))
+        sizes = [size for size in range(LARGER[0], LARGER[1] + 1) if takes(key, size)]
+        yield from ((key, size) for size in draw.sample(sizes, min(count, len(sizes))))
 
 
 def _run(tasks: list[tuple[Key, int]], jobs: int) -> dict[Key, _Tally]:
-    tallies = {key: _Tally() for key in REGISTER if any(task[0] == key for task in tasks)}
+    proved = {task[0] for task in tasks}
+    tallies = {key: _Tally() for key in (*REGISTER, *proved) if key in proved}
     with ProcessPoolExecutor(jobs, initializer=_begin_work) as pool:
         try:
             with interrupts_held_back():  # the first submit forks
@@ -135,6 +136,9 @@ def _run(tasks: list[tuple[Key, int]], jobs: int) -> dict[Key, _Tally]:
                 tallies[key].sizes.add(size)
                 tallies[key].proofs += len(proofs)
                 tallies[key].seconds += seconds
+                tallies[key].largest = max(
+                    (tallies[key].largest, *proofs), key=lambda proof: proof.size if proof else 0
+                )
         except BaseException:
             for process in multiprocessing.active_children():
                 process.kill()  # leaving the pool waits for the proofs under way, and they may take long
@@ -167,3 +171,11 @@ def _line(key: Key, tally: _Tally) -> str:
     told = f"{sizes[0]}-{dense[-1]}" if len(dense) > 1 else str(sizes[0])
     told += "".join(f", {size}" for size in sizes[len(dense) :])
     return f"{':'.join(key):32} {tally.proofs:5} proofs, sizes {told}: {tally.seconds:.1f} s"
+
+
+def _found(proof: Proof) -> str:
+    """What was found out about a function, of which nothing is claimed."""
+    order = "rank order is kept" if proof.ordered else "rank order is not kept"
+    counts = "equal counts only" if proof.uniform else "any counts"
+    ranks = f"on {proof.size} ranks {proof.rounds} rounds, {proof.volume} of the buffer sent by the busiest"
+    return f"    {ranks}; {order}, {counts}"

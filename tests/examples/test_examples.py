@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -50,3 +51,11 @@ def test_page_rank_has_the_same_bits_on_1_2_and_4_ranks() -> None:
     for lines in spread:
         assert lines[0].split(",", 1)[1] == alone[0].split(",", 1)[1]
         assert lines[1:] == alone[1:]
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 4])
+def test_a_schedule_of_ones_own_reduces(ranks: int) -> None:
+    lines = output("own_schedule", ranks).splitlines()
+    total = np.arange(5.0) * ranks + sum(range(ranks))
+    assert lines[0] == f"{ranks} ranks: {total}"
+    assert re.fullmatch(r"own \d+\.\d us, collx's choice \d+\.\d us", lines[1])

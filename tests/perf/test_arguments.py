@@ -33,6 +33,8 @@ MISTAKES = {
     "an algorithm": (["all_reduce", "--algorithm", "rign"], "ring"),
     "an algorithm of another collective": (["broadcast", "--algorithm", "swing"], "swing"),
     "an algorithm not for that size": (["all_reduce", "-n", "3", "--algorithm", "swing"], "swing"),
+    "a function": (["all_reduce", "--algorithm", "examples.own_schedule:all"], "no attribute 'all'"),
+    "a module": (["all_reduce", "--algorithm", "examples.no:all_reduce"], "No module named 'examples.no'"),
     "an algorithm of barrier": (["barrier", "--algorithm", "tree"], "barrier"),
     "an empty algorithm": (["all_reduce", "--algorithm", "ring,"], "algorithm"),
     "iterations": (["all_reduce", "--iters", "0"], "--iters"),

@@ -44,6 +44,15 @@ def test_every_algorithm_is_right(collective: str) -> None:
     assert result.stderr == ""
 
 
+def test_a_function_is_measured_beside_a_built_in_algorithm() -> None:
+    both = "ring,examples.own_schedule:all_reduce"
+    result = done(*COLLX, "perf", "all_reduce", "-n", "3", "-b", "8", "-e", "8", *SHORT, "--algorithm", both)
+    assert "examples.own_schedule:all_reduce" in result.stdout
+    assert "Out of bounds values : 0 OK" in result.stdout
+    wrong = [*COLLX, "perf", "broadcast", "-n", "3", "--algorithm", "examples.own_schedule:all_reduce"]
+    assert done(*wrong, status=1).stderr.startswith("collx perf: broadcast by all_reduce on 3 ranks: rank ")
+
+
 def test_inside_a_job_it_measures_the_job() -> None:
     inside = ["run", "-n", "3", "--tag", "off", "-m", "collx.perf", "all_reduce", "-b", "8", "-e", "8", *SHORT]
     assert "# nRanks 3 " in done(*COLLX, *inside).stdout

@@ -70,6 +70,20 @@ def test_a_wrong_schedule_is_one_line_and_exit_1(
     assert capsys.readouterr().err == "collx verify: rank 1, round 2: not this way\n"
 
 
+def test_a_function_is_proved_by_module_and_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["examples.own_schedule:all_reduce", "--sizes", "1-9"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["all_reduce:examples.own_schedule:all_reduce", "9", "proofs,"]
+    assert lines[1].startswith("    on 9 ranks 3 rounds, 4 of the buffer sent by the busiest; rank order is kept, any")
+
+
+def test_a_function_that_is_wrong_is_one_line_and_exit_1(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["examples.own_schedule:all_reduce", "--collective", "broadcast", "--size", "4"]) == 1
+    error = capfd.readouterr().err
+    assert error.startswith("collx verify: broadcast by all_reduce on 4 ranks: rank ")
+    assert error.count("\n") == 1
+
+
 class InProcess:
     """A pool without processes."""
 
@@ -101,6 +115,12 @@ class InProcess:
         (["ring", "--larger", "-2"], "'-2' is no positive number"),
         (["nosuchthing"], "docs/algorithms.md"),
         (["ring", "pat"], "unrecognized arguments: pat"),
+        (["ring", "--collective", "broadcast"], "broadcast has no algorithm 'ring'; it has chain, "),
+        (["all_reduce:rnig"], "no algorithm 'all_reduce:rnig'; nearest: all_reduce:ring"),
+        (["examples.own_schedule:main"], "which collective is 'examples.own_schedule:main' for? say --collective"),
+        (["examples.own_schedule:all_redcue", "--collective", "all_reduce"], "has no attribute 'all_redcue'"),
+        (["no.such.module:all_reduce"], "cannot load 'no.such.module:all_reduce': ModuleNotFoundError"),
+        (["examples.own_schedule:__doc__", "--collective", "scan"], "is no function (rank, size) -> Schedule, but str"),
     ],
 )
 def test_mistakes_exit_2(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

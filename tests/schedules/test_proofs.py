@@ -9,7 +9,7 @@ import pytest
 from collx.collectives import COLLECTIVES
 from collx.schedule import REGISTER, Recv, Send, largest_message
 from collx.verify import prove
-from collx.verify.command import roots
+from collx.verify.named import roots
 from tests.schedules.cases import KEYS, NAMES, SEED
 
 DENSE = 64
@@ -21,7 +21,7 @@ ALGORITHMS = pytest.mark.parametrize("key", KEYS, ids=NAMES)
 def test_every_size_and_root(key: tuple[str, str]) -> None:
     algorithm = REGISTER[key]
     for size in filter(algorithm.sizes, range(1, DENSE + 1)):
-        for root in roots(algorithm, size):
+        for root in roots(algorithm.collective, size):
             prove(algorithm, size, root)
 
 
@@ -37,7 +37,7 @@ def test_a_changing_sample_of_larger_sizes(key: tuple[str, str]) -> None:
 def test_ordered_is_flagged_exactly_where_it_holds(key: tuple[str, str]) -> None:
     algorithm = REGISTER[key]
     sizes = filter(algorithm.sizes, range(1, 9))
-    proofs = [prove(algorithm, size, root) for size in sizes for root in roots(algorithm, size)]
+    proofs = [prove(algorithm, size, root) for size in sizes for root in roots(algorithm.collective, size)]
     assert all(proof.ordered for proof in proofs) == algorithm.ordered
 
 
