@@ -59,7 +59,8 @@ def markdown(document: Document) -> str:
     parts = [
         "# collx beside other libraries",
         "",
-        f"{machine_text(document['host'])}; {document['started']} to {document['ended']}.",
+        f"{machine_text(document['host'])}; collx at {document['revision'] or 'a release'}, {document['started']} to "
+        f"{document['ended']}.",
         "",
         f"{document['dtype']} {document['op']}, through each library's Python API on arrays allocated before: "
         f"{'; '.join(document['versions'].values())}.",
@@ -72,11 +73,21 @@ def markdown(document: Document) -> str:
         "hold still.",
         "",
     ]
-    parts += [f"Without {why}." for why in document["absent"].values()] + [""] * bool(document["absent"])
-    parts += [*_idle(document), "## Goals", "", *_goals(document)]
-    for ranks, points in groupby(document["points"], key=lambda point: point["ranks"]):
-        parts += ["", *_of_ranks(ranks, list(points))]
+    missing = [
+        f"With {ranks} ranks, without {why}.\n" for ranks, of in document["absent"].items() for why in of.values()
+    ]
+    parts += [*missing, *_idle(document), summary(document)]
+    for (ranks, collective), points in groupby(document["points"], key=lambda p: (p["ranks"], p["collective"])):
+        parts += ["", f"## {collective}, {ranks} ranks", "", *_of_collective(list(points))]
     return "\n".join(parts) + "\n"
+
+
+def summary(document: Document) -> str:
+    """The goals, and the means for each number of ranks."""
+    parts = ["## Goals", "", *_goals(document)]
+    for ranks, points in groupby(document["points"], key=lambda point: point["ranks"]):
+        parts += ["", f"## {ranks} ranks: geometric means over sizes", "", *_means(list(points))]
+    return "\n".join(parts)
 
 
 def _idle(document: Document) -> list[str]:
@@ -112,25 +123,27 @@ def _found(outcome: Outcome) -> Iterator[str]:
         yield _MISSING if value is None else f"{value:.3f} ({count} point{'s' * (count > 1)})"
 
 
-def _of_ranks(ranks: int, points: list[Point]) -> list[str]:
+def _columns(points: list[Point]) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    """The libraries, the ratios to show of them, and the heads of those."""
     names = list(dict.fromkeys(n for p in points for f in p["figures"].values() for n in f["seconds"]))
     others = [*_against(names), BEST]
-    empty = ["collx.empty"] if "collx.empty" in names else []
-    columns = [("collx", other) for other in others] + [(ours, BEST) for ours in empty]
-    heads = [f"/{other}" for other in others] + [f"{ours}/{BEST}" for ours in empty]
+    empty = [name for name in names if name == "collx.empty"]
+    columns = [("collx", other) for other in others] + [(name, BEST) for name in empty]
+    return names, columns, [f"/{other}" for other in others] + [f"{name}/{BEST}" for name in empty]
+
+
+def _means(points: list[Point]) -> list[str]:
+    _, columns, heads = _columns(points)
     groups = [(name, list(of)) for name, of in groupby(points, key=lambda point: point["collective"])]
     rows = [[name, *(_mean(of, *column) for column in columns)] for name, of in groups]
-    worst = [_worst(points, *column) for column in columns]
-    rows += [["**all**", *(f"**{_mean(points, *column)}**" for column in columns)], ["worst", *worst]]
-    text = [f"## {ranks} ranks", "", "Geometric means over sizes:", "", *lines(["", *heads], rows)]
-    for name, of in groups:
-        text += [
-            "",
-            f"### {name}, {ranks} ranks",
-            "",
-            *lines(["size", "tag", *names, *heads], _rows(of, names, columns)),
-        ]
-    return text
+    rows += [["**all**", *(f"**{_mean(points, *column)}**" for column in columns)]]
+    rows += [["worst", *(_worst(points, *column) for column in columns)]]
+    return lines(["", *heads], rows)
+
+
+def _of_collective(points: list[Point]) -> list[str]:
+    names, columns, heads = _columns(points)
+    return lines(["size", "tag", *names, *heads], _rows(points, names, columns))
 
 
 def _rows(points: list[Point], names: list[str], columns: list[tuple[str, str]]) -> Iterator[list[str]]:

@@ -70,10 +70,13 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """A goal holds where it holds near and far alike."""
+        """A goal holds where it holds near and far alike; what has been seen of the two is said."""
         if not self.found:
             return "not measured"
-        return "reached" if all(value <= self.goal.limit for value, _ in self.found.values()) else "NOT REACHED"
+        if any(value > self.goal.limit for value, _ in self.found.values()):
+            return "NOT REACHED"
+        seen = [tag for tag in ("NEAR", "FAR") if tag in self.found]
+        return "reached" if len(seen) == 2 else f"reached, {f'{seen[0]} only' if seen else 'untagged'}"
 
 
 def outcomes(document: dict[str, Any]) -> Iterator[Outcome]:

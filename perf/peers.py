@@ -11,50 +11,19 @@ import importlib.util
 import json
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from collx.errors import CollxError
-from collx.perf import comparison, machine, picture, standing
+from collx.perf import comparison, picture
 from collx.perf.arguments import Parser, parse
-from collx.perf.collectives import MEASURED
-from collx.perf.contest import Bracket, Call, Contest
 from collx.perf.goals import EVERY
 from collx.perf.options import Options, UsageError, nearest
-from collx.perf.probe import probe
-from collx.perf.progress import Progress
-from collx.perf.rivals import MPIS, OTHERS, RIVALS
+from collx.perf.rivals import MPIS, OTHERS
+from collx.perf.versus import Plan, belongs_beside, bracketing, fresh, measure, merged
 
 _COMPARED = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "reduce", "scan", "exscan")
 _GROUPS = {"mpi": MPIS, "all": OTHERS}
-_QUICK = {8 << 10, 64 << 10, 1 << 20, 16 << 20, 64 << 20}
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to compare: `options` of a sweep for sizes, dtype and op, and the seconds for each point. `end` is the
-    largest size; None: as large as takes reasonable time and memory."""
-
-    options: Options
-    ranks: tuple[int, ...]
-    collectives: tuple[str, ...]
-    rivals: tuple[str, ...]
-    end: int | None
-    quick: bool = False
-
-    def calls(self, ranks: int) -> Iterator[tuple[Call, int]]:
-        """Each point's call, and its size in bytes."""
-        end = self.end or (256 if ranks == 2 and not self.quick else 64) << 20
-        for name in self.collectives:
-            options = replace(self.options, case=MEASURED[name], end=end)
-            for index, count in enumerate(options.sizes(ranks)):
-                size = count * options.dtype.itemsize
-                if index == 0 or not self.quick or size in _QUICK:
-                    yield Call(name, count, options.dtype.name, options.op, options.root), size
 
 
 def rivals_named(text: str) -> tuple[str, ...]:
@@ -67,81 +36,13 @@ def rivals_named(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def bracketing(say: Say) -> Bracket:
-    """The probe, or where it cannot be had the tag `?`, and that is said."""
-    try:
-        probe()
-    except CollxError as error:
-        say(f"# no tags: {error}")
-        return lambda: "?"
-    return lambda: probe().tag
-
-
-def measure(plan: Plan, say: Say, bracket: Bracket) -> dict[str, Any]:
-    """Run the comparison, saying each line of its table as it comes; the document for JSON and markdown."""
-    document: dict[str, Any] = {
-        "host": machine.describe(),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "dtype": plan.options.dtype.name,
-        "op": plan.options.op,
-        "seconds": plan.options.seconds,
-        "versions": {},
-        "absent": {},
-        "idle": {},
-        "points": [],
-    }
-    with Progress(sum(len(list(plan.calls(ranks))) for ranks in plan.ranks), shown=True) as progress:
-        for ranks in plan.ranks:
-            progress.start(f"{ranks} ranks: starting {', '.join(plan.rivals)}")
-            ours = ("collx", "collx.empty")
-            with Contest([RIVALS[name] for name in (*ours, *plan.rivals)], ranks, bracket) as contest:
-                _points(plan, contest, document, say, progress)
-                document["versions"] |= contest.versions
-                document["idle"][str(ranks)] = contest.idle
-                document["absent"] |= {f"{name}, {ranks} ranks": why for name, why in contest.absent.items()}
-    return document | {"ended": time.strftime("%Y-%m-%d %H:%M:%S")}
-
-
-def _points(plan: Plan, contest: Contest, document: dict[str, Any], say: Say, progress: Progress) -> None:
-    """Every point of one number of ranks."""
-    told: set[str] = set()
-    heading = ""
-
-    def tell_absent() -> None:
-        for name, why in contest.absent.items():
-            if name not in told:
-                told.add(name)
-                say(f"# without {why}")
-
-    tell_absent()
-    say(f"# {contest.size} ranks, {plan.options.dtype.name} {plan.options.op}: {'; '.join(contest.versions.values())}")
-    for call, size in plan.calls(contest.size):
-        progress.start(f"{contest.size} ranks, {call.collective} {size} B")
-        lengths = MEASURED[call.collective].lengths(call.count, call.count // contest.size)
-        nbytes = contest.size * sum(lengths) * plan.options.dtype.itemsize
-        rounds, odd = contest.measure(call, plan.options.seconds, nbytes)
-        tell_absent()
-        point = {
-            "ranks": contest.size,
-            "collective": call.collective,
-            "size": size,
-            "differing": odd,
-            "figures": standing.figures(rounds),
-        }
-        document["points"].append(point)
-        if heading != call.collective:
-            heading = call.collective
-            say(comparison.head(call.collective, list(contest.versions)))
-        say(comparison.row(point, list(contest.versions)))
-        progress.advance()
-
-
 def versus(options: Options) -> int:
     """`collx perf COLLECTIVE --vs ...`; 0, or 1 where the libraries' results differ."""
     _comparable([options.case.name])
     rivals = rivals_named(",".join(options.versus))
     plan = Plan(options, (options.ranks or 2,), (options.case.name,), rivals, options.end)
-    document = measure(plan, _say, bracketing(_say))
+    document = fresh(plan)
+    measure(plan, document, _say, bracketing(_say))
     if options.json:
         options.json.write_text(json.dumps(document) + "\n")
     return _status(document)
@@ -173,11 +74,13 @@ def _parser() -> Parser:
     add("--vs", default="all", help="openmpi, mpich, intelmpi, gloo; mpi: the three MPIs; all (all)")
     add("--quick", action="store_true", help="few sizes up to 64M, little time")
     add("--output", type=Path, help="write OUTPUT.json, OUTPUT.md and a picture OUTPUT-N.png per number of ranks")
+    add("--add", action="store_true", help="keep what OUTPUT.json has of other points, and of other tags of the same")
     return parser
 
 
-def plan_of(argv: list[str]) -> tuple[Plan, Path | None]:
-    """What a command line asks for, and where to write it; UsageError says what is wrong with it."""
+def plan_of(argv: list[str]) -> tuple[Plan, Path | None, bool]:
+    """What a command line asks for, where to write it, and whether to add to what is there; UsageError says what is
+    wrong with it."""
     given = _parser().parse_args(argv)
     collectives = given.collectives.split(",")
     _comparable(collectives)
@@ -187,29 +90,46 @@ def plan_of(argv: list[str]) -> tuple[Plan, Path | None]:
         raise UsageError(f"-n {given.ranks}: numbers of ranks, with commas between") from None
     if min(ranks) < 2:
         raise UsageError(f"-n {given.ranks}: a comparison takes at least 2 ranks")
-    if given.output is not None and not given.output.absolute().parent.is_dir():
-        raise UsageError(f"cannot write {given.output}.json: no such directory")
-    if given.output is not None and importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--output draws pictures with matplotlib; install it with: pip install 'collx[plot]'")
     sizes = ["-b", given.minbytes, "-e", given.maxbytes or "64M", "-f", given.stepfactor]
     seconds = given.seconds or ("0.5" if given.quick else "3")
     options = parse([collectives[0], *sizes, "--seconds", seconds, "--vs", given.vs])
     end = options.end if given.maxbytes else None
-    return Plan(options, ranks, tuple(collectives), rivals_named(given.vs), end, given.quick), given.output
+    _check_output(given.output, given.add)
+    plan = Plan(options, ranks, tuple(collectives), rivals_named(given.vs), end, given.quick)
+    return plan, given.output, given.add and given.output.with_suffix(".json").exists()
+
+
+def _check_output(output: Path | None, add: bool) -> None:
+    if output is None:
+        if add:
+            raise UsageError("--add needs --output, which it adds to")
+        return
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {output}.json: no such directory")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--output draws pictures with matplotlib; install it with: pip install 'collx[plot]'")
+
+
+def write(document: dict[str, Any], output: Path) -> None:
+    """JSON, the page, and a picture for each number of ranks."""
+    output.with_suffix(".json").write_text(json.dumps(document) + "\n")
+    output.with_suffix(".md").write_text(comparison.markdown(document))
+    for ranks in dict.fromkeys(point["ranks"] for point in document["points"]):
+        picture.draw(document, ranks, output.with_name(f"{output.name}-{ranks}.png"))
 
 
 def main(argv: list[str]) -> int:
     """The whole comparison. 0: measured; 1: results differ, or collx failed; 2: a mistake on the command line."""
     try:
-        plan, output = plan_of(argv)
-        document = measure(plan, _say, bracketing(_say))
-        page = comparison.markdown(document)
-        print("\n" + page.partition("## Goals")[2].partition("\n### ")[0].strip())
+        plan, output, adds = plan_of(argv)
+        document = fresh(plan)
+        before = json.loads(output.with_suffix(".json").read_text()) if adds and output else None
+        if before is not None:
+            belongs_beside(before, document)
+        measure(plan, document, _say, bracketing(_say))
+        _say(f"\n{comparison.summary(document)}")
         if output is not None:
-            output.with_suffix(".json").write_text(json.dumps(document) + "\n")
-            output.with_suffix(".md").write_text(page)
-            for ranks in plan.ranks:
-                picture.draw(document, ranks, output.with_name(f"{output.name}-{ranks}.png"))
+            write(merged(before, document) if before is not None else document, output)
         return _status(document)
     except UsageError as error:
         print(f"collx.perf.peers: {error}", file=sys.stderr)

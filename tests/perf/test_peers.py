@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collx.perf import comparison, goals, peers, picture, rivals, standing
+from collx.perf import comparison, goals, peers, picture, rivals, standing, versus
 from collx.perf.contest import Call, Contest, Round
 from collx.perf.options import UsageError
 from collx.perf.rivals import JobFailed, Rival
@@ -109,9 +109,9 @@ def point(tag: str = "NEAR", size: int = 8, collective: str = "all_reduce", **se
 def document(*points: dict[str, Any]) -> dict[str, Any]:
     return {
         "host": {"cpu": "a", "cores": 2, "memory_gib": 1, "system": "b", "python": "c", "numpy": "d"},
-        "started": "one", "ended": "two", "dtype": "float32", "op": "sum", "seconds": 1.0,
+        "revision": "abc", "started": "one", "ended": "two", "dtype": "float32", "op": "sum", "seconds": 1.0,
         "versions": {"collx": "collx 1", "openmpi": "Open MPI 5", "mpich": "MPICH 5"},
-        "absent": {"gloo, 2 ranks": "gloo did not start: no"}, "idle": {"2": {"collx": 0.001}}, "points": list(points),
+        "absent": {"2": {"gloo": "gloo did not start: no"}}, "idle": {"2": {"collx": 0.001}}, "points": list(points),
     }  # fmt: skip
 
 
@@ -132,7 +132,9 @@ def test_the_best_mpi_is_the_best_at_that_point() -> None:
 
 def test_a_goal_holds_near_and_far() -> None:
     near, far = point("NEAR", collx=1.0, openmpi=5.0), point("FAR", collx=1.0, openmpi=1.0)
-    assert outcome(near, near).verdict == "reached"
+    assert outcome(near, near).verdict == "reached, NEAR only"
+    assert outcome(near, point("FAR", collx=1.0, openmpi=4.0)).verdict == "reached"
+    assert outcome(point("mixed", collx=1.0, openmpi=5.0)).verdict == "reached, untagged"
     assert outcome(near, near, near, far).found[""][0] == pytest.approx(5**-0.75)
     assert outcome(near, near, near, far).verdict == "NOT REACHED"
 
@@ -145,7 +147,7 @@ def test_the_page_says_who_is_missing_and_what_is_not_reached() -> None:
     page = comparison.markdown(
         document(point(collx=1e-6, openmpi=1e-6), point("mixed", 65536, collx=1e-5, openmpi=1.0))
     )
-    assert "Without gloo did not start: no." in page
+    assert "With 2 ranks, without gloo did not start: no." in page
     assert (
         "| 2 ranks, collx / openmpi: all_reduce of 8 | 0.25 | 1.000 (1 point) | 1.000 (1 point) | - | NOT REACHED |"
         in page
@@ -194,6 +196,32 @@ def test_the_whole_comparison_in_one_command(tmp_path: Path, capsys: pytest.Capt
     assert {path.name for path in tmp_path.iterdir()} == {"x.json", "x.md", "x-2.png", "x-3.png"}
 
 
+@pytest.mark.usefixtures("fakes")
+def test_a_comparison_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def piece(collective: str, tag: str) -> int:
+        monkeypatch.setattr(peers, "bracketing", lambda say: lambda: tag)
+        more = ["--seconds", "0.01", "--vs", "openmpi", "--output", str(tmp_path / "x"), "--add"]
+        return peers.main(["-n", "2", "-e", "8", "--collectives", collective, *more])
+
+    assert [piece("broadcast", "NEAR"), piece("all_reduce", "NEAR"), piece("broadcast", "FAR")] == [0, 0, 0]
+    points = json.loads((tmp_path / "x.json").read_text())["points"]
+    assert [(each["collective"], sorted(each["figures"])) for each in points] == [
+        ("all_reduce", ["NEAR"]),
+        ("broadcast", ["FAR", "NEAR"]),
+    ]
+
+
+@pytest.mark.usefixtures("fakes")
+def test_figures_of_other_code_are_not_added_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["-n", "2", "-e", "8", "--seconds", "0.01", "--vs", "openmpi", "--output", str(tmp_path / "x"), "--add"]
+    assert peers.main(command) == 0
+    monkeypatch.setattr(versus, "revision", lambda: "another")
+    assert peers.main(command) == 2
+    assert "another" in capsys.readouterr().err
+
+
 MISTAKES = {
     "a collective": (["--collectives", "all_redcue"], "all_redcue"),
     "what others have not": (["--collectives", "barrier"], "barrier"),
@@ -203,6 +231,7 @@ MISTAKES = {
     "one rank": (["-n", "1"], "-n 1"),
     "seconds": (["--seconds", "0"], "--seconds"),
     "a folder": (["--output", "/no/such/place/x"], "/no/such/place"),
+    "adding to nothing": (["--add"], "--output"),
 }
 
 
@@ -227,15 +256,15 @@ def test_without_a_probe_there_are_no_tags(monkeypatch: pytest.MonkeyPatch) -> N
         raise JobFailed(fake("x"), "has one core only")
 
     said: list[str] = []
-    monkeypatch.setattr(peers, "probe", none)
-    assert peers.bracketing(said.append)() == "?"
+    monkeypatch.setattr(versus, "probe", none)
+    assert versus.bracketing(said.append)() == "?"
     assert "one core only" in said[0]
 
 
 def test_the_default_has_the_sizes_of_the_goals() -> None:
-    plan, _ = peers.plan_of([])
+    plan, _, _ = peers.plan_of([])
     sizes = [size for call, size in plan.calls(2) if call.collective == "broadcast"]
     assert sizes == [1 << power for power in range(3, 29)]
     assert max(size for _, size in plan.calls(8)) == 64 << 20
-    quick, _ = peers.plan_of(["--quick"])
+    quick, _, _ = peers.plan_of(["--quick"])
     assert {8, 64 << 10, 64 << 20} <= {size for _, size in quick.calls(2)}
