@@ -12,6 +12,7 @@ from collx.errors import (
     CollxError,
     MismatchError,
     RankFailedError,
+    RevokedError,
     ScheduleError,
     TimeoutError,
     TransportError,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AbortedError", "BootstrapError", "ClosedError", "CollxError", "Communicator", "Copy", "MismatchError",
-    "RankFailedError", "Recv", "ReduceOp", "Schedule", "ScheduleError", "Send", "TimeoutError", "TransportError",
-    "Work", "__version__", "init", "spawn",
+    "RankFailedError", "Recv", "ReduceOp", "RevokedError", "Schedule", "ScheduleError", "Send", "TimeoutError",
+    "TransportError", "Work", "__version__", "init", "spawn",
 ]  # fmt: skip
 
 # Imported when first asked for, so that schedules can be written and proved where the native module is not built.

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from collx import calls
+from collx import calls, shrink
 from collx.calls import Call, Op
-from collx.checks import whole64
+from collx.checks import seconds, whole64
 from collx.engine import Engine
 from collx.handle import Handle
 from collx.layout import Counts
@@ -19,9 +19,11 @@ from collx.messages import Messages
 from collx.request import Chosen
 from collx.types import Array, nearest
 
+Look = Callable[[], None] | None
 # Makes the engine of a new group: (world ranks of its members in their new order, a label all give alike and use
-# once, seconds). Called by every member.
-MakeGroup = Callable[[Sequence[int], str, float], Engine]
+# once, seconds, what to call every now and then while members are waited for, instead of looking who has died).
+# Called by every member.
+MakeGroup = Callable[[Sequence[int], str, float, Look], Engine]
 
 
 class Communicator(Messages):
@@ -276,19 +278,69 @@ class Communicator(Messages):
         if color is None:
             return None
         members = sorted((r for r in range(self.size) if table[r][:2] == given), key=lambda r: (table[r][2], r))
-        rank = members.index(self.rank)
-        world = tuple(self._world_ranks[member] for member in members)
-        hosts = tuple(self.hosts[member] for member in members)
         label = f"{self._label}/{self._splits}.{color}"
         try:
-            engine = self._make_group(world, label, self.timeout)
+            engine = self._make_group(self._world(members), label, self.timeout, None)
         except BaseException as error:
             self._break(f"split #{self._splits}", error)
             raise
-        local_rank = hosts[:rank].count(hosts[rank])
-        transports = engine.transports
+        return self._of(members, engine, label)
+
+    def revoke(self) -> None:
+        """Make every call on this communicator raise RevokedError, on all ranks, those under way too. Not collective.
+
+        Nothing happens where it is broken already. What it raises then, `shrink` can follow. Raises ClosedError
+        where this rank has closed it.
+        """
+        if self._left:
+            self._alive()
+        self._engine.revoke()
+
+    def shrink(self, timeout: float | None = None) -> Communicator:
+        """A communicator of the ranks that are left, in rank order; this one is closed.
+
+        Collective among the survivors, after any of the errors between ranks; where there was none, this one is
+        revoked first. Ranks that die or close it meanwhile are left out. All survivors get the same members or
+        all raise.
+
+        Raises ClosedError where this rank has closed it, collx.TimeoutError where a survivor has not called it
+        within `timeout` seconds (the communicator's by default), AbortedError where another rank gave up on it.
+        After either of these two it cannot be shrunk any more.
+        """
+        limit = self.timeout if timeout is None else seconds(timeout)
+        if self._left:
+            self._alive()
+        self._engine.revoke()
+        self._over = self._over or "it was shrunk"
+
+        def connect(members: Sequence[int], attempt: int, timeout: float, look: Callable[[], None]) -> Engine:
+            return self._make_group(self._world(members), self._shrunk(attempt), timeout, look)
+
+        survivors = self._engine.survivors()
+        members, attempt, engine = shrink.agree(survivors, connect, self.size, limit)
+        self.close()
+        return self._of(members, engine, self._shrunk(attempt))
+
+    def _shrunk(self, attempt: int) -> str:
+        return f"{self._label}/shrink.{attempt}"
+
+    def _world(self, members: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self._world_ranks[member] for member in members)
+
+    def _of(self, members: Sequence[int], engine: Engine, label: str) -> Communicator:
+        """The communicator of some of these ranks, this one among them, in the order given."""
+        rank, hosts = members.index(self.rank), tuple(self.hosts[member] for member in members)
         return Communicator(
-            engine, rank, len(members), local_rank, hosts, transports, self.timeout, self._make_group, world, label
+            engine,
+            rank,
+            len(members),
+            hosts[:rank].count(hosts[rank]),
+            hosts,
+            engine.transports,
+            self.timeout,
+            self._make_group,
+            self._world(members),
+            label,
         )
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:

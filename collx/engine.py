@@ -11,13 +11,22 @@ from typing import Any, Protocol
 import numpy as np
 
 from collx.collectives import COLLECTIVES
-from collx.errors import AbortedError, ClosedError, CollxError, RankFailedError
+from collx.errors import (
+    AbortedError,
+    ClosedError,
+    CollxError,
+    MismatchError,
+    RankFailedError,
+    RevokedError,
+    TransportError,
+)
 from collx.plan import Plan
 from collx.reference.lanes import COLLECTIVE, TAGGED, Lanes, Sent, Stamp
 from collx.reference.moves import PlanRun, bytes_at
 from collx.reference.progress import Progress, Steps, Task
 from collx.reference.reduction import Combine, combine
-from collx.transports.base import Transport
+from collx.reference.verdict import BoardSurvivors, Judge
+from collx.transports.base import Board, Survivors, Transport
 from collx.types import DTYPES, OPS, Array, ReduceOp
 
 
@@ -66,8 +75,20 @@ class Engine(Protocol):
         with the last view. Raises MemoryError."""
         ...
 
-    def fail(self, reason: str) -> None:
-        """Tell the other ranks that this one gave up, and why (one line)."""
+    def fail(self, reason: str, *, mismatch: bool = False) -> None:
+        """Tell the other ranks that this one gave up, and why (one line), or of a `mismatch` of their calls."""
+        ...
+
+    def revoke(self) -> None:
+        """Make every rank's calls raise RevokedError, unless something else has ended the communicator."""
+        ...
+
+    def leaving(self) -> None:
+        """Say that nothing more will be started: what waits for more than is under way already need not go on."""
+        ...
+
+    def survivors(self) -> Survivors:
+        """How to agree on who goes on. Raises TransportError where this cannot be agreed on."""
         ...
 
     def close(self) -> None:
@@ -101,9 +122,9 @@ class ReferenceEngine:
         self.transports: tuple[str, ...] = (transport.name,)
         self._lanes = Lanes(transport)
         self._me = f"rank {transport.rank}"
-        self._progress = Progress(self._me, self._lanes.poll, self._tell)
+        self._judge = Judge(transport, transport.rank) if isinstance(transport, Board) else None
+        self._progress = Progress(self._me, self._poll, self._judged)
         self._told: list[Sent] = []
-        self._failed = -1
 
     def prepare(self, plan: Plan, op: ReduceOp) -> PreparedPlan:
         traits = [plan.algorithm, str(DTYPES[plan.dtype]), OPS[plan.op], f"root {plan.root}"]
@@ -141,9 +162,23 @@ class ReferenceEngine:
             raise MemoryError(f"{self._me}: no {nbytes} bytes of memory to be had: {error}") from error
         return np.frombuffer(memory, np.uint8, nbytes)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, *, mismatch: bool = False) -> None:
         """Break this engine and tell the others why; nothing happens where it is broken or closed already."""
-        self._progress.stop(AbortedError(reason))
+        self._progress.stop(MismatchError(reason) if mismatch else AbortedError(reason))
+
+    def revoke(self) -> None:
+        if self._judge is not None:
+            self._judge.revoke()
+        else:
+            self._progress.stop(RevokedError(f"{self._me} revoked this communicator"))
+
+    def leaving(self) -> None:
+        """What peers wait for in vain they learn when this rank has left."""
+
+    def survivors(self) -> Survivors:
+        if not isinstance(self.transport, Board):
+            raise TransportError(f"{self._me}: ranks joined by {self.transport.name} cannot agree on who goes on")
+        return BoardSurvivors(self.transport, self.transport.rank, self.transport.size)
 
     def close(self) -> None:
         self._progress.stop(ClosedError(f"{self._me}: the communicator was closed"))
@@ -185,10 +220,19 @@ class ReferenceEngine:
                 self._progress.stop(AbortedError(f"{task.what} was interrupted by {error!r}"))
             raise
 
-    def _tell(self, error: Exception) -> None:
-        """Leaving is no failure and nobody's news; everything else is told to all peers."""
+    def _poll(self) -> bool:
+        sentence = self._judge.sentence() if self._judge is not None else None
+        if sentence is not None:
+            raise sentence
+        return self._lanes.poll()
+
+    def _judged(self, error: Exception) -> Exception:
+        """What a failure is to all ranks. Leaving is none and nobody's news; everything else is told to all peers."""
         if isinstance(error, ClosedError):
-            return
+            return error
+        if self._judge is not None:
+            return self._judge.judged(error)
         failed = error.ranks[0] if isinstance(error, RankFailedError) and error.ranks else -1
         known = isinstance(error, CollxError)
         self._told = self._lanes.give_up(str(error) if known else f"{self._me}: {error!r}", failed)
+        return error

@@ -27,7 +27,7 @@ class TimeoutError(CollxError, builtins.TimeoutError):  # "except TimeoutError",
 
 
 class RankFailedError(CollxError):
-    """Ranks died or left while others needed them; `ranks` names them."""
+    """Ranks died or left while others needed them. `ranks` names them, the same on every rank that raises it."""
 
     def __init__(self, message: str, ranks: tuple[int, ...] = ()) -> None:
         super().__init__(message)
@@ -36,6 +36,10 @@ class RankFailedError(CollxError):
 
 class AbortedError(CollxError):
     """Another rank gave up on this communicator: it met an error of its own, which the message quotes."""
+
+
+class RevokedError(CollxError):
+    """A rank called `revoke` on this communicator."""
 
 
 class MismatchError(CollxError):

@@ -15,7 +15,7 @@ from collx.buffers import address_of
 from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
-from collx.errors import ClosedError, CollxError
+from collx.errors import ClosedError, CollxError, MismatchError
 from collx.planner import make_plan
 from collx.request import Chosen, Request
 from collx.work import Work
@@ -56,6 +56,8 @@ class Member:
         Other ranks that still need this one for a call raise RankFailedError.
         """
         if self._over is None:
+            if self._under_way:
+                self._engine.leaving()
             for work in list(self._under_way):
                 with contextlib.suppress(Exception):
                     work.wait()
@@ -204,7 +206,9 @@ class Member:
         text = " ".join(str(error).split())
         self._over = f"{what} failed with {type(error).__name__}: {text}"
         with contextlib.suppress(CollxError):
-            self._engine.fail(f"rank {self.rank} in {what}: {type(error).__name__}: {text}")
+            mismatch = isinstance(error, MismatchError)
+            told = text if mismatch else f"rank {self.rank} in {what}: {type(error).__name__}: {text}"
+            self._engine.fail(told, mismatch=mismatch)
 
     def _inherited(self) -> None:
         self._over = "it was inherited through fork; only the process that made it can use it"

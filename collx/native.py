@@ -11,12 +11,25 @@ import numpy as np
 
 from collx import _core
 from collx.agreement import traits_of
-from collx.errors import ClosedError
+from collx.errors import ClosedError, MismatchError, TimeoutError
 from collx.plan import Lane, Move, Operand, Plan
-from collx.transports.lanes import CLOSED, LENGTH, MISMATCHED, OK, OP_FAILED, TIMED_OUT, Region, ShmTransport
+from collx.transports.base import Survivors
+from collx.transports.lanes import (
+    CLOSED,
+    DECIDED,
+    DEPARTED,
+    LENGTH,
+    MISMATCHED,
+    OK,
+    OP_FAILED,
+    TIMED_OUT,
+    Region,
+    ShmSurvivors,
+    ShmTransport,
+)
+from collx.transports.verdict import GAVE_UP, MISMATCH, REVOKED
 from collx.types import DTYPES, Array, ReduceOp
 
-REASON = 250  # bytes of what a failed rank may say
 WINDOW = 2  # segments in flight: one moves while the other is waited for
 
 
@@ -108,14 +121,16 @@ class NativePending:
 class NativeEngine:
     """One rank's native engine over the regions `fds` of a communicator's ranks, its own (`region`) among them.
 
-    The descriptors may be closed once it is made. A failed call breaks the engine: the other ranks are told,
-    and every later call raises ClosedError.
+    The descriptors may be closed once it is made; for `pidfds` and `keep` see ShmTransport. A failed call breaks the
+    engine: the other ranks are told, and every later call raises ClosedError.
     """
 
     transports: tuple[str, ...] = ("shm",)
 
-    def __init__(self, region: Region, fds: Sequence[int], *, rank: int) -> None:
-        self.transport = ShmTransport(region, fds, rank=rank)
+    def __init__(
+        self, region: Region, fds: Sequence[int], *, rank: int, pidfds: Sequence[int] = (), keep: object = None
+    ) -> None:
+        self.transport = ShmTransport(region, fds, rank=rank, pidfds=pidfds, keep=keep)
         self._endpoint = self.transport.endpoint
         slots, self.capacity = _core.geometry(len(fds))
         self.window = min(slots, WINDOW)
@@ -164,11 +179,20 @@ class NativeEngine:
     def allocate(self, nbytes: int) -> Array:
         return self.transport.allocate(nbytes)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, *, mismatch: bool = False) -> None:
         if self._over is None:
             self._over = reason
-            text = " ".join(reason.split()).encode("utf-8", "replace")
-            self._endpoint.fail(text[:REASON].decode("utf-8", "ignore"))
+            text = " ".join(reason.split()).encode("utf-8", "replace").decode()
+            self._endpoint.propose(MISMATCH if mismatch else GAVE_UP, text)
+
+    def revoke(self) -> None:
+        self._endpoint.propose(REVOKED, "")
+
+    def leaving(self) -> None:
+        self._endpoint.leaving()
+
+    def survivors(self) -> Survivors:
+        return ShmSurvivors(self.transport)
 
     def close(self) -> None:
         self._over = self._over or "it was closed"
@@ -187,9 +211,26 @@ class NativeEngine:
             error = raised
         else:
             error = self.transport.error(outcome, what, self._told(status, peer, nbytes, wanted), timeout)
-        if status not in (CLOSED, LENGTH):
-            self.fail(f"{type(error).__name__}: {error}")
+        if status == DEPARTED:
+            self._endpoint.propose_failed(peer)
+            error = self.transport.sentence(f"rank {self.transport.rank} in {what}")
+        if status in (DECIDED, DEPARTED):
+            self._over = self._over or str(error)
+        elif status not in (CLOSED, LENGTH):
+            mismatch = isinstance(error, MismatchError)
+            self.fail(str(error) if mismatch else f"{type(error).__name__}: {error}", mismatch=mismatch)
+            error = self._judged(error, what)
         raise error
+
+    def _judged(self, error: BaseException, what: str) -> BaseException:
+        """What to raise for an error of this rank where another's was the verdict. Whose time is up says so itself,
+        unless there is more to say than that another's was up first."""
+        verdict = self.transport.verdict()
+        if isinstance(error, MismatchError):
+            own = verdict.rank == self.transport.rank
+        else:
+            own = not isinstance(error, TimeoutError) or verdict.why == GAVE_UP
+        return error if own else self.transport.sentence(f"rank {self.transport.rank} in {what}")
 
     def _usable(self) -> None:
         if self._over is not None:

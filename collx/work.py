@@ -51,8 +51,11 @@ class Work:
             except Exception as error:
                 if not pending.done():
                     raise
-                if not isinstance(error, TimeoutError):  # which may have been this wait's own
-                    self._settled(error)
+                self.settle()
+                # The call's own is raised below. This wait's own time may be up, but the call has ended after all;
+                # whatever else there is a signal handler raised.
+                if error is not self._error and not isinstance(error, TimeoutError):
+                    raise
             self.settle()
         if self._error is not None:
             raise self._error

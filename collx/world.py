@@ -6,11 +6,11 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from collx import bootstrap, checks, lifeline
 from collx.bootstrap import LONE, Place
-from collx.communicator import Communicator
+from collx.communicator import Communicator, Look
 from collx.engine import Engine, ReferenceEngine
 from collx.errors import AbortedError, BootstrapError, ClosedError, CollxError, RankFailedError, TransportError
 from collx.transports.memory import MemoryHub, MemoryTransport
@@ -57,7 +57,7 @@ def join(place: Place, timeout: float) -> Communicator:
 
 
 def _lone_world(timeout: float) -> Communicator:
-    def make_group(members: Sequence[int], label: str, timeout: float) -> Engine:
+    def make_group(members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
         return ReferenceEngine(MemoryTransport(MemoryHub(1), 0))
 
     engine = make_group((0,), "init", timeout)
@@ -68,8 +68,8 @@ def _shm_world(place: Place, timeout: float) -> Communicator:
     deadline = time.monotonic() + timeout
     group = ShmGroup.join(_directory(place), place.rank, place.size, deadline)
 
-    def make_group(members: Sequence[int], label: str, timeout: float) -> Engine:
-        return _shm_engine(group, members, label, time.monotonic() + timeout)
+    def make_group(members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
+        return _shm_engine(group, members, label, time.monotonic() + timeout, look)
 
     engine = _shm_engine(group, range(place.size), "init", deadline)
     atexit.register(_let_the_culprit_end_first, [pid for pid in group.pids if pid != os.getpid()])
@@ -78,7 +78,9 @@ def _shm_world(place: Place, timeout: float) -> Communicator:
     )
 
 
-def _shm_engine(group: ShmGroup, members: Sequence[int], label: str, deadline: float) -> Engine:
+def _shm_engine(
+    group: ShmGroup, members: Sequence[int], label: str, deadline: float, look: Callable[[], None] | None = None
+) -> Engine:
     """The native engine of a communicator of `members`, who all call this with the same label."""
     from collx.native import NativeEngine  # here, so that a lone process needs no compiled module
     from collx.transports.lanes import Region, region_bytes
@@ -88,8 +90,9 @@ def _shm_engine(group: ShmGroup, members: Sequence[int], label: str, deadline: f
     fds = [fd]
     try:
         region = Region(rank, size, fd)  # before anybody else sees it
-        fds = group.connect(members, label, fd, deadline)
-        return NativeEngine(region, fds, rank=rank)
+        fds = group.connect(members, label, fd, deadline, look)
+        pidfds = [group.pidfds.fds[member] for member in members]
+        return NativeEngine(region, fds, rank=rank, pidfds=pidfds, keep=group.pidfds)
     except CollxError:
         raise
     except RuntimeError as error:  # no address space, no thread or no descriptor to be had

@@ -24,7 +24,14 @@ class Hubs:
         self._lock = threading.Lock()
         self._hubs: dict[tuple[str, tuple[int, ...]], MemoryHub] = {}
 
-    def engine(self, world_rank: int, members: Sequence[int], label: str, timeout: float) -> Engine:
+    def engine(
+        self,
+        world_rank: int,
+        members: Sequence[int],
+        label: str,
+        timeout: float,
+        look: Callable[[], None] | None = None,
+    ) -> Engine:
         with self._lock:
             hub = self._hubs.setdefault((label, tuple(members)), MemoryHub(len(members)))
         return ReferenceEngine(MemoryTransport(hub, list(members).index(world_rank)))

@@ -37,8 +37,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
-        {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work"},
-        {"buffers", "selector", "engine", "terms", "errors"},
+        {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
+        {"buffers", "selector", "engine", "transports", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
     "processes": ({"bootstrap", "lifeline", "launcher"}, {"errors"}),
@@ -53,11 +53,12 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
 }
 
-# Narrower than its layer: of the transports, the engine knows only what every transport is, and the native engine
-# the lanes that it runs on.
+# Narrower than its layer: of the transports, the engine knows only what every transport is and what ranks say of one
+# that failed, the native engine the lanes that it runs on, and the communicator how survivors agree.
 ONLY = {
-    "engine": {"transports": {"collx.transports.base"}},
-    "native": {"transports": {"collx.transports.lanes"}},
+    "engine": {"transports": {"collx.transports.base", "collx.transports.verdict"}},
+    "native": {"transports": {"collx.transports.base", "collx.transports.lanes", "collx.transports.verdict"}},
+    "communicator": {"transports": {"collx.transports.base"}},
 }
 
 

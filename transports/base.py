@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Collection, Hashable
+from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -46,4 +47,43 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give up every resource. Idempotent; transfers under way fail with ClosedError."""
+        ...
+
+
+@runtime_checkable
+class Board(Protocol):
+    """What a transport adds whose ranks can decide something together, whoever of them dies meanwhile."""
+
+    def decide(self, question: Hashable, answer: Any) -> Any:
+        """The answer that was given first to this question, by whichever rank; never blocks."""
+        ...
+
+    def decided(self, question: Hashable) -> Any:
+        """That answer, or None where there is none yet."""
+        ...
+
+    def gone(self) -> tuple[Collection[int], Collection[int]]:
+        """The ranks that have died, and those that have left."""
+        ...
+
+
+class Survivors(Protocol):
+    """How the ranks of a communicator agree on who goes on without those that are gone: in attempts, counted from 0,
+    that all of them go through. An attempt fails where a member is gone before it has connected."""
+
+    def members(self, attempt: int) -> tuple[int, ...]:
+        """Who is to go on, the same on every rank."""
+        ...
+
+    def failed(self, attempt: int) -> bool:
+        """Whether the attempt has. Raises AbortedError where a rank gave up; never blocks."""
+        ...
+
+    def unite(self, attempt: int, timeout: float) -> bool:
+        """Say that this rank has connected, and return when all members have; False where the attempt failed.
+        Raises AbortedError where a rank gave up, TimeoutError after `timeout` seconds."""
+        ...
+
+    def give_up(self, attempt: int, reason: str) -> None:
+        """End it for all ranks, unless its outcome is known."""
         ...

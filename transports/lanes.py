@@ -9,40 +9,37 @@ import numpy as np
 import numpy.typing as npt
 
 from collx import _core
-from collx.errors import (
-    AbortedError,
-    ClosedError,
-    CollxError,
-    MismatchError,
-    RankFailedError,
-    TimeoutError,
-)
+from collx.errors import AbortedError, ClosedError, CollxError, MismatchError, TimeoutError
 from collx.transports.shm import check_available
+from collx.transports.verdict import FAILED, Verdict, named
 
 Region = _core.Region
 region_bytes = _core.region_bytes
 
 # Status of csrc/wait.hpp, in its order.
-OK, TIMED_OUT, DIED, DEPARTED, FAILED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED, OP_FAILED, BUSY, NO_MEMORY = range(12)
+OK, TIMED_OUT, DECIDED, DEPARTED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED, OP_FAILED, BUSY, NO_MEMORY = range(11)
 TRANSFER_TAG = -1  # of the transport's own messages; users' tags are not negative
 FOREVER = 1e8  # seconds
-MISMATCH = f"{MismatchError.__name__}: "  # what a rank that found one says begins with it
+UNDECIDED, UNITED, ATTEMPT_FAILED, GIVEN_UP = range(4)  # of csrc/shrink.hpp; GIVEN_UP + r: by rank r
 
 
 class ShmTransport:
     """One rank's end of the regions `fds`, one per rank, its own (`region`) among them.
 
-    The descriptors may be closed once it is made. Sends are buffered up to a few tens of KiB, and wait for the
+    The descriptors may be closed once it is made. `pidfds`, by rank, -1 where there is none, tell of the end of the
+    ranks' processes; `keep` owns them. Sends are buffered up to a few tens of KiB, and wait for the
     receiver beyond.
     """
 
     name = "shm"
 
-    def __init__(self, region: Region, fds: Sequence[int], *, rank: int) -> None:
+    def __init__(
+        self, region: Region, fds: Sequence[int], *, rank: int, pidfds: Sequence[int] = (), keep: object = None
+    ) -> None:
         self.rank, self.size = rank, len(fds)
         oversubscribed = self.size > len(os.sched_getaffinity(0))
         self._region = region
-        self.endpoint = _core.Endpoint(region, list(fds), oversubscribed)
+        self.endpoint = _core.Endpoint(region, list(fds), oversubscribed, list(pidfds), keep)
 
     def reaches(self, peer: int) -> bool:
         return 0 <= peer < self.size
@@ -68,6 +65,16 @@ class ShmTransport:
     def close(self) -> None:
         self.endpoint.close()
 
+    def verdict(self) -> Verdict:
+        """What ended the communicator; `why` is NONE where nothing has."""
+        why, rank, text, ranks = self.endpoint.verdict()
+        return Verdict(why, rank, text, tuple(ranks))
+
+    def sentence(self, here: str) -> CollxError:
+        """What this rank raises for the verdict."""
+        verdict = self.verdict()
+        return verdict.error(here, [rank for rank in verdict.ranks if self.endpoint.alive(rank)])
+
     def error(self, outcome: tuple[int, int, int, int], what: str, told: str, timeout: float) -> CollxError:
         """The exception for an outcome that is not ok: one line that names ranks, call and remedy. `told` is what the
         records say of it: who is late, or what two ranks disagree on."""
@@ -78,16 +85,10 @@ class ShmTransport:
                 there = f": {told}" if told else ""
                 remedy = "is every rank calling it, or is timeout= too short?"
                 return TimeoutError(f"{here} waited {timeout:g} s{there}; {remedy}")
-            case _ if status == DIED:
-                return RankFailedError(f"{here}: rank {peer} died (killed, or exited without closing)", (peer,))
+            case _ if status == DECIDED:
+                return self.sentence(here)
             case _ if status == DEPARTED:
-                left = f"{here}: rank {peer} has closed this communicator; did it skip a call?"
-                return RankFailedError(left, (peer,))
-            case _ if status == FAILED:
-                reason = self.endpoint.reason(peer)
-                if reason.startswith(MISMATCH):  # that rank found it out, and it is true for all
-                    return MismatchError(reason.removeprefix(MISMATCH))
-                return AbortedError(f"{here}: rank {peer} gave up: {reason}")
+                return Verdict(FAILED, self.rank, ranks=(peer,)).error(here, (peer,))
             case _ if status == MISMATCHED:
                 return MismatchError(told)
             case _ if status == LENGTH:
@@ -101,6 +102,36 @@ class ShmTransport:
             case _ if status == CLOSED:
                 return ClosedError(f"{here}: the communicator was closed meanwhile")
         return CollxError(f"{here}: unexpected status {status} about rank {peer}")
+
+
+class ShmSurvivors:
+    """See `base.Survivors`; the agreement itself is in csrc/shrink.hpp."""
+
+    def __init__(self, transport: ShmTransport) -> None:
+        self._endpoint = transport.endpoint
+        self._here = f"rank {transport.rank} in shrink"
+
+    def members(self, attempt: int) -> tuple[int, ...]:
+        return tuple(self._endpoint.members(attempt))
+
+    def failed(self, attempt: int) -> bool:
+        return self._judged(self._endpoint.outcome(attempt)) == ATTEMPT_FAILED
+
+    def unite(self, attempt: int, timeout: float) -> bool:
+        outcome = self._judged(self._endpoint.unite(attempt, timeout))
+        if outcome == UNDECIDED:
+            missing = named(self._endpoint.missing(attempt))
+            raise TimeoutError(f"{self._here} waited {timeout:g} s for {missing}; does every survivor call it?")
+        return outcome == UNITED
+
+    def give_up(self, attempt: int, reason: str) -> None:
+        self._endpoint.give_up(attempt, reason)
+
+    def _judged(self, outcome: int) -> int:
+        if outcome >= GIVEN_UP:
+            rank = outcome - GIVEN_UP
+            raise AbortedError(f"{self._here}: rank {rank} gave up: {self._endpoint.regret(rank)}")
+        return outcome
 
 
 class Transfer:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Condition
+from typing import Any
 
 from collx.errors import ClosedError, CollxError, MismatchError, RankFailedError, TimeoutError, TransportError
 
@@ -23,6 +24,7 @@ class MemoryHub:
         self.gone: dict[int, str] = {}  # rank -> how it went
         self._sent: dict[tuple[int, int], deque[_Request]] = {}
         self._wanted: dict[tuple[int, int], deque[_Request]] = {}
+        self.answers: dict[Hashable, Any] = {}
 
     def fail(self, rank: int) -> None:
         """Play the death of `rank`: what it has sent and nobody has received is lost, peers that need it are told."""
@@ -135,6 +137,18 @@ class MemoryTransport:
 
     def close(self) -> None:
         self.hub.close(self.rank)
+
+    def decide(self, question: Hashable, answer: Any) -> Any:
+        with self.hub.changed:
+            return self.hub.answers.setdefault(question, answer)
+
+    def decided(self, question: Hashable) -> Any:
+        return self.hub.answers.get(question)
+
+    def gone(self) -> tuple[list[int], list[int]]:
+        with self.hub.changed:
+            died, left = ([rank for rank, how in self.hub.gone.items() if how == fate] for fate in ("died", "left"))
+        return died, left
 
     def _started(self, request: _Request) -> _Request:
         if not self.reaches(request.peer):

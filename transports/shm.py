@@ -19,7 +19,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from collx.errors import CollxError, RankFailedError, TimeoutError, TransportError
@@ -98,6 +98,26 @@ def available() -> int:
     return found
 
 
+class Pidfds:
+    """Tell of the end of processes: `fds` has one for each, or -1 where descriptors are short, as half of all that a
+    process may have are left to others. They are closed with the last that uses them."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self.fds: list[int] = []
+        for pid in pids:
+            fd = -1
+            with contextlib.suppress(OSError):
+                fd = os.pidfd_open(pid) if pid != os.getpid() else -1
+            if fd >= most > 0:
+                os.close(fd)
+                fd = -1
+            self.fds.append(fd)
+
+    def __del__(self) -> None:
+        cards.close_all(fd for fd in self.fds if fd >= 0)
+
+
 class ShmGroup:
     """The processes of one job on one host, and how they pass memory to each other."""
 
@@ -108,6 +128,8 @@ class ShmGroup:
         self.hosts = tuple(card.host for card in known)
         self._inbox = inbox
         self._outboxes = [socket.socket(fileno=card.fd) for card in known]
+        self.pidfds = Pidfds(self.pids)
+        self._forgotten = set[bytes]()  # digests of labels that came to nothing
         self._stash = dict[tuple[bytes, int], int]()  # (digest, sender) -> fd that nobody asked for yet
         self._lock = threading.Lock()
 
@@ -126,20 +148,25 @@ class ShmGroup:
             inbox.close()
             raise
 
-    def connect(self, members: Sequence[int], label: str, fd: int, deadline: float) -> list[int]:
+    def connect(
+        self, members: Sequence[int], label: str, fd: int, deadline: float, look: Callable[[], None] | None = None
+    ) -> list[int]:
         """The members' memfds in the order of `members` (world ranks), with `fd`, one's own, at its place.
 
         Collective among the members, who give the same members and a label that they use only once. The
         caller owns the descriptors. Raises TimeoutError at `deadline` (of `time.monotonic`) with the members
-        that did not come, RankFailedError for one that died.
+        that did not come, RankFailedError for one that died. `look` is called every now and then instead of looking
+        who has died: what it raises ends the attempt.
         """
         digest = hashlib.blake2b(label.encode(), digest_size=16).digest()
         unsent = [member for member in members if member != self.rank]
         found = {self.rank: fd}
         try:
             with contextlib.ExitStack() as stack:
-                pidfds = {self._watched(member, label, stack): member for member in unsent}
+                pidfds = {} if look else {self._watched(member, label, stack): member for member in unsent}
                 while True:
+                    if look is not None:
+                        look()
                     with self._lock:
                         unsent = [member for member in unsent if not self._sent(member, digest, fd)]
                         self._take_in()
@@ -156,6 +183,7 @@ class ShmGroup:
                     self._wait({pidfd: member for pidfd, member in pidfds.items() if member in missing}, label)
         except BaseException as error:
             cards.close_all(found[member] for member in found if member != self.rank)
+            self._forget(digest)
             if isinstance(error, OSError) and not isinstance(error, CollxError):
                 raise TransportError(f"rank {self.rank} could not connect {label}: {_explained(error)}") from error
             raise
@@ -170,7 +198,16 @@ class ShmGroup:
     def __del__(self) -> None:
         self.close()
 
+    def _forget(self, digest: bytes) -> None:
+        """Let go of what has come, or comes later, under a label that came to nothing."""
+        with self._lock:
+            self._forgotten.add(digest)
+            for parcel in [parcel for parcel in self._stash if parcel[0] == digest]:
+                os.close(self._stash.pop(parcel))
+
     def _watched(self, member: int, label: str, stack: contextlib.ExitStack) -> int:
+        if self.pidfds.fds[member] >= 0:
+            return self.pidfds.fds[member]
         try:
             pidfd = os.pidfd_open(self.pids[member])
         except ProcessLookupError:
@@ -210,6 +247,9 @@ class ShmGroup:
                 cards.close_all(fds)
                 continue
             _, digest, sender = PARCEL.unpack(parcel)
+            if digest in self._forgotten:
+                cards.close_all(fds)
+                continue
             self._stash[digest, sender] = fds[0]
 
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "plan.hpp"
@@ -46,6 +47,7 @@ struct Prepared {
     Plan plan;
     CustomOp custom = nullptr;
     void* custom_context = nullptr;
+    std::string complaint;  // what the user's op raised
     std::vector<std::uint64_t> progress;  // segments done, by move
     std::vector<Cursor> sending, receiving;
     std::vector<void*> targets;
@@ -60,6 +62,7 @@ class Collective final : public Task {
     Collective(Prepared& prepared, std::byte* input, std::byte* output, Workspace& workspace, std::uint64_t sequence,
                Clock::time_point begun, Clock::time_point deadline);
     bool step(Links& links) override;
+    [[nodiscard]] std::string complaint() const override { return prepared_.complaint; }
 
   private:
     using Cursor = Prepared::Cursor;

@@ -1,4 +1,4 @@
-// How the driver of an endpoint moves what is under way, and what it makes of peers that died, left or failed.
+// How the driver of an endpoint moves what is under way, and what it makes of peers that left.
 #include <algorithm>
 #include <cstdio>
 #include <new>
@@ -10,7 +10,7 @@ namespace collx {
 // Moves everything under way forward until `goal` ends, or its caller's `deadline` passes.
 Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline) {
     Outcome left;
-    Waiter waiter(rank_, links_.headers, patience_, interrupted_);
+    Waiter waiter(*links_.headers[rank_], &verdict, patience_, interrupted_);
     while (!goal.finished && left) left = turn(waiter, &goal, kind, deadline);
     return goal.finished ? goal.outcome : left;
 }
@@ -90,7 +90,14 @@ void Endpoint::settle() {
         return true;
     });
     std::erase_if(mails_, ended);
+    if (leaving_.load(std::memory_order_relaxed)) announce_leaving();
     if (any && waiting_.load() > 0) announce();
+}
+
+void Endpoint::announce_leaving() {
+    State running = State::running;
+    if (!collectives_.empty() || std::ranges::any_of(mails_, &Task::sends) || incoming_.load()) return;
+    if (links_.headers[rank_]->state.compare_exchange_strong(running, State::leaving)) verdict.wake_all();
 }
 
 // What went wrong on this rank behind its caller's back the others learn at once.
@@ -99,14 +106,14 @@ void Endpoint::tell(const Task& task) {
     std::snprintf(seconds, sizeof seconds, "%.3g", std::chrono::duration<double>(task.deadline - task.begun).count());
     switch (task.outcome.status) {
         case Status::timed_out:
-            return fail(("TimeoutError: rank " + std::to_string(rank_) + " waited " + seconds + " s: " +
-                         late(task.outcome.peer)).c_str());
+            return verdict.propose(Why::gave_up, "TimeoutError: rank " + std::to_string(rank_) + " waited " + seconds +
+                                                     " s: " + late(task.outcome.peer));
         case Status::mismatched:
-            return fail(("MismatchError: " + explain(task.outcome)).c_str());
+            return verdict.propose(Why::mismatch, explain(task.outcome));
         case Status::no_memory:
-            return fail("it ran out of memory");
+            return verdict.propose(Why::gave_up, "it ran out of memory");
         case Status::op_failed:
-            return fail("the user's op raised");
+            return verdict.propose(Why::gave_up, "the user's op raised " + task.complaint());
         default:
             return;
     }
@@ -158,13 +165,15 @@ void Endpoint::expire(Task* goal) {
     });
 }
 
-// Ends calls that wait for a rank that has left. Seen twice with nothing done in between: what it sent is used up.
+// Ends calls that wait for a rank that has left, or is leaving and sends nothing more. Seen twice with nothing done in
+// between: what it sent is used up.
 void Endpoint::end_departed(Task* goal) {
     for_all(goal, [this](Task& task) {
         if (task.blocked_on < 0) return;
         const Header& header = *links_.headers[static_cast<std::size_t>(task.blocked_on)];
-        if (header.state.load(std::memory_order_acquire) != State::departed) return;
-        if (task.departed_at == epoch_) return task.give_up({Status::peer_departed, task.blocked_on});
+        const State state = header.state.load(std::memory_order_acquire);
+        if (state == State::running || (state == State::leaving && task.sends())) return;
+        if (task.departed_at == epoch_) return task.give_up({Status::departed, task.blocked_on});
         task.departed_at = epoch_;
     });
 }

@@ -3,9 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <cstring>
-#include <new>
+#include <utility>
 
 namespace collx {
 
@@ -19,11 +17,18 @@ std::vector<Flight*> flights(const std::vector<std::span<std::byte>>& files) {
     return all;
 }
 
+std::vector<std::byte*> regions(const std::vector<std::span<std::byte>>& files) {
+    std::vector<std::byte*> begin;
+    for (const auto& file : files) begin.push_back(file.data());
+    return begin;
+}
+
 }  // namespace
 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
-                   bool oversubscribed, Interrupted interrupted)
-    : rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed),
+                   bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds)
+    : verdict(rank, layout, regions(files), std::move(pidfds)), shrink(rank, layout, regions(files), verdict),
+      rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed),
       interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
     links_.recorder = &recorder_;
     std::byte* own = files[rank].data();
@@ -50,6 +55,7 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
 
 Outcome Endpoint::run(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
                       Clock::time_point deadline, Clock::time_point begun) {
+    if (verdict.decided()) return {Status::decided, -1};
     if (driving()) return {Status::busy, -1};
     if (!take_idle()) return finish(start(plan, input, output, sequence, deadline));
     Collective task(plan, input, output, workspace_, sequence, begun, deadline);
@@ -58,6 +64,7 @@ Outcome Endpoint::run(Prepared& plan, std::byte* input, std::byte* output, std::
 
 Outcome Endpoint::send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
                        Clock::time_point deadline) {
+    if (verdict.decided()) return {Status::decided, -1};
     if (driving()) return {Status::busy, -1};
     if (!take_idle()) return finish(start_send(peer, tag, data, bytes, deadline));
     SendTask task(inboxes_[rank_], rank_, peer, tag, data, bytes, chunk_, deadline);
@@ -66,6 +73,7 @@ Outcome Endpoint::send(std::size_t peer, std::int64_t tag, const std::byte* data
 
 Outcome Endpoint::recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes,
                        Clock::time_point deadline) {
+    if (verdict.decided()) return {Status::decided, -1};
     if (driving()) return {Status::busy, -1};
     if (!take_idle()) return finish(start_recv(peer, tag, data, bytes, deadline));
     RecvTask task(inboxes_[peer], peer, tag, data, bytes, deadline);
@@ -119,8 +127,9 @@ std::shared_ptr<Task> Endpoint::submit(Tasks& queue, std::shared_ptr<Task> task)
     if (task->begun == Clock::time_point{}) task->begun = Clock::now();
     {
         const std::lock_guard lock(queue_);
-        if (closing_.load(std::memory_order_acquire)) {
-            task->outcome = {Status::closed, -1};
+        const bool closing = closing_.load(std::memory_order_acquire);
+        if (closing || verdict.decided()) {
+            task->outcome = {closing ? Status::closed : Status::decided, -1};
             task->finished = true;
             task->done.store(1, std::memory_order_release);
             return task;
@@ -159,7 +168,7 @@ void Endpoint::progress() {
         lock.unlock();
         if (take()) {
             {
-                Waiter waiter(rank_, links_.headers, patience_, nullptr);
+                Waiter waiter(*links_.headers[rank_], &verdict, patience_, nullptr);
                 while (needed() && !closing_.load()) turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
             }
             leave();
@@ -217,15 +226,12 @@ void Endpoint::nudge() {
 
 // -- leaving ------------------------------------------------------------------------------------------
 
-void Endpoint::fail(const char* reason) {
-    Header& own = *links_.headers[rank_];
-    {
-        const std::lock_guard lock(queue_);
-        if (own.state.load(std::memory_order_relaxed) != State::running) return;
-        std::strncpy(own.reason, reason, sizeof own.reason - 1);
-        own.state.store(State::failed, std::memory_order_release);
-    }
-    wake_all();
+void Endpoint::leaving() {
+    leaving_.store(true);
+    nudge();
+    if (!take()) return;  // the driver will
+    announce_leaving();
+    leave();
 }
 
 // From a signal handler in the middle of a call it only ends that call; the next close, or the destructor, ends it all.
@@ -249,16 +255,9 @@ bool Endpoint::close() {
     end(nullptr, {Status::closed, -1});
     leave();
     if (thread_.joinable()) thread_.join();
-    State running = State::running;
-    links_.headers[rank_]->state.compare_exchange_strong(running, State::departed);
-    wake_all();
+    links_.headers[rank_]->state.store(State::departed, std::memory_order_release);
+    verdict.wake_all();
     return true;
-}
-
-void Endpoint::wake_all() {
-    before_ringing();
-    for (Header* header : links_.headers)
-        if (header->asleep.load(std::memory_order_relaxed) != 0) ring(*header);
 }
 
 }  // namespace collx

@@ -15,15 +15,17 @@
 
 #include "collective.hpp"
 #include "mail.hpp"
+#include "shrink.hpp"
 #include "whereabouts.hpp"
 
 namespace collx {
 
 class Endpoint {
   public:
-    // `files` are the mapped memory files of all ranks, this rank's first line initialised by its Keeper.
+    // `files` are the mapped memory files of all ranks, this rank's first line initialised by its Keeper. `pidfds` tell
+    // of the end of their processes: one per rank, -1 where there is none, or none at all.
     Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
-             bool oversubscribed, Interrupted interrupted);
+             bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds = {});
     ~Endpoint() { close(); }
     Endpoint(const Endpoint&) = delete;
     Endpoint& operator=(const Endpoint&) = delete;
@@ -46,9 +48,17 @@ class Endpoint {
     // How a started call ended; timed_out with the call going on where `deadline` comes first.
     Outcome wait(Task& task, Clock::time_point deadline);
 
-    // Makes every other rank's present and future wait end with peer_failed and `reason`.
-    void fail(const char* reason);
+    // Starts nothing more. The peers are told when nothing that it sends is under way any more.
+    void leaving();
     bool close();  // false where it could only begin to
+
+    // Agrees on who goes on after a verdict; see Shrink::unite.
+    Outcome unite(std::uint32_t attempt, Clock::time_point deadline) {
+        return shrink.unite(attempt, deadline, interrupted_);
+    }
+
+    Verdict verdict;
+    Shrink shrink;
 
     [[nodiscard]] const Header& header(std::size_t peer) const { return *links_.headers[peer]; }
     // In one line: what two ranks disagree on, and who keeps this one waiting.
@@ -68,6 +78,7 @@ class Endpoint {
     void compare_calls(Task* goal);
     void show_wait(const Task* goal, Kind kind);
     void settle();
+    void announce_leaving();
     void tell(const Task& task);
     void for_all(Task* goal, const std::function<void(Task&)>& act);
     void end(Task* goal, Outcome why);
@@ -84,7 +95,6 @@ class Endpoint {
     void await_turn(const Task& task, Clock::time_point deadline);
     void announce();
     void nudge();
-    void wake_all();
 
     const std::uint32_t rank_;
     const std::size_t chunk_;
@@ -104,6 +114,7 @@ class Endpoint {
     std::atomic<int> under_way_{0};  // calls started and not ended
     std::atomic<int> waiting_{0};    // threads that wait for another driver; the progress thread makes room for them
     std::atomic<bool> incoming_{false};
+    std::atomic<bool> leaving_{false};
     std::atomic<bool> closing_{false};
     std::atomic<bool> closed_{false};
 

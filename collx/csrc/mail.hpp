@@ -54,6 +54,7 @@ class SendTask final : public Task {
              Clock::time_point limit)
         : Task(limit), own_(own), rank_(rank), peer_(peer), tag_(tag), data_(data), bytes_(bytes), chunk_(chunk) {}
     bool step(Links& links) override;
+    [[nodiscard]] bool sends() const override { return true; }
     void abandon() override {
         if (turn_ != nullptr && *turn_ == this) *turn_ = opened_ ? static_cast<const void*>(&kHalf) : nullptr;
     }

@@ -32,8 +32,8 @@ NB_MODULE(_core, module) {
         .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a)
         .def_static("allocate", &allocate, "region"_a, "bytes"_a);
     nb::class_<PyEndpoint>(module, "Endpoint")
-        .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool>(), "region"_a, "fds"_a,
-             "oversubscribed"_a)
+        .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool, std::vector<int>, nb::object>(),
+             "region"_a, "fds"_a, "oversubscribed"_a, "pidfds"_a, "keep"_a.none())
         .def("run", &PyEndpoint::run, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("start", &PyEndpoint::start, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("send", &PyEndpoint::send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
@@ -41,11 +41,19 @@ NB_MODULE(_core, module) {
         .def("start_send", &PyEndpoint::start_send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
         .def("start_recv", &PyEndpoint::start_recv, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
         .def("wait", &PyEndpoint::wait, "task"_a, "timeout"_a)
-        .def("fail", &PyEndpoint::fail, "reason"_a)
-        .def("reason", &PyEndpoint::reason, "peer"_a)
         .def("explain", &PyEndpoint::explain, "peer"_a, "bytes"_a, "wanted"_a)
         .def("late", &PyEndpoint::late, "waited_for"_a)
         .def("calls", &PyEndpoint::calls, "peer"_a, "most"_a)
+        .def("propose", &PyEndpoint::propose, "why"_a, "text"_a)
+        .def("propose_failed", &PyEndpoint::propose_failed, "left"_a)
+        .def("verdict", &PyEndpoint::verdict)
+        .def("leaving", &PyEndpoint::leaving)
+        .def("members", &PyEndpoint::members, "attempt"_a)
+        .def("outcome", &PyEndpoint::outcome, "attempt"_a)
+        .def("unite", &PyEndpoint::unite, "attempt"_a, "timeout"_a)
+        .def("give_up", &PyEndpoint::give_up, "attempt"_a, "text"_a)
+        .def("regret", &PyEndpoint::regret, "peer"_a)
+        .def("missing", &PyEndpoint::missing, "attempt"_a)
         .def("alive", &PyEndpoint::alive, "peer"_a)
         .def("close", &PyEndpoint::close);
 }

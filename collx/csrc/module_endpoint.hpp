@@ -11,6 +11,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -28,6 +29,12 @@ inline Clock::time_point after(double seconds, Clock::time_point now = Clock::no
     return now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
+// Of a traceback: the type and the text of the exception.
+inline std::string last_line(std::string_view text) {
+    while (text.ends_with('\n')) text.remove_suffix(1);
+    return std::string(text.substr(text.rfind('\n') + 1));
+}
+
 // A decoded plan with what keeps its user op alive. The callable takes (target, a, b, bytes), addresses as ints.
 class PreparedPlan {
   public:
@@ -41,6 +48,7 @@ class PreparedPlan {
                 return true;
             } catch (nb::python_error& error) {
                 static_cast<PreparedPlan*>(self)->raised = nb::cast(error.value());
+                static_cast<PreparedPlan*>(self)->prepared.complaint = last_line(error.what());
                 return false;
             }
         };
@@ -69,15 +77,17 @@ inline std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte
 
 class PyEndpoint {
   public:
-    PyEndpoint(std::shared_ptr<Region> region, const std::vector<int>& fds, bool oversubscribed)
-        : region_(std::move(region)) {
+    PyEndpoint(std::shared_ptr<Region> region, const std::vector<int>& fds, bool oversubscribed,
+               std::vector<int> pidfds, nb::object keep)
+        : region_(std::move(region)), keep_(std::move(keep)) {
         std::vector<std::span<std::byte>> files;
         for (std::uint32_t peer = 0; peer < fds.size(); ++peer) {
             if (peer != region_->rank) mappings_.emplace_back(fds[peer], region_->layout.heap_at);
             files.push_back(peer == region_->rank ? region_->mapping.bytes() : mappings_.back().bytes());
         }
         if (files.size() != region_->layout.size) throw std::invalid_argument("one region per rank is needed");
-        endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, files, oversubscribed, &interrupted);
+        endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, files, oversubscribed, &interrupted,
+                                               std::move(pidfds));
     }
     ~PyEndpoint() {
         if (getpid() == process_)
@@ -151,8 +161,42 @@ class PyEndpoint {
         }
         return ended(outcome);
     }
-    void fail(const std::string& reason) { endpoint_->fail(reason.c_str()); }
-    [[nodiscard]] std::string reason(std::size_t peer) const { return endpoint_->header(peer).reason; }
+    void propose(std::uint32_t why, const std::string& text) {
+        endpoint_->verdict.propose(static_cast<Why>(why), text);
+    }
+    void propose_failed(int left) { endpoint_->verdict.propose_failed(left); }
+    // Why, by whom, what that one says of it, and the ranks that have failed; (0, 0, "", []) where there is none yet.
+    [[nodiscard]] std::tuple<std::uint32_t, std::uint32_t, std::string, std::vector<std::uint32_t>> verdict() const {
+        const Verdict& verdict = endpoint_->verdict;
+        if (!verdict.decided()) return {};
+        const Proposal& proposal = verdict.proposal();
+        const bool failed = proposal.why == Why::failed;
+        return {static_cast<std::uint32_t>(proposal.why), verdict.winner(), proposal.text,
+                failed ? verdict.failed() : std::vector<std::uint32_t>{}};
+    }
+    void leaving() { endpoint_->leaving(); }
+
+    // A shrink; see shrink.hpp.
+    std::vector<std::uint32_t> members(std::uint32_t attempt) { return endpoint_->shrink.members(attempt); }
+    std::uint32_t outcome(std::uint32_t attempt) {
+        endpoint_->verdict.ask_kernel();
+        return endpoint_->shrink.outcome(attempt);
+    }
+    std::uint32_t unite(std::uint32_t attempt, double timeout) {
+        Outcome outcome;
+        {
+            const Outside outside(*this);
+            outcome = endpoint_->unite(attempt, after(timeout));
+        }
+        result(outcome);
+        return outcome ? static_cast<std::uint32_t>(outcome.peer) : Shrink::kUndecided;
+    }
+    void give_up(std::uint32_t attempt, const std::string& text) { endpoint_->shrink.give_up(attempt, text); }
+    [[nodiscard]] std::string regret(std::uint32_t peer) const { return endpoint_->shrink.regret(peer); }
+    [[nodiscard]] std::vector<std::uint32_t> missing(std::uint32_t attempt) const {
+        return endpoint_->shrink.missing(attempt);
+    }
+
     [[nodiscard]] std::string explain(int peer, std::uint64_t bytes, std::uint64_t wanted) const {
         return endpoint_->explain({Status::mismatched, peer, bytes, wanted});
     }
@@ -193,6 +237,7 @@ class PyEndpoint {
     }
 
     std::shared_ptr<Region> region_;
+    nb::object keep_;  // owns the pidfds
     std::vector<Mapping> mappings_;
     std::unique_ptr<Endpoint> endpoint_;
     std::atomic<int> callers_{0};  // threads in a call without the interpreter

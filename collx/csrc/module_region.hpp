@@ -38,8 +38,7 @@ class Region {
     Region& operator=(const Region&) = delete;
     void release() {
         if (getpid() != process_) return;
-        State running = State::running;
-        header().state.compare_exchange_strong(running, State::departed);
+        header().state.store(State::departed, std::memory_order_release);
         keeper_.release();
         heap.close();
     }

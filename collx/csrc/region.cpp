@@ -37,7 +37,8 @@ Layout::Layout(std::uint32_t ranks) : size(ranks) {
         }
         if (mail.bytes < 64) throw std::invalid_argument("too many ranks for the shared memory of one host");
     }
-    std::size_t at = up(sizeof(Header) + ranks * sizeof(Acknowledged), 4096);
+    attempts_at = sizeof(Header) + ranks * sizeof(Acknowledged);
+    std::size_t at = up(attempts_at + ranks * sizeof(Attempt), 4096);
     for (Channel* channel : {&collective, &mail}) {
         channel->lines_at = at;
         at = up(at + std::size_t{ranks} * channel->slots * sizeof(Line), 4096);

@@ -16,6 +16,7 @@ namespace collx {
 
 inline constexpr std::size_t kApart = 128;
 inline constexpr std::size_t kInline = 48;  // payload bytes that ride in the line itself
+inline constexpr std::size_t kText = 500;   // bytes of what a rank may tell the others, zero-terminated
 
 // One message of a lane. `ticket` is its number in the lane, from 1, and is written last.
 struct alignas(64) Line {
@@ -29,23 +30,44 @@ struct alignas(64) Line {
 };
 static_assert(sizeof(Line) == 64);
 
-enum class State : std::uint32_t { running = 0, departed = 1, failed = 2 };
+// `leaving`: starts nothing more, and all it was to send is sent.
+enum class State : std::uint32_t { running = 0, leaving = 1, departed = 2 };
+
+// What may end a communicator: ranks died or left, calls did not agree, a rank gave up, a rank revoked it.
+enum class Why : std::uint32_t { none = 0, failed = 1, mismatch = 2, gave_up = 3, revoked = 4 };
+
+// What a rank proposes as the verdict. Written before it is put to the vote, and never again.
+struct Proposal {
+    Why why;
+    char text[kText];
+};
 
 struct Header {
     // A robust futex word: the keeper thread's id while the process lives; the kernel adds 0x40000000 when it dies.
     alignas(kApart) std::atomic<std::uint32_t> life;
     void* robust_next;  // the keeper's list entry; the kernel follows it in the owner's address space only
+    alignas(kApart) std::atomic<std::uint32_t> verdict;  // in rank 0's: 0, or 1 + the rank whose proposal won
     alignas(kApart) std::atomic<State> state;
-    char reason[252];
+    std::atomic<std::uint32_t> connected;  // 1 + the attempt of a shrink for which the owner is ready
+    Proposal proposal;
+    char regret[kText];  // why the owner gave up on a shrink
     alignas(kApart) std::atomic<std::uint32_t> asleep;  // the owner is about to wait on `bell`
     std::atomic<std::uint32_t> bell;                    // rung by others
     Flight flight;
 };
 
-// How many messages of one sender the owner has consumed, by channel. Written by the owner.
+// What the owner says of one peer: how many of its messages it has consumed, by channel, and whether it counts it
+// as gone: 0, or 1 + the number of the vote in which it first did.
 struct alignas(kApart) Acknowledged {
     std::atomic<std::uint64_t> collective;
     std::atomic<std::uint64_t> mail;
+    std::atomic<std::uint32_t> gone;
+};
+
+// One attempt of a shrink, in rank 0's region. Each word is decided by one compare-and-swap; see shrink.hpp.
+struct Attempt {
+    std::atomic<std::uint32_t> members;
+    std::atomic<std::uint32_t> outcome;
 };
 
 // Lanes of one kind: for every receiver `slots` lines and as many payload slots of `bytes` each.
@@ -61,6 +83,7 @@ struct Layout {
     std::uint32_t size = 0;
     Channel collective;
     Channel mail;  // point-to-point messages
+    std::size_t attempts_at = 0;
     std::size_t heap_at = 0;  // the region ends here, and the heap of its memory file begins (heap.hpp)
 
     explicit Layout(std::uint32_t size);
@@ -68,6 +91,9 @@ struct Layout {
     [[nodiscard]] static Header& header(std::byte* region) { return *reinterpret_cast<Header*>(region); }
     [[nodiscard]] Acknowledged& acknowledged(std::byte* region, std::uint32_t sender) const {
         return reinterpret_cast<Acknowledged*>(region + sizeof(Header))[sender];
+    }
+    [[nodiscard]] Attempt& attempt(std::byte* region, std::uint32_t number) const {
+        return reinterpret_cast<Attempt*>(region + attempts_at)[number];
     }
     [[nodiscard]] static Line* lines(std::byte* region, const Channel& channel, std::uint32_t receiver) {
         return reinterpret_cast<Line*>(region + channel.lines_at) + std::size_t{receiver} * channel.slots;
@@ -97,8 +123,10 @@ class Keeper {
     std::atomic<std::uint32_t> phase_{0};  // 0 starting, 1 holding, 2 told to end
 };
 
+inline constexpr std::uint32_t kDied = 0x40000000u;  // FUTEX_OWNER_DIED
+
 [[nodiscard]] inline bool died(const Header& header) {
-    return (header.life.load(std::memory_order_relaxed) & 0x40000000u) != 0;
+    return (header.life.load(std::memory_order_relaxed) & kDied) != 0;
 }
 
 }  // namespace collx

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "lane.hpp"
@@ -47,6 +48,11 @@ class Task {
 
     // Does what can be done now; true where anything was. Sets `finished` at the end, or on failure `outcome` too.
     virtual bool step(Links& links) = 0;
+
+    // Whether it sends a message, which a peer that is leaving still takes in.
+    [[nodiscard]] virtual bool sends() const { return false; }
+    // What went wrong, where that is not said by the outcome.
+    [[nodiscard]] virtual std::string complaint() const { return {}; }
 
     // Ends it from outside.
     void give_up(Outcome why) {

@@ -8,7 +8,11 @@ namespace collx {
 
 namespace {
 
-constexpr std::int64_t kNap = 50'000'000;  // ns; the longest time until a death or a signal is noticed in sleep
+// ns; the longest time until a death or a signal is noticed in sleep. Naps double: a death soon after the wait began,
+// as in a job at work, is noticed soon, and a long wait costs nothing.
+constexpr std::int64_t kFirstNap = 1'000'000;
+constexpr std::int64_t kLongestNap = 20'000'000;
+constexpr std::uint32_t kThorough = 25;  // naps from one look at the peers' processes to the next
 constexpr std::uint32_t kCheckEvery = 256;  // spins
 constexpr std::chrono::nanoseconds kSwitch{1500};  // a yield that takes longer ran somebody else
 
@@ -48,20 +52,15 @@ Outcome Waiter::turn(Clock::time_point deadline) {
         return check(deadline);
     }
     const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - Clock::now()).count();
-    futex_wait(own_.bell, bell_, std::clamp<std::int64_t>(left, 1, kNap));
+    const std::int64_t nap = std::min(kFirstNap << std::min(naps_++, 5u), kLongestNap);
+    futex_wait(own_.bell, bell_, std::clamp<std::int64_t>(left, 1, nap));
     bell_ = own_.bell.load(std::memory_order_acquire);
     return check(deadline);
 }
 
 Outcome Waiter::check(Clock::time_point deadline) {
     looked_ = true;
-    for (std::size_t peer = 0; peer < headers_.size(); ++peer) {
-        const Header& header = *headers_[peer];
-        if (&header == &own_) continue;
-        if (died(header)) return {Status::peer_died, static_cast<int>(peer)};
-        if (header.state.load(std::memory_order_acquire) == State::failed)
-            return {Status::peer_failed, static_cast<int>(peer)};
-    }
+    if (verdict_ != nullptr && verdict_->look(naps_ % kThorough == kThorough - 1)) return {Status::decided, -1};
     if (interrupted_ != nullptr && drowsy_ && interrupted_()) return {Status::interrupted, -1};
     if (Clock::now() >= deadline) return {Status::timed_out, -1};
     return {};

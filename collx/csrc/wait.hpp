@@ -1,5 +1,5 @@
 // The one way to wait. Spin, then yield, then sleep on the own doorbell; every turn looks at what may end a
-// wait early: a peer's death, departure or failure, the deadline, the owner's closing, pending signals.
+// wait early: the verdict and what may bring it about, the deadline, the owner's closing, pending signals.
 #pragma once
 
 #include <algorithm>
@@ -8,16 +8,15 @@
 #include <vector>
 
 #include "futex.hpp"
-#include "region.hpp"
+#include "verdict.hpp"
 
 namespace collx {
 
 enum class Status : std::int32_t {
     ok = 0,
     timed_out,
-    peer_died,
-    peer_departed,
-    peer_failed,
+    decided,   // there is a verdict on the communicator
+    departed,  // the peer has left
     mismatched,
     wrong_length,
     interrupted,
@@ -61,8 +60,9 @@ class Patience {
 
 class Waiter {
   public:
-    Waiter(std::uint32_t rank, const std::vector<Header*>& headers, Patience& patience, Interrupted interrupted)
-        : own_(*headers[rank]), headers_(headers), patience_(patience), interrupted_(interrupted) {}
+    // Without a `verdict` nothing that befalls the peers ends the wait.
+    Waiter(Header& own, Verdict* verdict, Patience& patience, Interrupted interrupted)
+        : own_(own), verdict_(verdict), patience_(patience), interrupted_(interrupted) {}
     ~Waiter() { progressed(); }
     Waiter(const Waiter&) = delete;
     Waiter& operator=(const Waiter&) = delete;
@@ -73,6 +73,7 @@ class Waiter {
         if (drowsy_) own_.asleep.store(0, std::memory_order_relaxed);
         if (turns_ > patience_.spins()) patience_.learn(crowded_);
         turns_ = 0;
+        naps_ = 0;
         drowsy_ = crowded_ = false;
     }
 
@@ -87,10 +88,11 @@ class Waiter {
     [[nodiscard]] Outcome check(Clock::time_point deadline);
 
     Header& own_;
-    const std::vector<Header*>& headers_;
+    Verdict* verdict_;
     Patience& patience_;
     Interrupted interrupted_;
     std::uint32_t turns_ = 0;
+    std::uint32_t naps_ = 0;
     std::uint32_t bell_ = 0;
     bool drowsy_ = false;
     bool crowded_ = false;  // a yield let others run

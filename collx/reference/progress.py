@@ -68,11 +68,11 @@ class Task:
 
 
 class Progress:
-    """The calls under way on one engine. `poll_lanes` takes in messages; `broken(error)` is told the first failure,
-    after which all calls fail with it."""
+    """The calls under way on one engine. `poll_lanes` takes in messages; `judged(error)` is told the first failure,
+    and says what all calls fail with after it."""
 
-    def __init__(self, name: str, poll_lanes: Callable[[], bool], broken: Callable[[Exception], None]) -> None:
-        self.name, self.poll_lanes, self.broken = name, poll_lanes, broken
+    def __init__(self, name: str, poll_lanes: Callable[[], bool], judged: Callable[[Exception], Exception]) -> None:
+        self.name, self.poll_lanes, self.judged = name, poll_lanes, judged
         self.lock = threading.RLock()
         self.ordered: deque[Task] = deque()
         self.free: list[Task] = []
@@ -132,12 +132,12 @@ class Progress:
             if self.over is not None:
                 return
             self.over = error
+            self.over = error = self.judged(error)
             for task in (*self.ordered, *self.free):
                 task.end(error)
             self.ordered.clear()
             self.free.clear()
             self._wake.set()
-            self.broken(error)
 
     def _background(self) -> None:
         if self._thread is None:
