@@ -2,6 +2,7 @@
 #   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
 #   make test      the whole test suite
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
+#   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
 #   make sanitize  the native tests under ASAN + UBSAN and under TSAN
@@ -12,7 +13,7 @@ BIN := .venv/bin
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF)
 
-.PHONY: sweep versus test prove lint sanitize docs
+.PHONY: sweep versus yardstick test prove lint sanitize docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -23,6 +24,10 @@ test: .venv/.stamp-test
 
 versus: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.peers --output perf/results/versus $(ARGS)
+
+yardstick: .venv/.stamp-test
+	$(BIN)/python -m collx.perf.bounds
+	$(BIN)/python -m collx.perf.yardstick $(ARGS)
 
 prove: .venv/.stamp-install
 	$(BIN)/collx verify --sizes 1-256 --larger

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from collx import Communicator, spawn
 from collx.errors import CollxError
-from collx.perf import compiled
+from collx.perf import bounds, compiled, yardstick
 from collx.perf.handwritten import Memory, choices
 from collx.perf.probe import FAR, MIXED, NEAR, Probe, joint, probe
 
@@ -114,3 +115,22 @@ def test_the_handwritten_all_reduce_is_right(size: int) -> None:
         return mistakes
 
     assert spawn(rank, size) == [[]] * size
+
+
+@needs_two_cores
+@pytest.mark.parametrize(
+    "command", [["bounds", "--sizes", "64K"], ["yardstick", "-n", "2,3", "--sizes", "8,64K"]], ids=lambda c: c[0]
+)
+def test_a_stick_prints_a_line_per_size_and_tag(command: list[str]) -> None:
+    program = [sys.executable, "-m", f"collx.perf.{command[0]}", *command[1:], "--rounds", "1"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=True)
+    lines = [line.split() for line in done.stdout.splitlines() if not line.startswith("#")]
+    assert len(lines) == 1 + (1 if command[0] == "bounds" else 4)  # one round has one tag
+    assert all(float(line[-1]) > 0 for line in lines[1:])
+
+
+@pytest.mark.parametrize("module", [bounds, yardstick])
+@pytest.mark.parametrize("mistake", [["--rounds", "0"], ["--sizes", "8X"], ["-n", "x"]], ids=lambda m: m[0])
+def test_a_stick_s_mistake_is_one_line(module: Any, mistake: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert module.main(mistake) == 2
+    assert capsys.readouterr().err.count("\n") == 1
