@@ -60,7 +60,7 @@ def markdown(document: Document) -> str:
         "# collx beside other libraries",
         "",
         f"{machine_text(document['host'])}; collx at {document['revision'] or 'a release'}, {document['started']} to "
-        f"{document['ended']}.",
+        f"{document['ended']}{_load(document)}.",
         "",
         f"{document['dtype']} {document['op']}, through each library's Python API on arrays allocated before: "
         f"{'; '.join(document['versions'].values())}.",
@@ -84,10 +84,15 @@ def markdown(document: Document) -> str:
 
 def summary(document: Document) -> str:
     """The goals, and the means for each number of ranks."""
-    parts = ["## Goals", "", *_goals(document)]
+    bound = "How near comm.empty comes to what memory allows is `python -m collx.perf.bounds`' to say, not this page's."
+    parts = ["## Goals", "", *_goals(document), "", bound]
     for ranks, points in groupby(document["points"], key=lambda point: point["ranks"]):
         parts += ["", f"## {ranks} ranks: geometric means over sizes", "", *_means(list(points))]
     return "\n".join(parts)
+
+
+def _load(document: Document) -> str:
+    return f"; load average before: {document['load']:g}" if "load" in document else ""
 
 
 def _idle(document: Document) -> list[str]:

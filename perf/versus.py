@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,7 @@ def fresh(plan: Plan) -> dict[str, Any]:
     return {
         "host": machine.describe(),
         "revision": revision(),
+        "load": round(os.getloadavg()[0], 1),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "ended": "",
         "dtype": plan.options.dtype.name,
@@ -155,6 +157,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         points[_place(point)] = point | {"figures": clear or found}
     return new | {
         "started": old["started"],
+        "load": max(old["load"], new["load"]),
         **{key: old[key] | new[key] for key in ("versions", "absent", "idle")},
         "points": [points[place] for place in sorted(points)],
     }

@@ -109,7 +109,8 @@ def point(tag: str = "NEAR", size: int = 8, collective: str = "all_reduce", **se
 def document(*points: dict[str, Any]) -> dict[str, Any]:
     return {
         "host": {"cpu": "a", "cores": 2, "memory_gib": 1, "system": "b", "python": "c", "numpy": "d"},
-        "revision": "abc", "started": "one", "ended": "two", "dtype": "float32", "op": "sum", "seconds": 1.0,
+        "revision": "abc", "load": 0.1,
+        "started": "one", "ended": "two", "dtype": "float32", "op": "sum", "seconds": 1.0,
         "versions": {"collx": "collx 1", "openmpi": "Open MPI 5", "mpich": "MPICH 5"},
         "absent": {"2": {"gloo": "gloo did not start: no"}}, "idle": {"2": {"collx": 0.001}}, "points": list(points),
     }  # fmt: skip
