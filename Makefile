@@ -11,7 +11,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
-INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF)
+INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
+    -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
 .PHONY: sweep versus yardstick test prove lint sanitize docs
 .DELETE_ON_ERROR:

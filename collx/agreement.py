@@ -12,6 +12,7 @@ from collx.collectives import COLLECTIVES
 from collx.plan import Plan
 from collx.types import DTYPES, OPS
 
+WORDS = 24
 _ORDER = "all ranks must make the same calls in the same order"
 _TEXTS = (("collective", 16), ("dtype", 16), ("op", 24), ("algorithm", 40), ("count", 80))  # bytes in csrc/record.hpp
 
@@ -23,16 +24,25 @@ class Traits:
     fingerprint: int
     root: int  # -1 where there is none
     collective: str
-    dtype: str
-    op: str
-    algorithm: str
-    count: str
+    dtype: str = ""
+    op: str = ""
+    algorithm: str = ""
+    count: str = ""
 
     def words(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """As csrc/record.hpp has it."""
         texts = b"".join(getattr(self, name).encode()[: room - 1].ljust(room, b"\0") for name, room in _TEXTS)
         head = np.array([self.fingerprint], np.uint64).view(np.int64)
         return np.concatenate([head, np.array([self.root], np.int64), np.frombuffer(texts, np.int64)])
+
+    @staticmethod
+    def of(words: np.ndarray[Any, np.dtype[np.int64]]) -> Traits:
+        """What `words` was made of, with texts cut to their room."""
+        texts, found, at = words[2:].tobytes(), [], 0
+        for _, room in _TEXTS:
+            found.append(texts[at : at + room].rstrip(b"\0").decode(errors="replace"))
+            at += room
+        return Traits(int(words[:1].view(np.uint64)[0]), int(words[1]), *found)
 
     def difference(self, there: Traits, peer: int) -> str:
         """What differs between this call and rank `peer`'s, in the words of csrc/record.cpp."""

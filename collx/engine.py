@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import mmap
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from collx.collectives import COLLECTIVES
+from collx.agreement import Traits, traits_of
 from collx.errors import (
     AbortedError,
     ClosedError,
@@ -20,14 +20,17 @@ from collx.errors import (
     RevokedError,
     TransportError,
 )
+from collx.flight import SHOWN, STATES, Flown
 from collx.plan import Plan
-from collx.reference.lanes import COLLECTIVE, TAGGED, Lanes, Sent, Stamp
+from collx.reference.lanes import DIFFERED, TAGGED, Lanes, Sent, Stamp
 from collx.reference.moves import PlanRun, bytes_at
 from collx.reference.progress import Progress, Steps, Task
 from collx.reference.reduction import Combine, combine
 from collx.reference.verdict import BoardSurvivors, Judge
 from collx.transports.base import Board, Survivors, Transport
-from collx.types import DTYPES, OPS, Array, ReduceOp
+from collx.types import Array, ReduceOp
+
+SEND, RECV = Traits(0, -1, "send"), Traits(0, -1, "recv")
 
 
 class Pending(Protocol):
@@ -91,6 +94,10 @@ class Engine(Protocol):
         """How to agree on who goes on. Raises TransportError where this cannot be agreed on."""
         ...
 
+    def flown(self) -> dict[int, list[Flown]]:
+        """The last collectives of every rank whose records this one can see, its own among them."""
+        ...
+
     def close(self) -> None:
         """Leave; idempotent. Calls under way fail with ClosedError."""
         ...
@@ -98,12 +105,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PreparedPlan:
-    """A plan with what the reference engine needs besides: how to combine, and what its messages are stamped with."""
+    """A plan with what the reference engine needs besides: how to combine, and what ranks must agree on."""
 
     plan: Plan
     combine: Combine
-    label: str
-    fingerprint: int
+    traits: Traits
 
 
 class ReferenceEngine:
@@ -125,17 +131,10 @@ class ReferenceEngine:
         self._judge = Judge(transport, transport.rank) if isinstance(transport, Board) else None
         self._progress = Progress(self._me, self._poll, self._judged)
         self._told: list[Sent] = []
+        self._flown: deque[tuple[Stamp, Task]] = deque(maxlen=SHOWN)
 
     def prepare(self, plan: Plan, op: ReduceOp) -> PreparedPlan:
-        traits = [plan.algorithm, str(DTYPES[plan.dtype]), OPS[plan.op], f"root {plan.root}"]
-        spec = COLLECTIVES[plan.collective]
-        if spec.reduces:
-            traits.append(f"{plan.input_bytes} bytes")
-        elif plan.collective in ("broadcast", "all_gather"):
-            traits.append(f"{plan.output_bytes} bytes")
-        label = f"{plan.collective} ({', '.join(traits)})"
-        digest = hashlib.blake2b(f"{label} {plan.size} {plan.segments}".encode(), digest_size=8).digest()
-        return PreparedPlan(plan, combine(op), label, int.from_bytes(digest, "little"))
+        return PreparedPlan(plan, combine(op), traits_of(plan))
 
     def run(self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float) -> None:
         self._finish(self._collective(prepared, source, target, sequence, timeout, background=False))
@@ -180,6 +179,16 @@ class ReferenceEngine:
             raise TransportError(f"{self._me}: ranks joined by {self.transport.name} cannot agree on who goes on")
         return BoardSurvivors(self.transport, self.transport.rank, self.transport.size)
 
+    def flown(self) -> dict[int, list[Flown]]:
+        """This rank's own: a transport shares no records."""
+        calls = []
+        for stamp, task in self._flown:
+            t = stamp.traits
+            state = STATES.index("failed" if task.error else "done" if task.ended else "under way")
+            what = (t.collective, t.dtype, t.op, t.root, t.count, t.algorithm)
+            calls.append(Flown(stamp.number, *what, state, task.begun, task.ended_at))
+        return {self.transport.rank: calls}
+
     def close(self) -> None:
         self._progress.stop(ClosedError(f"{self._me}: the communicator was closed"))
         self.transport.close()
@@ -187,13 +196,15 @@ class ReferenceEngine:
     def _collective(
         self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float, *, background: bool
     ) -> Task:
-        stamp = Stamp(COLLECTIVE, sequence, prepared.fingerprint, prepared.label)
+        self._progress.usable(f"{self._me}: {prepared.traits.collective} #{sequence}")
+        stamp = self._lanes.calls.begin(sequence, prepared.traits)
         steps = PlanRun(prepared.plan, prepared.combine, self._lanes, stamp, source, target).steps()
-        what = f"{self._me}: {stamp}"
-        return self._progress.submit(steps, what, timeout, ordered=True, background=background)
+        task = self._progress.submit(steps, f"{self._me} in {stamp}", timeout, ordered=True, background=background)
+        self._flown.append((stamp, task))
+        return task
 
     def _send(self, address: int, nbytes: int, to: int, tag: int, timeout: float, *, background: bool) -> Task:
-        stamp = Stamp(TAGGED, tag, 0, "send")
+        stamp = Stamp(TAGGED, tag, 0, SEND)
 
         def steps() -> Steps:
             yield self._lanes.send(to, stamp, bytes_at(address, nbytes).data)
@@ -202,7 +213,7 @@ class ReferenceEngine:
         return self._progress.submit(steps(), what, timeout, ordered=False, background=background)
 
     def _recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float, *, background: bool) -> Task:
-        stamp = Stamp(TAGGED, tag, 0, "recv")
+        stamp = Stamp(TAGGED, tag, 0, RECV)
 
         def steps() -> Steps:
             receipt = self._lanes.expect(source, stamp, nbytes, bytes_at(address, nbytes).data)
@@ -233,6 +244,7 @@ class ReferenceEngine:
         if self._judge is not None:
             return self._judge.judged(error)
         failed = error.ranks[0] if isinstance(error, RankFailedError) and error.ranks else -1
+        failed = DIFFERED if isinstance(error, MismatchError) else failed
         known = isinstance(error, CollxError)
         self._told = self._lanes.give_up(str(error) if known else f"{self._me}: {error!r}", failed)
         return error

@@ -7,15 +7,16 @@ import contextlib
 import os
 import sys
 import weakref
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TextIO
 
 import numpy as np
 
+from collx import flight
 from collx.buffers import address_of
 from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
-from collx.errors import ClosedError, CollxError, MismatchError
+from collx.errors import ClosedError, CollxError, MismatchError, TimeoutError
 from collx.planner import make_plan
 from collx.request import Chosen, Request
 from collx.work import Work
@@ -193,6 +194,16 @@ class Member:
         self._plans[request] = (prepared, op)
         return prepared
 
+    def dump(self, file: TextIO | None = None) -> None:
+        """Print the last 32 collectives of every rank, with their states and times, to `file` (standard error).
+
+        Local, at any time, also after an error. Over shared memory it shows all ranks, elsewhere this one.
+        """
+        print(self._flown(), file=file or sys.stderr, end="", flush=True)
+
+    def _flown(self) -> str:
+        return flight.table(f"{self!r}: the last collectives", self._engine.flown())
+
     # -- life and death ------------------------------------------------------------------------------
 
     def _alive(self) -> None:
@@ -203,6 +214,9 @@ class Member:
         """Note the first error, and tell the other ranks."""
         if self._over is not None:
             return
+        if isinstance(error, TimeoutError):
+            with contextlib.suppress(OSError, ValueError):  # where there is no standard error any more
+                self.dump()
         text = " ".join(str(error).split())
         self._over = f"{what} failed with {type(error).__name__}: {text}"
         with contextlib.suppress(CollxError):
@@ -218,6 +232,16 @@ class Member:
 
 _members: weakref.WeakSet[Member] = weakref.WeakSet()
 _parents: list[object] = []  # engines of the parent process, which the child must not close by dropping them
+
+
+def dump_all() -> None:
+    """Print what `dump` prints of every communicator of this process to standard error; for signal handlers, which may
+    come in the middle of another print."""
+    for member in sorted(_members, key=lambda member: member.size, reverse=True):
+        text = member._flown().encode()
+        with contextlib.suppress(OSError):
+            while text:
+                text = text[os.write(2, text) :]
 
 
 def _at_exit() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from collx import _core
 from collx.agreement import traits_of
 from collx.errors import ClosedError, MismatchError, TimeoutError
+from collx.flight import SHOWN, Flown
 from collx.plan import Lane, Move, Operand, Plan
 from collx.transports.base import Survivors
 from collx.transports.lanes import (
@@ -193,6 +194,10 @@ class NativeEngine:
 
     def survivors(self) -> Survivors:
         return ShmSurvivors(self.transport)
+
+    def flown(self) -> dict[int, list[Flown]]:
+        peers = range(self.transport.size)
+        return {peer: [Flown(*call) for call in self._endpoint.calls(peer, SHOWN)] for peer in peers}
 
     def close(self) -> None:
         self._over = self._over or "it was closed"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,6 +15,7 @@ from collx.bootstrap import LONE, Place
 from collx.communicator import Communicator, Look
 from collx.engine import Engine, ReferenceEngine
 from collx.errors import AbortedError, BootstrapError, ClosedError, CollxError, RankFailedError, TransportError
+from collx.member import dump_all
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.shm import ShmGroup, heap_bytes, memory_file
 
@@ -29,6 +32,9 @@ def init(timeout: float = TIMEOUT) -> Communicator:
 
     Environment: COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS and COLLX_LOCAL_RANK (set by `collx run`);
     COLLX_TRANSPORT (shm, memory) forces a transport, by default shm, or memory for a world of one.
+
+    Where SIGUSR1 has its default disposition, it prints from then on what `Communicator.dump` prints, of all
+    communicators, instead of ending the process; not where this is called outside the main thread.
 
     Raises BootstrapError where the environment is half-set or ranks are missing at the deadline (it lists
     them), TransportError where the transport cannot serve, ClosedError where this process has closed its
@@ -53,6 +59,8 @@ def join(place: Place, timeout: float) -> Communicator:
     transport = bootstrap.find_transport(place, os.environ)
     world = _lone_world(timeout) if transport == "memory" else _shm_world(place, timeout)
     _joined = (world, place, os.getpid())
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, lambda *_: dump_all())
     return world
 
 

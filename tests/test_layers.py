@@ -21,6 +21,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "plugins": ({"plugins"}, {"schedule", "errors"}),
     "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "plugins", "processes", "errors"}),
     "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
+    "flight": ({"flight"}, set()),
     "agreement": ({"agreement"}, {"plan", "collectives", "terms"}),
     "selector": (
         {"selector", "planner", "request"},
@@ -31,14 +32,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # What runs plans; nothing here knows of schedules or algorithms.
     "engine": (
         {"engine", "reference"},
-        {"plan", "agreement", "collectives", "transports", "terms", "errors"},
+        {"plan", "agreement", "flight", "collectives", "transports", "terms", "errors"},
     ),
-    "native": ({"native"}, {"plan", "agreement", "collectives", "transports", "compiled", "terms", "errors"}),
+    "native": ({"native"}, {"plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"}),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
         {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
-        {"buffers", "selector", "engine", "transports", "terms", "errors"},
+        {"buffers", "selector", "engine", "flight", "transports", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
     "processes": ({"bootstrap", "lifeline", "launcher"}, {"errors"}),

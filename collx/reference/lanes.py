@@ -14,25 +14,58 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from collx.agreement import WORDS, Traits
 from collx.errors import AbortedError, CollxError, MismatchError, RankFailedError
 from collx.transports.base import Request, Transport
 
-HEADER = struct.Struct("<qqQQ96s")  # kind, number, fingerprint, bytes that follow, label
+HEADER = struct.Struct(f"<qqQQ{8 * WORDS}s")  # kind, number, chain, bytes that follow, traits
 
 COLLECTIVE, TAGGED, GAVE_UP = range(3)
+DIFFERED = -2  # as the number of GAVE_UP: ranks' calls differ; -1: no rank failed, else the rank that did
+REMEMBERED = 64  # calls
+NONE = Traits(0, -1, "")  # of messages that belong to no collective
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a message belongs to: a collective by its sequence, a tagged one by its tag; `label` is for people."""
+    """What a message belongs to: a collective by its sequence, a tagged one by its tag. `chain` is the hash of all
+    the sender's collectives until this one."""
 
     kind: int
     number: int
-    fingerprint: int
-    label: str
+    chain: int
+    traits: Traits
 
     def __str__(self) -> str:
-        return f"{self.label} #{self.number}" if self.kind == COLLECTIVE else f"{self.label}, tag {self.number}"
+        name = self.traits.collective
+        return f"{name} #{self.number}" if self.kind == COLLECTIVE else f"{name}, tag {self.number}"
+
+
+class Calls:
+    """This rank's collectives, by which it knows messages of ranks that make other ones."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.made: dict[int, Stamp] = {}
+        self._chain = 0
+
+    def begin(self, number: int, traits: Traits) -> Stamp:
+        self._chain = hash((self._chain, traits.fingerprint, number)) % 2**64
+        stamp = Stamp(COLLECTIVE, number, self._chain, traits)
+        self.made[number] = stamp
+        self.made.pop(number - REMEMBERED, None)
+        return stamp
+
+    def check(self, peer: int, theirs: Stamp) -> None:
+        """Raise MismatchError where a message of `peer` shows that it makes other calls; nothing is known of those that
+        this rank has not come to."""
+        mine = self.made.get(theirs.number)
+        if mine is None or mine.chain == theirs.chain:
+            return
+        told = mine.traits.difference(theirs.traits, peer)
+        if mine.traits.fingerprint == theirs.traits.fingerprint:
+            told = f"rank {peer} has made another call before; all ranks must make the same calls in the same order"
+        raise MismatchError(f"rank {self.rank} in {mine}: {told}")
 
 
 @dataclass(eq=False, slots=True)
@@ -90,11 +123,13 @@ class Inbound:
 
     transport: Transport
     peer: int
+    calls: Calls
     waiting: list[Receipt] = field(default_factory=list)
     kept: deque[Message] = field(default_factory=deque)
     header: bytearray = field(default_factory=lambda: bytearray(HEADER.size))
     request: Request | None = None
     current: Message | None = None
+    listening: bool = False  # also without anybody waiting: what comes may show that the peer makes other calls
 
     def expect(self, receipt: Receipt) -> None:
         kept = next((m for m in self.kept if self._meets(receipt, m.stamp)), None)
@@ -108,14 +143,23 @@ class Inbound:
     def poll(self) -> bool:
         """Take in what has come, without blocking; returns whether anything has."""
         if self.request is None:
-            if not self.waiting:
+            if not self.waiting and not self.listening:
                 return False
             self.request = self.transport.recv(self.peer, memoryview(self.header))
-        if not self.request.done():
+        try:
+            if not self.request.done():
+                return False
+        except RankFailedError:
+            self.request = None
+            if self.waiting or self.current is not None:
+                raise
+            self.listening = False  # it has left, and may have: nobody needs it
             return False
         self.request = None
         if self.current is None:
-            self.current = self._opened(*HEADER.unpack(self.header))
+            kind, number, chain, nbytes, words = HEADER.unpack(self.header)
+            traits = Traits.of(np.frombuffer(words, np.int64))
+            self.current = self._opened(Stamp(kind, number, chain, traits), nbytes)
             if self.current.data.nbytes:
                 self.request = self.transport.recv(self.peer, self.current.data)
                 return True
@@ -127,13 +171,14 @@ class Inbound:
 
     def deliver(self, stamp: Stamp, data: memoryview) -> None:
         """A message from this rank to itself."""
-        message = self._opened(stamp.kind, stamp.number, stamp.fingerprint, data.nbytes, stamp.label.encode())
+        message = self._opened(stamp, data.nbytes)
         message.data[:] = data
         message.complete = True
 
-    def _opened(self, kind: int, number: int, fingerprint: int, nbytes: int, label: bytes) -> Message:
+    def _opened(self, stamp: Stamp, nbytes: int) -> Message:
         """The message whose header this is, with room for its bytes, linked to its receipt or kept."""
-        stamp = Stamp(kind, number, fingerprint, label.rstrip(b"\0").decode(errors="replace"))
+        if stamp.kind == COLLECTIVE:
+            self.calls.check(self.peer, stamp)
         receipt = next((r for r in self.waiting if self._meets(r, stamp)), None)
         if receipt:
             self._check(receipt, stamp, nbytes)
@@ -142,31 +187,28 @@ class Inbound:
         if receipt:
             self.waiting.remove(receipt)
             receipt.message = message
-        elif kind != GAVE_UP:
+        elif stamp.kind != GAVE_UP:
             self.kept.append(message)
         return message
 
     @staticmethod
     def _meets(receipt: Receipt, stamp: Stamp) -> bool:
-        """Any collective's message meets the next receipt of a collective: what differs then is a mismatch."""
-        mine = receipt.stamp
-        return mine.kind == stamp.kind and (mine.kind == COLLECTIVE or mine.number == stamp.number)
+        return (receipt.stamp.kind, receipt.stamp.number) == (stamp.kind, stamp.number)
 
     def _check(self, receipt: Receipt, stamp: Stamp, nbytes: int) -> None:
         mine, me = receipt.stamp, self.transport.rank
-        if (mine.number, mine.fingerprint) != (stamp.number, stamp.fingerprint):
-            raise MismatchError(
-                f"rank {me} is in {mine} and rank {self.peer} in {stamp}: "
-                "all ranks must make the same calls in the same order"
-            )
+        if mine.kind == COLLECTIVE:
+            self.calls.check(self.peer, stamp)
         if receipt.nbytes != nbytes:
             raise MismatchError(
-                f"rank {me}: in {mine}, rank {self.peer} sent {nbytes} bytes where {receipt.nbytes} are received; "
-                "do the counts and dtypes agree?"
+                f"rank {me} in {mine}: count differs: rank {self.peer} sent {nbytes} bytes where {receipt.nbytes} are "
+                "received; the counts of all ranks must agree"
             )
 
     def _gave_up(self, message: Message) -> CollxError:
         reason, me = bytes(message.data).decode(errors="replace"), self.transport.rank
+        if message.stamp.number == DIFFERED:
+            return MismatchError(reason)
         if message.stamp.number >= 0:
             return RankFailedError(f"rank {me}: rank {self.peer} reports: {reason}", (message.stamp.number,))
         return AbortedError(f"rank {me}: rank {self.peer} gave up: {reason}")
@@ -178,6 +220,16 @@ class Lanes:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.inbound: dict[int, Inbound] = {}
+        self.calls = Calls(transport.rank)
+
+    def listen(self, on: bool) -> None:
+        """Whether to read what comes from anybody, though nobody waits for it, and take in once what has come."""
+        for peer in self._peers():
+            self._from(peer).listening = True
+        self.poll()
+        if not on:
+            for inbound in self.inbound.values():
+                inbound.listening = False
 
     def poll(self) -> bool:
         """Take in what has come from everybody; returns whether anything has."""
@@ -198,8 +250,7 @@ class Lanes:
         if peer == self.transport.rank:
             self._from(peer).deliver(stamp, data)
             return Sent(peer, [], ())
-        label = stamp.label.encode()[:96]
-        header = HEADER.pack(stamp.kind, stamp.number, stamp.fingerprint, data.nbytes, label)
+        header = HEADER.pack(stamp.kind, stamp.number, stamp.chain, data.nbytes, stamp.traits.words().tobytes())
         requests = [self.transport.send(peer, memoryview(header))]
         if data.nbytes:
             requests.append(self.transport.send(peer, data))
@@ -210,7 +261,7 @@ class Lanes:
         told = []
         for peer in self._peers():
             try:
-                told.append(self.send(peer, Stamp(GAVE_UP, failed, 0, "gave up"), memoryview(reason.encode())))
+                told.append(self.send(peer, Stamp(GAVE_UP, failed, 0, NONE), memoryview(reason.encode())))
             except CollxError:
                 continue
         return told
@@ -221,5 +272,5 @@ class Lanes:
 
     def _from(self, peer: int) -> Inbound:
         if peer not in self.inbound:
-            self.inbound[peer] = Inbound(self.transport, peer)
+            self.inbound[peer] = Inbound(self.transport, peer, self.calls)
         return self.inbound[peer]

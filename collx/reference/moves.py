@@ -42,6 +42,7 @@ class PlanRun:
 
     def steps(self) -> Steps:
         plan = self.plan
+        self.lanes.listen(True)
         self.memory = {
             Space.INPUT: bytes_at(self.source, plan.input_bytes),
             Space.OUTPUT: bytes_at(self.target, plan.output_bytes),
@@ -53,6 +54,7 @@ class PlanRun:
             yield from self._move(index, move)
         for sent in self.sends:
             yield from sent
+        self.lanes.listen(False)
 
     def _move(self, index: int, move: Move) -> Steps:
         yield from self.receipts[index].values()

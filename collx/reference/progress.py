@@ -38,7 +38,9 @@ class Task:
 
     def __init__(self, progress: Progress, steps: Steps, what: str, timeout: float) -> None:
         self.progress, self.steps, self.what, self.timeout = progress, steps, what, timeout
-        self.deadline = time.monotonic() + timeout
+        self.begun = time.monotonic()
+        self.deadline = self.begun + timeout
+        self.ended_at = 0.0
         self.awaited: Awaited | None = None
         self.ended = False
         self.error: Exception | None = None
@@ -59,12 +61,13 @@ class Task:
                 return moved
             moved = True
             self.awaited = next(self.steps, None)
-            self.ended = self.awaited is None
+            if self.awaited is None:
+                self.ended_at, self.ended = time.monotonic(), True
         return moved
 
     def end(self, error: Exception) -> None:
         if not self.ended:
-            self.error, self.ended = error, True
+            self.error, self.ended_at, self.ended = error, time.monotonic(), True
 
 
 class Progress:
@@ -80,11 +83,15 @@ class Progress:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def usable(self, what: str) -> None:
+        """Raise ClosedError where no call can be made any more."""
+        if self.over is not None:
+            closed = isinstance(self.over, ClosedError)
+            raise ClosedError(f"{what}: the communicator is {'closed' if closed else f'broken by: {self.over}'}")
+
     def submit(self, steps: Steps, what: str, timeout: float, *, ordered: bool, background: bool) -> Task:
         with self.lock:
-            if self.over is not None:
-                closed = isinstance(self.over, ClosedError)
-                raise ClosedError(f"{what}: the communicator is {'closed' if closed else f'broken by: {self.over}'}")
+            self.usable(what)
             task = Task(self, steps, what, timeout)
             (self.ordered if ordered else self.free).append(task)
             if background:

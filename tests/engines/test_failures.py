@@ -20,7 +20,7 @@ from tests.oracle import inputs
 KINDS = pytest.mark.parametrize("kind", ENGINES)
 
 
-def attempt(call: Call, rank: int, engine: Engine, sequence: int = 0, timeout: float = TIMEOUT) -> Exception | None:
+def attempt(call: Call, rank: int, engine: Engine, sequence: int = 1, timeout: float = TIMEOUT) -> Exception | None:
     """Run the call and return what it raises."""
     plan = make_plan(call, rank, engine.capacity, engine.window)
     given, output = inputs(call)[rank], np.zeros(plan.output_bytes, np.uint8)
@@ -42,31 +42,32 @@ RING = even("all_reduce", "ring", 2, 10)
 
 @KINDS
 @pytest.mark.parametrize(
-    "other",
+    ("what", "other"),
     [
-        even("all_reduce", "recursive_doubling", 2, 10),
-        even("reduce_scatter", "ring", 2, 10),
-        even("all_reduce", "ring", 2, 10, dtype=np.dtype(np.float64)),
-        even("all_reduce", "ring", 2, 10, op=ReduceOp("max")),
-        even("all_reduce", "ring", 2, 20),
+        ("algorithm", even("all_reduce", "recursive_doubling", 2, 10)),
+        ("collective", even("reduce_scatter", "ring", 2, 10)),
+        ("dtype", even("all_reduce", "ring", 2, 10, dtype=np.dtype(np.float64))),
+        ("op", even("all_reduce", "ring", 2, 10, op=ReduceOp("max"))),
+        ("count", even("all_reduce", "ring", 2, 20)),
     ],
-    ids=["algorithm", "collective", "dtype", "op", "count"],
 )
-def test_mismatches_are_told(kind: str, other: Call) -> None:
+def test_mismatches_are_told(kind: str, what: str, other: Call) -> None:
     errors = failures(kind, [RING, other])
-    assert all(isinstance(error, CollxError) for error in errors)
-    told = [error for error in errors if isinstance(error, MismatchError)]
-    assert told
-    assert all("rank 0" in str(error) and "rank 1" in str(error) for error in told)
+    for error in errors:
+        assert isinstance(error, MismatchError)
+        assert "rank 0" in str(error)
+        assert "rank 1" in str(error)
+        assert f"{what} differs: " in str(error)
 
 
 @pytest.mark.parametrize("rendezvous", [False, True])
 def test_a_mismatch_names_both_calls(rendezvous: bool) -> None:
     kind = "reference-rendezvous" if rendezvous else "reference"
     errors = failures(kind, [RING, even("all_to_all", "pairwise", 2, 3)])
-    text = str(next(error for error in errors if isinstance(error, MismatchError)))
-    assert "all_reduce (ring, int64, sum, root 0, 80 bytes) #0" in text
-    assert "all_to_all (pairwise, int64, sum, root 0) #0" in text
+    assert all(isinstance(error, MismatchError) for error in errors)
+    assert "collective differs: " in str(errors[0])
+    assert "all_reduce" in str(errors[0])
+    assert "all_to_all" in str(errors[0])
 
 
 @KINDS
@@ -75,7 +76,7 @@ def test_a_missing_rank_is_a_timeout(kind: str) -> None:
         error = attempt(RING, 0, ranks[0], timeout=0.05)
         assert isinstance(error, TimeoutError)
         assert "rank 1" in str(error)
-        assert isinstance(attempt(RING, 0, ranks[0], 1), ClosedError)
+        assert isinstance(attempt(RING, 0, ranks[0], 2), ClosedError)
         assert isinstance(attempt(RING, 1, ranks[1]), CollxError)
 
 
