@@ -154,10 +154,10 @@ def test_sys_exit_is_no_way_to_return(code: int) -> None:
     ("ending", "said"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by SIGKILL"),
-        (lambda: os.kill(os.getpid(), signal.SIGUSR1), "was killed by SIGUSR1"),
+        (lambda: os.kill(os.getpid(), signal.SIGUSR2), "was killed by SIGUSR2"),
         (lambda: os._exit(5), "exited with code 5 before its function returned"),
     ],
-    ids=["SIGKILL", "SIGUSR1", "exit"],
+    ids=["SIGKILL", "SIGUSR2", "exit"],
 )
 def test_a_rank_that_dies_is_named(ending: Any, said: str) -> None:
     def body(comm: Communicator) -> None:
