@@ -23,9 +23,10 @@ def make_plan(request: Request, rank: int, size: int, capacity: int, window: int
     """The plan of `rank`, and the op for the engine to run it with.
 
     `capacity` and `window` are the engine's: bytes of a message segment, and segments in flight, at most. Raises
-    ValueError as `select` does.
+    ValueError as `select` does, ScheduleError for a user's function that is wrong.
     """
-    algorithm = select(request, size)
+    room = min(capacity, SEGMENT)
+    algorithm = select(request, size, room)
     schedule = algorithm.build(rank, size, request.root)
     itemsize, op = request.dtype.itemsize, request.op or _SUM
     sizes, given = _block_bytes(request, schedule, itemsize), [count * itemsize for count in request.given]
@@ -33,7 +34,6 @@ def make_plan(request: Request, rank: int, size: int, capacity: int, window: int
         schedule, request.collective, rank, size, request.root, sizes,
         given_sizes=given, inplace=request.inplace, whole=request.custom, scale=op.name == "avg",
     )  # fmt: skip
-    room = min(capacity, SEGMENT)
     segments = 1
     if request.agreed:
         segments = segments_needed(max(largest_message(algorithm, size), 1), max(sizes, default=0), room)

@@ -34,6 +34,11 @@ class Request(NamedTuple):
         """Bytes of the collective's buffer."""
         return sum(self.elements) * self.dtype.itemsize
 
+    def largest_block(self, blocks: int) -> int:
+        """Bytes of the largest block where an algorithm cuts the buffer into `blocks`."""
+        largest = max(self.elements) if len(self.elements) == blocks else -(-self.elements[0] // blocks)
+        return largest * self.dtype.itemsize
+
     @property
     def custom(self) -> bool:
         return self.op is not None and self.op.function is not None

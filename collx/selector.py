@@ -1,5 +1,6 @@
 """Chooses the algorithm of a call. Every rank must choose alike, so only what all ranks know counts: the call's
-arguments and the size of the communicator; never the clock, the environment or a file of one rank."""
+arguments, the size of the communicator and the slots that follow from it; never the clock, the environment or a file of
+one rank."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from typing import NamedTuple
 
 import collx.algorithms  # noqa: F401  (fills the register)
 from collx.collectives import COLLECTIVES
+from collx.plan import GRAIN
 from collx.plugins import algorithm_named
 from collx.request import Request
-from collx.schedule import REGISTER, Algorithm, Builder
+from collx.schedule import REGISTER, Algorithm, Builder, largest_message
 from collx.types import nearest
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -38,21 +40,21 @@ DEFAULTS = (
     Rule("reduce_scatter", math.inf, 4 * MIB, ("pat", "direct")),
     Rule("reduce_scatter", math.inf, math.inf, ("ring", "direct")),
     Rule("all_gather", 16, math.inf, ("direct",)),
-    Rule("all_gather", math.inf, 4 * MIB, ("pat",)),
+    Rule("all_gather", math.inf, 4 * MIB, ("pat", "direct")),
     Rule("all_gather", math.inf, math.inf, ("ring",)),
     Rule("all_to_all", 16, math.inf, ("direct",)),
     Rule("all_to_all", math.inf, 64 * KIB, ("bruck", "pairwise")),
     Rule("all_to_all", math.inf, math.inf, ("pairwise",)),
     Rule("broadcast", 16, math.inf, ("direct",)),
     Rule("broadcast", math.inf, 16 * KIB, ("tree",)),
-    Rule("broadcast", math.inf, math.inf, ("scatter_gather",)),
+    Rule("broadcast", math.inf, math.inf, ("scatter_gather", "tree")),
     Rule("reduce", 16, math.inf, ("direct",)),
     Rule("reduce", math.inf, 16 * KIB, ("tree", "direct")),
     Rule("reduce", math.inf, math.inf, ("double_tree", "tree", "direct")),
     Rule("gather", 16, math.inf, ("direct",)),
-    Rule("gather", math.inf, math.inf, ("tree",)),
+    Rule("gather", math.inf, math.inf, ("tree", "direct")),
     Rule("scatter", 16, math.inf, ("direct",)),
-    Rule("scatter", math.inf, math.inf, ("tree",)),
+    Rule("scatter", math.inf, math.inf, ("tree", "direct")),
     Rule("scan", math.inf, 16 * KIB, ("doubling",)),
     Rule("scan", math.inf, math.inf, ("chain", "doubling")),
     Rule("exscan", math.inf, 16 * KIB, ("doubling",)),
@@ -61,14 +63,14 @@ DEFAULTS = (
 )
 
 
-def select(request: Request, size: int) -> Algorithm:
-    """The algorithm for `request` among `size` ranks.
+def select(request: Request, size: int, room: int) -> Algorithm:
+    """The algorithm for `request` among `size` ranks, with messages of at most `room` bytes.
 
     Raises ValueError where the call names one that is unknown or cannot serve, and says which can.
     """
     shipped = _shipped(request.collective)
     if request.algorithm is not None:
-        return _asked_for(request, size, shipped)
+        return _asked_for(request, size, room, shipped)
     nbytes = request.nbytes if request.agreed else math.inf
     preferred = next(
         rule.algorithms
@@ -77,7 +79,7 @@ def select(request: Request, size: int) -> Algorithm:
     )
     for name in (*preferred, *shipped):
         algorithm = shipped[name]
-        if _objection(algorithm, request, size) is None and not _cuts_what_a_user_op_sees(algorithm, request, size):
+        if not (_cuts_what_a_user_op_sees(algorithm, request, size) or _objection(algorithm, request, size, room)):
             return algorithm
     raise ValueError(f"no algorithm of {request.collective} serves this call on {size} ranks")
 
@@ -87,18 +89,18 @@ def _shipped(collective: str) -> dict[str, Algorithm]:
     return {name: entry for (of, name), entry in REGISTER.items() if of == collective and entry.shipped}
 
 
-def _asked_for(request: Request, size: int, shipped: dict[str, Algorithm]) -> Algorithm:
+def _asked_for(request: Request, size: int, room: int, shipped: dict[str, Algorithm]) -> Algorithm:
     asked = request.algorithm
     algorithm = asked if callable(asked) else algorithm_named(request.collective, _name(asked))
     if algorithm is None:
         raise ValueError(f"{request.collective} has no algorithm {asked!r}: {nearest(str(asked), shipped)}")
     if not (isinstance(algorithm, Algorithm) and algorithm.shipped):
         algorithm = _proved(algorithm, request, size)
-    objection = _objection(algorithm, request, size)
+    objection = _objection(algorithm, request, size, room)
     if objection is None:
         return algorithm
     name = algorithm.name.partition("@")[0]
-    able = [other for other, entry in shipped.items() if _objection(entry, request, size) is None]
+    able = [other for other, entry in shipped.items() if _objection(entry, request, size, room) is None]
     raise ValueError(f"{request.collective} cannot use {name!r} here: {objection}; {', '.join(able)} can")
 
 
@@ -120,7 +122,7 @@ def _proved(source: Algorithm | Builder, request: Request, size: int) -> Algorit
     return own(source, request.collective, size, request.root)
 
 
-def _objection(algorithm: Algorithm, request: Request, size: int) -> str | None:
+def _objection(algorithm: Algorithm, request: Request, size: int, room: int) -> str | None:
     """Why the algorithm cannot serve the call, if it cannot."""
     if not algorithm.sizes(size):
         return f"it does not take {size} ranks"
@@ -128,6 +130,11 @@ def _objection(algorithm: Algorithm, request: Request, size: int) -> str | None:
         return "it does not keep rank order, which this non-commutative op needs"
     if algorithm.uniform and not request.uniform:
         return "it needs blocks of one size, and the counts differ"
+    blocks = largest_message(algorithm, size)
+    if request.agreed and blocks * GRAIN > room:  # segments cannot be made any smaller
+        bytes_each = request.largest_block(algorithm.build(0, size, request.root).blocks)
+        if blocks * bytes_each > room:
+            return f"its messages of {blocks} blocks do not fit into slots of {room} bytes"
     return None
 
 

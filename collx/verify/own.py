@@ -37,7 +37,7 @@ def own(source: Algorithm | Builder, collective: str, size: int, root: int) -> A
         kept.keep(key, proof)
     return replace(
         named,
-        name=f"{named.name}@{key[:8]}",
+        name=f"{named.name:.30}@{key[:8]}",
         builder=_Proved(named, root, digests),
         rounds=lambda size: proof.rounds,
         volume=lambda size: proof.volume,

@@ -1,0 +1,46 @@
+"""What the selector makes of communicators that are too large for some algorithms' messages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from collx import _core
+from collx.collectives import COLLECTIVES
+from collx.plan import Plan
+from collx.planner import make_plan
+from collx.request import Request
+from collx.types import reduce_op
+
+
+def planned(collective: str, elements: int, size: int, algorithm: str | None = None) -> Plan:
+    """Rank 1's plan for slots as the native engine has them on that many ranks."""
+    spec = COLLECTIVES[collective]
+    counts = (elements,) * (size if spec.per_rank else 1)
+    op = reduce_op("sum") if spec.reduces else None
+    return make_plan(
+        Request(collective, counts, np.dtype(np.float32), algorithm, op), 1, size, _core.geometry(size)[1], 2
+    )[0]
+
+
+@pytest.mark.parametrize(
+    ("collective", "elements", "size"),
+    [
+        ("all_reduce", 1 << 20, 300),
+        ("reduce_scatter", 64, 300),
+        ("all_gather", 64, 300),
+        ("broadcast", 1 << 20, 300),
+        ("gather", 64, 512),
+        ("scatter", 64, 512),
+    ],
+)
+def test_algorithms_whose_messages_fit_no_slot_are_left_out(collective: str, elements: int, size: int) -> None:
+    plan = planned(collective, elements, size)
+    capacity = _core.geometry(size)[1]
+    assert all(sum(map(plan.step, move.lengths)) <= capacity for move in plan.moves if len(move.lengths) > 1)
+
+
+def test_small_blocks_fit_where_large_ones_do_not() -> None:
+    assert planned("all_gather", 1, 300, "pat").segments == 1
+    with pytest.raises(ValueError, match="'pat' here: its messages of 150 blocks do not fit into slots of 8192 bytes"):
+        planned("all_gather", 64, 300, "pat")
