@@ -42,7 +42,7 @@ class Choices(ctypes.Structure):
 def choices(crowded: bool, **other: int) -> Choices:
     """The best that was measured, for ranks that have cores of their own or are `crowded`, with some of it changed."""
     best = {
-        "one_shot": (16 << 10) if crowded else (1 << 20),
+        "one_shot": (16 << 10) if crowded else (256 << 10),
         "one_shot_chunk": 32 << 10,
         "chunk": (32 << 10) if crowded else (128 << 10),
         "pieces": 2,
