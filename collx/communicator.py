@@ -89,14 +89,11 @@ class Communicator(Messages):
         op: sum, prod, min, max, avg, band, bor, bxor, land, lor, lxor or ReduceOp.custom. min and max are not
         defined on complex dtypes, avg not on integers, band, bor and bxor on neither floats nor complex.
         """
-        if not async_op and timeout is None:
-            result = self._repeated(x, op, out, algorithm)
-            if result is not None:
-                return result
+        result = self._recall(async_op, timeout, "all_reduce", x, out, op, algorithm)
+        if result is not NotImplemented:
+            return result
         call = calls.all_reduce(self.rank, self.size, x, op, out=out, algorithm=algorithm)
-        result = self._do(call, async_op, timeout)
-        self._remember(x, op, out, algorithm, call)
-        return result
+        return self._do(call, async_op, timeout, x, out, op, algorithm)
 
     def reduce_scatter(
         self,
@@ -114,8 +111,11 @@ class Communicator(Messages):
         counts: rows for each rank, the same on all; None shares the first axis equally. `out` may be this
         rank's rows of `x`.
         """
+        result = self._recall(async_op, timeout, "reduce_scatter", x, out, op, counts, algorithm)
+        if result is not NotImplemented:
+            return result
         call = calls.reduce_scatter(self.rank, self.size, x, op, counts=counts, out=out, algorithm=algorithm)
-        return self._do(call, async_op, timeout)
+        return self._do(call, async_op, timeout, x, out, op, counts, algorithm)
 
     def all_gather(
         self,
@@ -132,8 +132,11 @@ class Communicator(Messages):
         counts: rows of each rank, the same on all; None where all have as many. `x` may be this rank's rows
         of `out`. A 0-d array is one row.
         """
+        result = self._recall(async_op, timeout, "all_gather", x, out, counts, algorithm)
+        if result is not NotImplemented:
+            return result
         call = calls.all_gather(self.rank, self.size, x, counts=counts, out=out, algorithm=algorithm)
-        return self._do(call, async_op, timeout)
+        return self._do(call, async_op, timeout, x, out, counts, algorithm)
 
     def all_to_all(
         self,
@@ -151,10 +154,13 @@ class Communicator(Messages):
         send_counts, recv_counts: rows for and from each rank, (sum(send_counts), ...) -> (sum(recv_counts),
         ...), given on all ranks or none; None shares the first axis equally. With `out=x` the input is copied first.
         """
+        result = self._recall(async_op, timeout, "all_to_all", x, out, send_counts, recv_counts, algorithm)
+        if result is not NotImplemented:
+            return result
         call = calls.all_to_all(
             self.rank, self.size, x, send_counts=send_counts, recv_counts=recv_counts, out=out, algorithm=algorithm
         )
-        return self._do(call, async_op, timeout)
+        return self._do(call, async_op, timeout, x, out, send_counts, recv_counts, algorithm)
 
     def broadcast(
         self,
@@ -166,7 +172,11 @@ class Communicator(Messages):
         algorithm: Chosen | None = None,
     ) -> Any:
         """Overwrite `x` with the root's, of the same shape and dtype; returns `x`. The root's may be read-only."""
-        return self._do(calls.broadcast(self.rank, self.size, x, root, algorithm=algorithm), async_op, timeout)
+        result = self._recall(async_op, timeout, "broadcast", x, None, root, algorithm)
+        if result is not NotImplemented:
+            return result
+        call = calls.broadcast(self.rank, self.size, x, root, algorithm=algorithm)
+        return self._do(call, async_op, timeout, x, None, root, algorithm)
 
     def reduce(
         self,
@@ -180,8 +190,11 @@ class Communicator(Messages):
         algorithm: Chosen | None = None,
     ) -> Any:
         """As all_reduce, but on the root only; None on the other ranks, which ignore `out`."""
+        result = self._recall(async_op, timeout, "reduce", x, out, op, root, algorithm)
+        if result is not NotImplemented:
+            return result
         call = calls.reduce(self.rank, self.size, x, op, root, out=out, algorithm=algorithm)
-        return self._do(call, async_op, timeout)
+        return self._do(call, async_op, timeout, x, out, op, root, algorithm)
 
     def gather(
         self,
@@ -195,8 +208,11 @@ class Communicator(Messages):
         algorithm: Chosen | None = None,
     ) -> Any:
         """As all_gather, but on the root only; None on the other ranks, which ignore `out`."""
+        result = self._recall(async_op, timeout, "gather", x, out, root, counts, algorithm)
+        if result is not NotImplemented:
+            return result
         call = calls.gather(self.rank, self.size, x, root, counts=counts, out=out, algorithm=algorithm)
-        return self._do(call, async_op, timeout)
+        return self._do(call, async_op, timeout, x, out, root, counts, algorithm)
 
     def scatter(
         self,
@@ -214,8 +230,11 @@ class Communicator(Messages):
         Other ranks need `out`, or an `x` of the root's shape and dtype, which is not read; with `out` their
         `x` may be None. counts: rows for each rank, the same on all; None shares the first axis equally.
         """
+        result = self._recall(async_op, timeout, "scatter", x, out, root, counts, algorithm)
+        if result is not NotImplemented:
+            return result
         call = calls.scatter(self.rank, self.size, x, root, counts=counts, out=out, algorithm=algorithm)
-        return self._do(call, async_op, timeout)
+        return self._do(call, async_op, timeout, x, out, root, counts, algorithm)
 
     def scan(
         self,
@@ -228,7 +247,11 @@ class Communicator(Messages):
         algorithm: Chosen | None = None,
     ) -> Any:
         """The reduction of the `x` of ranks 0 .. rank, in rank order. No avg."""
-        return self._do(calls.scan(self.rank, self.size, x, op, out=out, algorithm=algorithm), async_op, timeout)
+        result = self._recall(async_op, timeout, "scan", x, out, op, algorithm)
+        if result is not NotImplemented:
+            return result
+        call = calls.scan(self.rank, self.size, x, op, out=out, algorithm=algorithm)
+        return self._do(call, async_op, timeout, x, out, op, algorithm)
 
     def exscan(
         self,
@@ -242,11 +265,17 @@ class Communicator(Messages):
     ) -> Any:
         """The reduction of the `x` of ranks 0 .. rank-1, in rank order. On rank 0 the value that changes nothing
         under `op` (0 for sum, the largest for min, ...; zero for custom ops). No avg."""
-        return self._do(calls.exscan(self.rank, self.size, x, op, out=out, algorithm=algorithm), async_op, timeout)
+        result = self._recall(async_op, timeout, "exscan", x, out, op, algorithm)
+        if result is not NotImplemented:
+            return result
+        call = calls.exscan(self.rank, self.size, x, op, out=out, algorithm=algorithm)
+        return self._do(call, async_op, timeout, x, out, op, algorithm)
 
     def barrier(self, timeout: float | None = None, *, algorithm: Chosen | None = None) -> None:
         """Return when every rank has called it."""
-        self._do(calls.barrier(self.rank, self.size, algorithm=algorithm), False, timeout)
+        if self._recall(False, timeout, "barrier", None, None, algorithm) is NotImplemented:
+            call = calls.barrier(self.rank, self.size, algorithm=algorithm)
+            self._do(call, False, timeout, None, None, algorithm)
 
     # -- beside the collectives ----------------------------------------------------------------------
 
@@ -311,7 +340,7 @@ class Communicator(Messages):
         if self._left:
             self._alive()
         self._engine.revoke()
-        self._over = self._over or "it was shrunk"
+        self._end("it was shrunk")
 
         def connect(members: Sequence[int], attempt: int, timeout: float, look: Callable[[], None]) -> Engine:
             return self._make_group(self._world(members), self._shrunk(attempt), timeout, look)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from collx.errors import (
     TransportError,
 )
 from collx.flight import SHOWN, STATES, Flown
+from collx.known import Known, Unknown
 from collx.plan import Plan
 from collx.reference.lanes import DIFFERED, TAGGED, Lanes, Sent, Stamp
 from collx.reference.moves import PlanRun, bytes_at
@@ -51,6 +53,12 @@ class Engine(Protocol):
     transports: tuple[str, ...]
     capacity: int  # bytes that one message segment may have at most
     window: int  # segments in flight at most
+    sequence: int  # collectives so far: the newest one's number
+
+    def known(self, timeout: float, kind: type[Array], failed: Callable[[str, BaseException], None]) -> Known:
+        """The short way to its plans, for one communicator. Arrays of type `kind` are as good as NumPy's own;
+        `failed(what, error)` is told what a call raises."""
+        ...
 
     def prepare(self, plan: Plan, op: ReduceOp) -> Any:
         """The engine's own form of `plan`, to be cached by the caller."""
@@ -125,6 +133,7 @@ class ReferenceEngine:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
+        self.sequence = 0
         self.transports: tuple[str, ...] = (transport.name,)
         self._lanes = Lanes(transport)
         self._me = f"rank {transport.rank}"
@@ -132,6 +141,9 @@ class ReferenceEngine:
         self._progress = Progress(self._me, self._poll, self._judged)
         self._told: list[Sent] = []
         self._flown: deque[tuple[Stamp, Task]] = deque(maxlen=SHOWN)
+
+    def known(self, timeout: float, kind: type[Array], failed: Callable[[str, BaseException], None]) -> Unknown:
+        return Unknown(timeout)
 
     def prepare(self, plan: Plan, op: ReduceOp) -> PreparedPlan:
         return PreparedPlan(plan, combine(op), traits_of(plan))

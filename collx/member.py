@@ -7,21 +7,23 @@ import contextlib
 import os
 import sys
 import weakref
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NoReturn, Self, TextIO
 
-import numpy as np
-
 from collx import flight
-from collx.buffers import address_of
 from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
 from collx.errors import ClosedError, CollxError, MismatchError, TimeoutError
+from collx.memory import SharedArray
 from collx.planner import make_plan
-from collx.request import Chosen, Request
+from collx.request import Request
+from collx.types import ReduceOp
 from collx.work import Work
 
 PLANS = 1024  # plans kept; where every call has another shape, old ones go
+_CONSTANT = {type(None), str, int, ReduceOp, FunctionType}  # types of arguments that are known again by identity
 
 
 class Member:
@@ -34,17 +36,25 @@ class Member:
     def __init__(self, engine: Engine, rank: int, size: int, timeout: float) -> None:
         self.rank = rank
         self.size = size
-        self.timeout = seconds(timeout)
         self._engine = engine
         self._plans: dict[Request, tuple[Any, Any]] = {}  # -> what the engine prepared, and the op it may call
-        self._known: dict[tuple[Any, ...], Any] = {}  # the short way to what was prepared, see `all_reduce`
-        self._sequence = 0
+        self._known = engine.known(seconds(timeout), SharedArray, _to(self))
+        self._recall = self._known.recall
         self._last: Work | None = None  # the newest asynchronous collective
         self._under_way: set[Work] = set()  # also those that the user dropped: their memory must outlive them
         self._crowd = 4  # how many of them make it worth looking which are done
         self._over: str | None = None  # why it takes no more calls
         self._left = False
         _members.add(self)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call waits for other ranks, where it gives no timeout itself."""
+        return self._known.timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float) -> None:
+        self._known.timeout = seconds(timeout)
 
     @property
     def closed(self) -> bool:
@@ -64,10 +74,9 @@ class Member:
                     work.wait()
         if not self._left:
             self._left = True
-            self._over = self._over or "it was closed"
+            self._end("it was closed")
             self._engine.close()
             self._plans.clear()
-            self._known.clear()
             self._under_way.clear()
 
     def __del__(self) -> None:
@@ -88,11 +97,13 @@ class Member:
 
     # -- running calls -------------------------------------------------------------------------------
 
-    def _do(self, call: Call, async_op: bool, timeout: float | None) -> Any:
-        """Run a call; its result, or with `async_op` its Work."""
+    def _do(self, call: Call, async_op: bool, timeout: float | None, *given: Any) -> Any:
+        """Run a call; its result, or with `async_op` its Work. `given` is what `recall` was given for it."""
         limit = self.timeout if timeout is None else seconds(timeout)
         self._alive()
         prepared = self._prepared(call.request)
+        if given and not async_op and timeout is None:
+            self._remember(call, prepared, given)
         if call.before is not None:
             call.before()
         if not async_op and not self._queued():
@@ -101,51 +112,33 @@ class Member:
         work = self._start(call, prepared, limit)
         return work if async_op else self._finished(call.request.collective, work)
 
-    def _repeated(self, x: Any, op: Any, out: Any, algorithm: Chosen | None) -> Any:
-        """The short way of all_reduce for a NumPy array like one that came before, whose checks then hold for it
-        too: the result, or None where the call has to go the long way."""
-        if type(x) is not np.ndarray or not x.flags.carray:
-            return None
-        try:
-            prepared = self._known.get((x.dtype, x.shape, op, algorithm, out is x))
-        except TypeError:  # what cannot be looked up is no op or algorithm, which the long way says better
-            return None
-        if prepared is None or self._over is not None or self._queued():
-            return None
-        source = target = address_of(x)
-        if out is None:
-            out = np.empty(x.shape, x.dtype)
-            target = address_of(out)
-        elif out is not x:
-            if type(out) is not np.ndarray or out.dtype != x.dtype or out.shape != x.shape or not out.flags.carray:
-                return None
-            target = address_of(out)
-            if abs(target - source) < x.nbytes:
-                return None
-        self._run("all_reduce", prepared, source, target, self.timeout)
-        return out
+    def _remember(self, call: Call, prepared: Any, given: tuple[Any, ...]) -> None:
+        """Know the call again, unless what it was given can change or something must be done before it runs."""
+        if call.before is None and all(type(argument) in _CONSTANT for argument in given[2:]):
+            self._known.remember(prepared, call.result, (call.request.collective, *given))
 
-    def _remember(self, x: Any, op: Any, out: Any, algorithm: Chosen | None, call: Call) -> None:
-        if type(x) is np.ndarray:
-            self._known[x.dtype, x.shape, op, algorithm, call.request.inplace] = self._prepared(call.request)
+    def bound(self, call: Call) -> Callable[[], bool]:
+        """The short way of a handle: it runs the call, or returns False where that has to go the long way."""
+        prepared = self._prepared(call.request)
+        return bool if call.before is not None else self._known.bind(prepared, call.source, call.target)
 
     def _queued(self) -> bool:
         """Whether asynchronous collectives are under way, behind which a synchronous one must queue."""
         return self._last is not None and not self._last.done()
 
     def _run(self, collective: str, prepared: Any, source: int, target: int, limit: float) -> None:
-        self._sequence += 1
+        self._engine.sequence = sequence = self._engine.sequence + 1
         try:
-            self._engine.run(prepared, source, target, self._sequence, limit)
+            self._engine.run(prepared, source, target, sequence, limit)
         except BaseException as error:
-            self._break(f"{collective} #{self._sequence}", error)
+            self._break(f"{collective} #{sequence}", error)
             raise
 
     def _start(self, call: Call, prepared: Any, limit: float) -> Work:
-        self._sequence += 1
-        what = f"{call.request.collective} #{self._sequence}"
+        self._engine.sequence = sequence = self._engine.sequence + 1
+        what = f"{call.request.collective} #{sequence}"
         try:
-            pending = self._engine.start(prepared, call.source, call.target, self._sequence, limit)
+            pending = self._engine.start(prepared, call.source, call.target, sequence, limit)
         except BaseException as error:
             self._break(what, error)
             raise
@@ -190,7 +183,7 @@ class Member:
         prepared = self._engine.prepare(plan, op)
         if len(self._plans) >= PLANS:
             del self._plans[next(iter(self._plans))]
-            self._known.clear()
+            self._known.forget()
         self._plans[request] = (prepared, op)
         return prepared
 
@@ -210,6 +203,11 @@ class Member:
         if self._over is not None:
             raise ClosedError(f"rank {self.rank} of {self.size}: this communicator cannot be used: {self._over}")
 
+    def _end(self, why: str) -> None:
+        """Take no more calls, by either way."""
+        self._over = self._over or why
+        self._known.close()
+
     def _break(self, what: str, error: BaseException) -> None:
         """Note the first error, and tell the other ranks."""
         if self._over is not None:
@@ -218,16 +216,29 @@ class Member:
             with contextlib.suppress(OSError, ValueError):  # where there is no standard error any more
                 self.dump()
         text = " ".join(str(error).split())
-        self._over = f"{what} failed with {type(error).__name__}: {text}"
+        self._end(f"{what} failed with {type(error).__name__}: {text}")
         with contextlib.suppress(CollxError):
             mismatch = isinstance(error, MismatchError)
             told = text if mismatch else f"rank {self.rank} in {what}: {type(error).__name__}: {text}"
             self._engine.fail(told, mismatch=mismatch)
 
     def _inherited(self) -> None:
-        self._over = "it was inherited through fork; only the process that made it can use it"
+        self._over = None
+        self._end("it was inherited through fork; only the process that made it can use it")
         self._left = True
         _parents.append((self._engine, [work.abandon(ClosedError(self._over)) for work in self._under_way]))
+
+
+def _to(member: Member) -> Callable[[str, BaseException], None]:
+    """What tells a member that one of its calls failed, and does not keep it alive."""
+    here = weakref.ref(member)
+
+    def failed(what: str, error: BaseException) -> None:
+        there = here()
+        if there is not None:
+            there._break(what, error)
+
+    return failed
 
 
 _members: weakref.WeakSet[Member] = weakref.WeakSet()

@@ -31,6 +31,7 @@ from collx.transports.lanes import (
 from collx.transports.verdict import GAVE_UP, MISMATCH, REVOKED
 from collx.types import DTYPES, Array, ReduceOp
 
+Outcome = tuple[int, int, int, int]  # status, peer, and the bytes that came and were wanted
 WINDOW = 2  # segments in flight: one moves while the other is waited for
 
 
@@ -138,6 +139,27 @@ class NativeEngine:
         self._over: str | None = None  # why it takes no more calls
         self._under_way: deque[tuple[_core.Task, Prepared]] = deque()  # a dropped Work still needs its plan
 
+    @property
+    def sequence(self) -> int:
+        return self._endpoint.sequence
+
+    @sequence.setter
+    def sequence(self, number: int) -> None:
+        self._endpoint.sequence = number
+
+    def known(self, timeout: float, kind: type[Array], failed: Callable[[str, BaseException], None]) -> _core.Known:
+        def ended(prepared: Prepared, outcome: Outcome, error: BaseException | None, limit: float) -> None:
+            what = f"{prepared.plan.collective} #{self.sequence}"
+            try:
+                if error is not None:
+                    raise error
+                self.raise_for(outcome, what, limit, prepared)
+            except BaseException as raised:
+                failed(what, raised)
+                raise
+
+        return _core.Known(self._endpoint, ended, kind, timeout)
+
     def prepare(self, plan: Plan, op: ReduceOp) -> Prepared:
         return Prepared(plan, op)
 
@@ -204,9 +226,7 @@ class NativeEngine:
         self._endpoint.close()
         self._under_way.clear()
 
-    def raise_for(
-        self, outcome: tuple[int, int, int, int], what: str, timeout: float, prepared: Prepared | None = None
-    ) -> NoReturn:
+    def raise_for(self, outcome: Outcome, what: str, timeout: float, prepared: Prepared | None = None) -> NoReturn:
         """Raise what an outcome that is not ok stands for, after telling the others."""
         status, peer, nbytes, wanted = outcome
         error: BaseException

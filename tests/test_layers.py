@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "transports": ({"transports"}, {"errors", "compiled"}),
     # What runs plans; nothing here knows of schedules or algorithms.
     "engine": (
-        {"engine", "reference"},
+        {"engine", "known", "reference"},
         {"plan", "agreement", "flight", "collectives", "transports", "terms", "errors"},
     ),
     "native": ({"native"}, {"plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"}),

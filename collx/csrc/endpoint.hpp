@@ -51,6 +51,8 @@ class Endpoint {
     // Starts nothing more. The peers are told when nothing that it sends is under way any more.
     void leaving();
     bool close();  // false where it could only begin to
+    // Whether nothing started is under way, behind which a call would queue.
+    [[nodiscard]] bool idle() const { return under_way_.load(std::memory_order_relaxed) == 0; }
 
     // Agrees on who goes on after a verdict; see Shrink::unite.
     Outcome unite(std::uint32_t attempt, Clock::time_point deadline) {

@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "module_endpoint.hpp"
+#include "module_known.hpp"
 
 using namespace nanobind::literals;
 
@@ -55,5 +56,7 @@ NB_MODULE(_core, module) {
         .def("regret", &PyEndpoint::regret, "peer"_a)
         .def("missing", &PyEndpoint::missing, "attempt"_a)
         .def("alive", &PyEndpoint::alive, "peer"_a)
-        .def("close", &PyEndpoint::close);
+        .def("close", &PyEndpoint::close)
+        .def_rw("sequence", &PyEndpoint::counted);
+    bind_known(module);
 }

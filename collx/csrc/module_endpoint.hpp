@@ -112,16 +112,21 @@ class PyEndpoint {
         std::optional<nb::gil_scoped_release> release_{std::in_place};
     };
 
-    Result run(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output, std::uint64_t sequence,
-               double timeout) {
+    Outcome at_once(PreparedPlan& plan, std::byte* input, std::byte* output, std::uint64_t sequence, double timeout) {
         Outcome outcome;
         {
             const Outside outside(*this);
             const auto begun = Clock::now();
-            outcome = endpoint_->run(plan.prepared, at(input), at(output), sequence, after(timeout, begun), begun);
+            outcome = endpoint_->run(plan.prepared, input, output, sequence, after(timeout, begun), begun);
         }
-        return ended(outcome);
+        if (outcome.status == Status::closed) close();  // maybe a signal handler only began to
+        return outcome;
     }
+    Result run(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output, std::uint64_t sequence,
+               double timeout) {
+        return result(at_once(plan, at(input), at(output), sequence, timeout));
+    }
+    [[nodiscard]] bool idle() const { return endpoint_->idle(); }
     std::shared_ptr<Task> start(PreparedPlan& plan, std::uintptr_t input, std::uintptr_t output,
                                 std::uint64_t sequence, double timeout) {
         const Outside outside(*this);
@@ -229,6 +234,8 @@ class PyEndpoint {
         }
         if (closed) region_->release();
     }
+
+    std::uint64_t counted = 0;  // collectives: the newest one's sequence
 
   private:
     Result ended(Outcome outcome) {

@@ -1,0 +1,100 @@
+// Calls known from before: from the arguments of a collective straight to the plan that served arguments like these.
+//
+// A call is known again by everything that the checks in calls.py look at: dtype, flags and shape of its arrays, how
+// they share memory, and which objects its other arguments are. So what was right then is right now. All else is
+// refused here, and goes the long way through Python, which checks, plans, or says what is wrong.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <unordered_map>
+
+#include "module_endpoint.hpp"
+
+namespace collx {
+
+inline constexpr std::size_t kRest = 3;    // arguments beside the arrays, at most
+inline constexpr std::size_t kLength = 8;  // dimensions of an array; more are unusual, and go the long way
+
+// Everything the checks look at, as words.
+class Key {
+  public:
+    // `given`: the collective's name, x, out (None where there is none), the rest. False where such a call is never
+    // known: it has an array neither of NumPy's own type nor of `kind`, or one that is not plain memory of a native dtype.
+    [[nodiscard]] bool read(PyObject* const* given, std::size_t count, const nb::object& kind);
+    bool operator==(const Key& other) const {
+        return count_ == other.count_ && std::memcmp(words_.data(), other.words_.data(), count_ * sizeof words_[0]) == 0;
+    }
+
+    struct Hash {
+        std::size_t operator()(const Key& key) const;
+    };
+
+  private:
+    void add(std::uint64_t word) { words_[count_++] = word; }
+    [[nodiscard]] bool add_array(PyObject* object, const nb::object& kind);
+
+    std::array<std::uint64_t, 2 + kRest + 2 * (1 + kLength)> words_;
+    std::size_t count_ = 0;
+};
+
+// What a known call does: the plan, and where its result is.
+struct Entry {
+    enum class Result : std::uint8_t { nothing, x, out, fresh };
+
+    nb::object prepared;  // as Python knows the plan
+    PreparedPlan* plan = nullptr;
+    std::array<nb::object, kRest + 1> kept;  // the name and the rest are known by identity
+    Result result = Result::nothing;
+    int dimensions = 0;  // of a fresh result
+    std::array<std::intptr_t, kLength> shape{};
+};
+
+class Known {
+  public:
+    // `failed(prepared, outcome, error, timeout)` raises what a run ended with; `error` is a signal handler's.
+    Known(nb::object endpoint, nb::object failed, nb::object kind, double timeout);
+
+    // The result, or NotImplemented where the call has to go the long way; null where it failed.
+    PyObject* recall(PyObject* const* given, std::size_t count);
+    void remember(nb::object prepared, nb::object result, nb::typed<nb::tuple, nb::object, nb::ellipsis> given);
+    void forget() { std::exchange(entries_, {}); }
+    void close();  // nothing is known from now on
+    // Runs a plan where that can be done at once, which it returns in `done`. False: an error is set.
+    [[nodiscard]] bool run(nb::handle prepared, PreparedPlan& plan, std::byte* input, std::byte* output, bool& done);
+
+    [[nodiscard]] double timeout() const { return timeout_; }
+    void set_timeout(double seconds) { timeout_ = seconds; }
+
+    int traverse(visitproc visit, void* arg);
+    void clear();
+
+  private:
+    void raise(nb::handle prepared, Outcome outcome);
+
+    nb::object endpoint_object_, failed_, kind_;
+    PyEndpoint& endpoint_;
+    double timeout_;
+    bool open_ = true;
+    std::unordered_map<Key, Entry, Key::Hash> entries_;
+};
+
+// A plan bound to memory, for handles.
+class Bound {
+  public:
+    Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output);
+    // True; False where the run has to go the long way; null where it failed.
+    PyObject* run();
+
+  private:
+    nb::object known_, prepared_;
+    Known& knows_;
+    PreparedPlan& plan_;
+    std::byte *input_, *output_;
+};
+
+void bind_known(nb::module_& module);
+
+}  // namespace collx
