@@ -6,6 +6,7 @@
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
 #   make sanitize  the native tests under ASAN + UBSAN and under TSAN
+#   make models    the models of the protocols between ranks, by Spin
 #   make docs      what is generated and kept: docs/algorithms.md, collx/_core.pyi
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus yardstick test prove lint sanitize docs
+.PHONY: sweep versus yardstick test prove lint sanitize models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -45,6 +46,9 @@ sanitize-%: .venv/.stamp-install
 	    -DCOLLX_SANITIZE=$* -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
 	$(BIN)/cmake --build build/sanitize-$*
 	$(BIN)/ctest --test-dir build/sanitize-$* --output-on-failure --no-tests=error
+
+models:
+	docs/models/check
 
 docs: .venv/.stamp-install
 	$(BIN)/python -m collx.algorithms.table > build/algorithms.md
