@@ -84,6 +84,7 @@ class Survivors(Protocol):
         Raises AbortedError where a rank gave up, TimeoutError after `timeout` seconds."""
         ...
 
-    def give_up(self, attempt: int, reason: str) -> None:
-        """End it for all ranks, unless its outcome is known."""
+    def give_up(self, attempt: int, reason: str) -> bool | None:
+        """End it for all ranks and return None, as where another rank has done so; where it was decided before, whether
+        all members have connected."""
         ...

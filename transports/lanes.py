@@ -124,8 +124,9 @@ class ShmSurvivors:
             raise TimeoutError(f"{self._here} waited {timeout:g} s for {missing}; does every survivor call it?")
         return outcome == UNITED
 
-    def give_up(self, attempt: int, reason: str) -> None:
-        self._endpoint.give_up(attempt, reason)
+    def give_up(self, attempt: int, reason: str) -> bool | None:
+        outcome = self._endpoint.give_up(attempt, reason)
+        return None if outcome >= GIVEN_UP else outcome == UNITED
 
     def _judged(self, outcome: int) -> int:
         if outcome >= GIVEN_UP:

@@ -196,7 +196,9 @@ class PyEndpoint {
         result(outcome);
         return outcome ? static_cast<std::uint32_t>(outcome.peer) : Shrink::kUndecided;
     }
-    void give_up(std::uint32_t attempt, const std::string& text) { endpoint_->shrink.give_up(attempt, text); }
+    std::uint32_t give_up(std::uint32_t attempt, const std::string& text) {
+        return endpoint_->shrink.give_up(attempt, text);
+    }
     [[nodiscard]] std::string regret(std::uint32_t peer) const { return endpoint_->shrink.regret(peer); }
     [[nodiscard]] std::vector<std::uint32_t> missing(std::uint32_t attempt) const {
         return endpoint_->shrink.missing(attempt);

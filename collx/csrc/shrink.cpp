@@ -55,10 +55,10 @@ Outcome Shrink::unite(std::uint32_t attempt, Clock::time_point deadline, Interru
     }
 }
 
-void Shrink::give_up(std::uint32_t attempt, std::string_view text) {
+std::uint32_t Shrink::give_up(std::uint32_t attempt, std::string_view text) {
     Header& own = Layout::header(regions_[rank_]);
     if (own.regret[0] == 0) copy_text(own.regret, text);
-    decide(layout_.attempt(regions_[0], attempt).outcome, kGaveUp + rank_);
+    return decide(layout_.attempt(regions_[0], attempt).outcome, kGaveUp + rank_);
 }
 
 }  // namespace collx

@@ -29,7 +29,8 @@ class Shrink {
     std::uint32_t outcome(std::uint32_t attempt);
     // Says that this rank has connected, and waits for the others. Interrupted, timed out, or ok with `peer` the outcome.
     Outcome unite(std::uint32_t attempt, Clock::time_point deadline, Interrupted interrupted);
-    void give_up(std::uint32_t attempt, std::string_view text);
+    // Ends the attempt for all ranks, unless its outcome is known: returns what it is.
+    std::uint32_t give_up(std::uint32_t attempt, std::string_view text);
 
     [[nodiscard]] const char* regret(std::uint32_t peer) const { return Layout::header(regions_[peer]).regret; }
     // Those who have not connected for the attempt.

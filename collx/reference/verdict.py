@@ -82,8 +82,9 @@ class BoardSurvivors:
             pause()
         return outcome == "united"
 
-    def give_up(self, attempt: int, reason: str) -> None:
-        self._board.decide(("outcome", attempt), (self._rank, reason))
+    def give_up(self, attempt: int, reason: str) -> bool | None:
+        outcome = self._board.decide(("outcome", attempt), (self._rank, reason))
+        return None if isinstance(outcome, tuple) else bool(outcome == "united")
 
     def _outcome(self, attempt: int) -> str | None:
         """Whether the attempt united its members or failed, as soon as either is known."""
