@@ -6,13 +6,17 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 DEADLINE = 60.0  # seconds, for what is expected to happen at once
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("COLLX_")}
+TEMPORARY = tempfile.TemporaryDirectory(prefix="jobs-")  # of this test session alone: others leave their own things
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("COLLX_")} | {
+    "TMPDIR": TEMPORARY.name
+}
 RUN = [sys.executable, "-m", "collx", "run"]
 PRELUDE = """
 import os, signal, subprocess, sys, time
@@ -71,17 +75,17 @@ def eventually_gone(mark: str) -> bool:
 
 
 def left_behind() -> set[str]:
-    """What collx might have left: named shared memory, and directories where ranks meet."""
-    return {str(path) for folder in ("/dev/shm", "/tmp") for path in Path(folder).glob("*collx*")}
+    """What jobs in the environment CLEAN might have left: named shared memory, and anything in their TMPDIR."""
+    return {*map(str, Path("/dev/shm").glob("*collx*")), *map(str, Path(TEMPORARY.name).iterdir())}
 
 
 @contextlib.contextmanager
 def nothing_left_behind(mark: str) -> Iterator[None]:
-    """Fails where the block leaves processes with `mark`, or files, of which other test sessions may have their own."""
+    """Fails where the block leaves processes with `mark`, or files of jobs in the environment CLEAN."""
     before = left_behind()
     yield
     assert eventually_gone(mark), f"still there: {running(mark)}"
     deadline = time.monotonic() + DEADLINE
     while (new := left_behind() - before) and time.monotonic() < deadline:
-        time.sleep(0.05)  # another session's job may be just meeting
+        time.sleep(0.05)  # a killed launcher's keeper removes its directory a little later
     assert not new

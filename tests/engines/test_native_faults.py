@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,27 @@ def at(array: Array) -> tuple[int, int]:
 
 def eventually(condition: Callable[[], bool]) -> bool:
     end = time.monotonic() + SOON
-    while not condition() and time.monotonic() < end:
+    while not (there := condition()) and time.monotonic() < end:
         time.sleep(0.005)
-    return condition()
+    return there
+
+
+def asleep(thread: int) -> bool:
+    """Whether a thread of this process sleeps, and has not just begun to, as where it takes over from another."""
+    return all(state_of(thread) == "S" and time.sleep(0.001) is None for _ in range(5))
+
+
+def state_of(thread: int) -> str:
+    return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@contextlib.contextmanager
+def taken_up() -> Iterator[None]:
+    """Returns when the progress thread, which begins in the block, waits for what was started there."""
+    before = set(os.listdir("/proc/self/task"))
+    yield
+    (thread,) = set(os.listdir("/proc/self/task")) - before
+    assert eventually(lambda: asleep(int(thread)))
 
 
 class Stop(BaseException):  # as KeyboardInterrupt, which pytest takes for its own
@@ -59,8 +79,8 @@ def alarm(handler: Any, seconds: float = 0.2) -> None:
 def test_a_message_to_oneself_leaves_the_others_going() -> None:
     with native_engines(2) as (one, two):
         room, data = np.zeros(8, np.uint8), np.ones(8, np.uint8)
-        coming = one.start_recv(*at(room), 1, 0, 60.0)
-        time.sleep(0.05)  # until the progress thread has it
+        with taken_up():
+            coming = one.start_recv(*at(room), 1, 0, 60.0)
         one.send(*at(data), 0, 5, SOON)
         two.send(*at(data), 0, 0, SOON)
         assert eventually(coming.done)
@@ -69,8 +89,8 @@ def test_a_message_to_oneself_leaves_the_others_going() -> None:
 def test_a_message_to_oneself_ends_the_receive_that_waits_for_it() -> None:
     with native_engines(2) as (one, _):
         room, data = np.zeros(8, np.uint8), np.ones(8, np.uint8)
-        coming = one.start_recv(*at(room), 0, 5, 60.0)
-        time.sleep(0.05)
+        with taken_up():
+            coming = one.start_recv(*at(room), 0, 5, 60.0)
         one.send(*at(data), 0, 5, SOON)
         assert eventually(coming.done)
 
@@ -139,8 +159,7 @@ def failing_unnoticed(comm: Communicator) -> None:
     comm.barrier()
     if comm.rank == 0:
         work = comm.recv(np.zeros(4), 1, async_op=True, timeout=0.1)
-        time.sleep(SOON)
-        assert work.done()
+        assert eventually(work.done)
     else:
         with pytest.raises(AbortedError, match="rank 0 gave up"):
             comm.recv(np.zeros(4), 0, timeout=SOON - 1)
@@ -226,7 +245,7 @@ def first_things_last(comm: Communicator) -> None:
         last, first = (comm.recv(np.zeros(4), 1, tag, async_op=True) for tag in (1, 2))
         waiting = threading.Thread(target=last.wait)
         waiting.start()
-        time.sleep(0.1)  # until it drives
+        assert eventually(lambda: asleep(waiting.native_id or 0))
         comm.send(np.ones(4), 1, 2, async_op=True)
         first.wait()
         comm.send(np.ones(4), 1, 3, async_op=True)
@@ -244,8 +263,9 @@ def test_two_threads_wait_for_two_works() -> None:
 def interrupted_beside_another(comm: Communicator) -> None:
     if comm.rank == 0:
         one, two = (comm.recv(np.zeros(4), 1, tag, async_op=True) for tag in (1, 2))
-        threading.Thread(target=one.wait).start()
-        time.sleep(0.1)
+        waiting = threading.Thread(target=one.wait)
+        waiting.start()
+        assert eventually(lambda: asleep(waiting.native_id or 0))
         alarm(stop)
         begun = time.monotonic()
         with pytest.raises(Stop):
@@ -300,7 +320,7 @@ collx.spawn(body, 2)
 def test_a_call_in_the_middle_of_a_call_is_refused(tmp_path: Path, text: str) -> None:
     path = jobs.program(tmp_path, text)
     with jobs.nothing_left_behind(str(path)):
-        done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=10)
+        done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=60, env=jobs.CLEAN)
     assert done.returncode == 0, done.stderr
 
 
