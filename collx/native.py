@@ -42,7 +42,7 @@ def _operand_words(operand: Operand) -> list[int]:
 
 
 def _move_words(move: Move) -> list[int]:
-    words = [move.transient | move.whole << 1 | move.scale << 2, move.follower]
+    words = [move.transient | move.whole << 1 | move.scale << 2 | move.kept << 3, move.follower]
     words += [len(move.after), *move.after, len(move.lengths), *move.lengths]
     for operands in (move.sources, move.targets):
         words.append(len(operands))
@@ -54,6 +54,7 @@ def _move_words(move: Move) -> list[int]:
 def words_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The plan as csrc/plan.cpp reads it."""
     head = [plan.segments, plan.window, plan.dtype, plan.op, plan.itemsize, plan.size, plan.workspace]
+    head += [plan.input_bytes, plan.output_bytes]
     words = [*head, *traits_of(plan).words().tolist(), len(plan.moves)]
     for move in plan.moves:
         words += _move_words(move)

@@ -55,7 +55,9 @@ class Move:
     `after` lists earlier moves that must have done a segment before this one does it. `follower` is a later
     move that only sends on what this one writes, so an engine may do both in one pass; `transient` says
     that nobody else reads it, so the write to memory may then be left out. `whole` moves need all segments of
-    their sources at once (user-defined ops). A `scale` move divides by the size instead of folding.
+    their sources at once (user-defined ops). A `scale` move divides by the size instead of folding. `kept`: what it
+    reads is not overwritten in the same round, so a receiver may read it there, for as long as it takes: who overwrites
+    it later waits for that receiver's rounds before, never for one that waits for this rank.
     """
 
     sources: tuple[Operand, ...]
@@ -66,6 +68,7 @@ class Move:
     transient: bool = False
     whole: bool = False
     scale: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,7 @@ class _Lowering:
                 sends.setdefault(op.blocks, []).append(op.to)
             else:
                 writes.setdefault(op.blocks if isinstance(op, Recv) else op.dst, []).append(op)
+        first = len(self.moves)
         for blocks, peers in sends.items():
             self._add([self._memory(blocks)], [Lane(p) for p in peers], self._lengths(blocks))
         overwritten = {self.homes[b] for blocks in writes for b in blocks if b in self.homes}
@@ -242,6 +246,9 @@ class _Lowering:
                 sources = [self._landed(s, blocks) if isinstance(s, Lane) else s for s in sources]
             target = Memory(tuple(self._home(b) for b in blocks))
             self._add(sources, [target], self._lengths(blocks), whole=self.whole and len(sources) > 1)
+        written_over = {earlier for move in self.moves[first + len(sends) :] for earlier in move.after}
+        for index in range(first, first + len(sends)):
+            self.moves[index].kept = index not in written_over
         for blocks, _ in folds:
             self.places.update({b: self._home(b) for b in blocks})
 

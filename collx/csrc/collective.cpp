@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::uint64_t kTimed = 64 << 10;  // bytes that a run moves
 
+constexpr std::uint64_t kLend = 4 << 10;  // bytes of a message from which lending it is cheaper than a copy
+
 std::uint64_t segment_length(std::uint64_t length, std::uint64_t step, std::uint64_t segment) {
     const std::uint64_t begin = segment * step;
     return begin >= length ? 0 : std::min(step, length - begin);
@@ -25,7 +27,8 @@ std::uint64_t segment_bytes(const Move& move, std::uint64_t segment) {
 }  // namespace
 
 Prepared::Prepared(Plan decoded)
-    : plan(std::move(decoded)), progress(plan.moves.size()), sending(plan.size), receiving(plan.size) {
+    : plan(std::move(decoded)), progress(plan.moves.size()), lent(plan.moves.size()), loans(plan.size, plan.targets),
+      sending(plan.size), receiving(plan.size) {
     std::uint64_t bytes = 0;
     for (const Move& move : plan.moves)
         for (const std::uint64_t length : move.lengths) bytes += length;
@@ -45,6 +48,13 @@ bool Collective::begin(Links& links) {
     if (const int peer = links.recorder->dissenter(); peer >= 0) return fail(Status::mismatched, peer), false;
     links.recorder->begin(plan_.traits, sequence_, begun);
     fingerprint_ = links.recorder->stamp();
+    lending_[0] = links.in_heap(spaces_[0], plan_.read);
+    lending_[1] = links.in_heap(spaces_[1], plan_.written);
+    if (lending_[0] || lending_[1]) {
+        std::ranges::fill(prepared_.lent, 0);
+        prepared_.loans.clear();
+    }
+    if (plan_.large) prepared_.stores.begin();
     if (plan_.workspace > 0) spaces_[2] = workspace_.reserve(plan_.workspace);
     std::ranges::fill(prepared_.progress, 0);
     std::ranges::fill(prepared_.sending, Cursor{});
@@ -57,6 +67,9 @@ void Collective::end(Links& links) {
     const auto heard = [this](std::uint32_t peer) { return !plan_.receives[peer].empty(); };
     const int peer = links.recorder->end(heard, prepared_.timed);
     if (peer >= 0) fail(Status::mismatched, peer);
+    // A rank that has given up owns its memory again: what was read there may have changed before.
+    if (links.verdict->decided()) fail(Status::decided, -1);
+    if (plan_.large) prepared_.stores.end();
 }
 
 bool Collective::step(Links& links) {
@@ -69,9 +82,13 @@ bool Collective::step(Links& links) {
     blocked_on = -1;
     for (std::uint32_t index = first_; index < count && patience > 0; ++index) {
         std::uint64_t& segment = prepared_.progress[index];
-        while (segment < plan_.segments && ready(links, index, segment)) {
-            if (!execute(links, index, segment)) return true;
-            any = true;
+        if (lends(plan_.moves[index])) {
+            any |= lend(links, index);
+        } else {
+            while (segment < plan_.segments && ready(links, index, segment)) {
+                if (!execute(links, index, segment)) return true;
+                any = true;
+            }
         }
         if (segment < plan_.segments)
             patience -= plan_.moves[index].meets_peers;
@@ -112,7 +129,7 @@ bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t segment,
             return false;
         }
     }
-    bool home = true;
+    bool home = !lends(move);
     for (const Operand& target : move.targets) {
         if (!target.is_lane()) continue;
         const auto peer = static_cast<std::size_t>(target.peer);
@@ -139,7 +156,7 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
         prepared_.progress[index] = plan_.segments;
         return true;
     }
-    const bool fused = move.follower >= 0 &&
+    const bool fused = move.follower >= 0 && !lends(plan_.moves[static_cast<std::size_t>(move.follower)]) &&
                        prepared_.progress[static_cast<std::size_t>(move.follower)] == segment &&
                        ready(links, static_cast<std::uint32_t>(move.follower), segment, static_cast<int>(index));
     const Move& sender = fused ? plan_.moves[static_cast<std::size_t>(move.follower)] : move;
@@ -163,6 +180,49 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
     ++prepared_.progress[index];
     if (fused) ++prepared_.progress[static_cast<std::size_t>(move.follower)];
     return true;
+}
+
+// Whether a move's messages are lent: what they say lies where the receivers can read it.
+bool Collective::lends(const Move& move) const {
+    return move.lendable && lending_[static_cast<std::size_t>(move.sources[0].spans[0].space)] &&
+           move.steps[0] >= kLend;
+}
+
+// Publishes what it can, and counts a segment as done when all its receivers have read it: only then may it be
+// written again, by a later move or by the caller.
+bool Collective::lend(Links& links, std::uint32_t index) {
+    const Move& move = plan_.moves[index];
+    std::uint64_t& lent = prepared_.lent[index];
+    const std::uint64_t before = prepared_.progress[index] + lent;
+    for (; lent < plan_.segments && ready(links, index, lent); ++lent) publish_loan(links, move, lent);
+    std::uint64_t consumed = lent;
+    for (std::size_t target = 0; target < move.targets.size(); ++target) {
+        if (!move.targets[target].is_lane()) continue;
+        const auto peer = static_cast<std::size_t>(move.targets[target].peer);
+        if (!prepared_.loans.settle(peer, links.to[peer]) && blocked_on < 0) blocked_on = move.targets[target].peer;
+        consumed = std::min(consumed, prepared_.loans.returned(move.first_target + target));
+    }
+    prepared_.progress[index] = consumed;
+    return consumed + lent != before;
+}
+
+void Collective::publish_loan(Links& links, const Move& move, std::uint64_t segment) {
+    const std::uint64_t length = segment_length(move.lengths[0], move.steps[0], segment);
+    const std::byte* from = place(move.sources[0].spans[0]) + segment * move.steps[0];
+    for (std::size_t target = 0; target < move.targets.size(); ++target) {
+        if (!move.targets[target].is_lane()) continue;
+        const auto peer = static_cast<std::size_t>(move.targets[target].peer);
+        Writer& lane = links.to[peer];
+        if (length <= kInline)
+            lane.publish_inline(static_cast<std::uint32_t>(length), fingerprint_, from);
+        else
+            lane.publish(static_cast<std::uint32_t>(length), fingerprint_,
+                         static_cast<std::uint64_t>(from - links.region));
+        prepared_.loans.lend(peer, lane, move.first_target + target);
+        links.touch(peer);
+        advance(prepared_.sending[peer], plan_.sends[peer]);
+    }
+    fold_blocks(links, move, segment, nullptr, true);
 }
 
 // Whether the messages that have come are those of this call and of the length this rank knows; fails the run if not.
@@ -195,12 +255,13 @@ void Collective::fold_blocks(const Links& links, const Move& move, std::uint64_t
                                   : place(source.spans[block]) + begin);
         for (const Operand& target : move.targets)
             if (keep && !target.is_lane()) targets.push_back(place(target.spans[block]) + begin);
+        const bool stream = plan_.large && prepared_.stores.streamed() && !targets.empty();  // memory comes first
         if (payload != nullptr) targets.push_back(payload + done_bytes);
         if (move.scale)
             scale(plan_.dtype)(targets[0], sources[0], length / plan_.itemsize, plan_.size);
         else
-            fold(plan_.dtype, plan_.op, targets.data(), static_cast<int>(targets.size()), sources.data(),
-                 static_cast<int>(sources.size()), length);
+            (stream ? fold_streamed : fold)(plan_.dtype, plan_.op, targets.data(), static_cast<int>(targets.size()),
+                                            sources.data(), static_cast<int>(sources.size()), length);
         done_bytes += length;
     }
 }

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "loans.hpp"
 #include "plan.hpp"
+#include "stores.hpp"
 #include "task.hpp"
 
 namespace collx {
@@ -49,6 +51,9 @@ struct Prepared {
     void* custom_context = nullptr;
     std::string complaint;  // what the user's op raised
     std::vector<std::uint64_t> progress;  // segments done, by move
+    std::vector<std::uint64_t> lent;      // segments lent, by move
+    Loans loans;
+    Stores stores;
     std::vector<Cursor> sending, receiving;
     std::vector<void*> targets;
     std::vector<const void*> sources;
@@ -74,6 +79,9 @@ class Collective final : public Task {
                           std::uint64_t segment) const;
     void advance(Cursor& cursor, const std::vector<std::uint32_t>& moves) const;
     bool execute(Links& links, std::uint32_t index, std::uint64_t segment);
+    [[nodiscard]] bool lends(const Move& move) const;
+    bool lend(Links& links, std::uint32_t index);
+    void publish_loan(Links& links, const Move& move, std::uint64_t segment);
     [[nodiscard]] bool as_expected(const Links& links, const Move& move, std::uint64_t bytes);
     void fold_blocks(const Links& links, const Move& move, std::uint64_t segment, std::byte* payload, bool keep);
     bool whole(const Move& move);
@@ -87,6 +95,7 @@ class Collective final : public Task {
     std::uint64_t sequence_;
     std::uint32_t fingerprint_ = 0;  // what its messages carry: the chain of calls until this one
     bool begun_ = false;
+    bool lending_[3] = {};  // by Space: it lies in this rank's heap
     std::uint32_t first_ = 0;  // the first move that is not finished
 };
 

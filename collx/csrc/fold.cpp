@@ -22,7 +22,7 @@ void fold_tile(Fold2 combine, void* target, const void* const* sources, int k, s
         combine(partial, left, at(sources[i], offset), count);
         left = partial;
     }
-    combine(at(target, offset), left, at(sources[k - 1], offset), count);
+    combine(target, left, at(sources[k - 1], offset), count);
 }
 
 }  // namespace
@@ -36,8 +36,23 @@ void fold(DType dtype, Op op, void* const* targets, int m, const void* const* so
     for (std::size_t offset = 0; offset < bytes; offset += step) {
         const std::size_t length = std::min(step, bytes - offset);
         if (k == 1) copy(at(targets[0], offset), at(sources[0], offset), length);
-        else fold_tile(combine, targets[0], sources, k, offset, length / item);
+        else fold_tile(combine, at(targets[0], offset), sources, k, offset, length / item);
         for (int i = 1; i < m; ++i) copy(at(targets[i], offset), at(targets[0], offset), length);
+    }
+}
+
+void fold_streamed(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k,
+                   std::size_t bytes) noexcept {
+    if (m == 0 || k == 0) return;
+    const Fold2 combine = k > 1 ? fold2(dtype, op) : nullptr;
+    const std::size_t item = k > 1 ? item_size(dtype) : 1;
+    alignas(64) std::byte result[tile_bytes];
+    for (std::size_t offset = 0; offset < bytes; offset += tile_bytes) {
+        const std::size_t length = std::min(tile_bytes, bytes - offset);
+        const void* from = k == 1 ? at(sources[0], offset) : result;
+        if (k > 1) fold_tile(combine, result, sources, k, offset, length / item);
+        copy_nt(at(targets[0], offset), from, length);
+        for (int i = 1; i < m; ++i) copy(at(targets[i], offset), from, length);
     }
 }
 

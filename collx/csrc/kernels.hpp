@@ -44,4 +44,8 @@ void copy_nt(void* dst, const void* src, std::size_t bytes) noexcept;
 void fold(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k,
           std::size_t bytes) noexcept;
 
+// The same with stores to targets[0] that bypass the caches: for results that these would not hold anyway.
+void fold_streamed(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k,
+                   std::size_t bytes) noexcept;
+
 }  // namespace collx

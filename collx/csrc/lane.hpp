@@ -20,6 +20,13 @@ class Writer {
     // Whether the lane takes one more message now.
     [[nodiscard]] bool room() { return seen_ + channel_.slots > sent_ || consumed(sent_ + 1 - channel_.slots); }
 
+    // Whether the receiver has done with message number `ticket`.
+    [[nodiscard]] bool consumed(std::uint64_t ticket) {
+        if (seen_ < ticket) seen_ = acknowledged_->load(std::memory_order_acquire);
+        return seen_ >= ticket;
+    }
+    [[nodiscard]] std::uint64_t sent() const { return sent_; }
+
     // Who still reads the payload slot of the next message, whose last occupant may have had other readers; or -1.
     [[nodiscard]] int slot_reader() {
         for (auto& [lane, ticket] : shared_[index()])
@@ -30,7 +37,8 @@ class Writer {
     [[nodiscard]] std::uint64_t slot_offset() const { return Layout::payload(channel_, receiver_, index()); }
     [[nodiscard]] std::byte* slot() const { return region_ + slot_offset(); }
 
-    // Sends what was written to a slot of this rank: the own one, or that of the lane a payload is shared with.
+    // Sends what lies at `offset` in this rank's region: in a slot, its own or that of the lane a payload is shared
+    // with, or in the heap.
     void publish(std::uint32_t length, std::uint32_t fingerprint, std::uint64_t offset) {
         Line& line = lines_[index()];
         line.offset = offset;
@@ -56,11 +64,6 @@ class Writer {
 
   private:
     [[nodiscard]] std::uint64_t index() const { return sent_ & (channel_.slots - 1); }
-
-    [[nodiscard]] bool consumed(std::uint64_t ticket) {
-        if (seen_ < ticket) seen_ = acknowledged_->load(std::memory_order_acquire);
-        return seen_ >= ticket;
-    }
 
     void finish(Line& line, std::uint32_t length, std::uint32_t fingerprint) {
         line.length = length;

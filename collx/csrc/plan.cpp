@@ -1,5 +1,7 @@
 #include "plan.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -11,6 +13,15 @@ namespace collx {
 namespace {
 
 constexpr std::uint64_t kGrain = 64;  // GRAIN of collx/plan.py
+
+// Of the last level, where this machine says it.
+std::uint64_t cache_bytes() {
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    static const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (bytes > 0) return static_cast<std::uint64_t>(bytes);
+#endif
+    return 32 << 20;
+}
 
 class Words {
   public:
@@ -103,6 +114,7 @@ Move decode_move(Words& words, const Plan& plan) {
     move.meets_peers = std::ranges::any_of(move.sources, &Operand::is_lane) ||
                        std::ranges::any_of(move.targets, &Operand::is_lane);
     if (plan.segments == 1) merge(move);
+    move.lendable = (flags & 8) != 0 && move.lengths.size() == 1 && move.sources[0].spans[0].space != Space::workspace;
     for (const std::uint64_t length : move.lengths) move.steps.push_back(step(length, plan.segments));
     return move;
 }
@@ -119,6 +131,9 @@ Plan Plan::decode(std::span<const std::int64_t> words_given) {
     plan.itemsize = words.count();
     plan.size = static_cast<std::uint32_t>(words.count());
     plan.workspace = words.count();
+    plan.read = words.count();
+    plan.written = words.count();
+    plan.large = plan.written >= plan.read && plan.size * (plan.read + plan.written) > cache_bytes();
     plan.traits = decode_traits(words);
     plan.sends.resize(plan.size);
     plan.receives.resize(plan.size);
@@ -126,6 +141,8 @@ Plan Plan::decode(std::span<const std::int64_t> words_given) {
     for (std::uint64_t left = words.count(); left > 0; --left) {
         const auto index = static_cast<std::uint32_t>(plan.moves.size());
         plan.moves.push_back(decode_move(words, plan));
+        plan.moves.back().first_target = plan.targets;
+        plan.targets += plan.moves.back().targets.size();
         for (const Operand& o : plan.moves.back().sources)
             if (o.is_lane()) plan.receives[static_cast<std::size_t>(o.peer)].push_back(index);
         for (const Operand& o : plan.moves.back().targets)

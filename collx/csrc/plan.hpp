@@ -35,6 +35,8 @@ struct Move {
     bool whole = false;
     bool scale = false;
     bool meets_peers = false;  // has a lane
+    bool lendable = false;     // sends one block of the caller's memory that is kept (see collx/plan.py)
+    std::size_t first_target = 0;  // of all moves' targets, numbered through
 };
 
 struct Plan {
@@ -45,6 +47,9 @@ struct Plan {
     std::uint64_t itemsize = 1;
     std::uint32_t size = 1;
     std::uint64_t workspace = 0;
+    std::uint64_t read = 0, written = 0;  // bytes of input and output
+    bool large = false;                   // the caches do not hold what all ranks write
+    std::size_t targets = 0;              // of all moves
     Traits traits;
     std::vector<Move> moves;
     // The moves that use each lane, in order: what both of its ends agree on.

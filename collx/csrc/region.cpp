@@ -16,7 +16,6 @@ namespace {
 
 constexpr std::uint64_t kBudget = 8ull << 20;  // bytes of shared memory per rank and communicator
 constexpr std::uint64_t kLargestSlot = 64 << 10;
-constexpr std::uint32_t kMostSlots = 16;
 constexpr std::uint32_t kFewestSlots = 2;  // as many as segments are in flight
 
 std::size_t up(std::size_t value, std::size_t multiple) { return (value + multiple - 1) / multiple * multiple; }

@@ -15,6 +15,7 @@
 namespace collx {
 
 inline constexpr std::size_t kApart = 128;
+inline constexpr std::uint32_t kMostSlots = 16;
 inline constexpr std::size_t kInline = 48;  // payload bytes that ride in the line itself
 inline constexpr std::size_t kText = 500;   // bytes of what a rank may tell the others, zero-terminated
 

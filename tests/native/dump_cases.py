@@ -19,8 +19,8 @@ from collx.schedule import REGISTER, Algorithm, largest_message
 from collx.types import DTYPE_CODES, OPS
 
 SIZES = (1, 2, 3, 4, 7)
-COUNTS = (0, 3, 4000)  # elements: nothing, fewer than ranks, and enough for many segments
-CAPACITY = 2048  # bytes of a segment
+COUNTS = (0, 3, 8000)  # elements: nothing, fewer than ranks, and enough for many segments
+CAPACITY = 8192  # bytes of a segment
 Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
