@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from collx.collectives import COLLECTIVES
-from collx.plan import Plan
+from collx.plan import Lane, Plan
 from collx.types import DTYPES, OPS
 
 WORDS = 24
@@ -72,6 +72,19 @@ def traits_of(plan: Plan) -> Traits:
     agreed = (called, plan.algorithm, plan.size, root, dtype, op, count, plan.segments, plan.window)
     digest = hashlib.blake2b(repr(agreed).encode(), digest_size=8).digest()
     return Traits(int.from_bytes(digest, "little"), root, called, dtype, op, plan.algorithm, count)
+
+
+def unheard(plan: Plan) -> list[int]:
+    """The ranks of which nothing comes to this one in a call: none of its result is theirs, and no message."""
+    spec, rank, ranks = COLLECTIVES[plan.collective], plan.rank, range(plan.size)
+    heard = {rank}
+    heard.update(source.peer for move in plan.moves for source in move.sources if isinstance(source, Lane))
+    if spec.result == "heard":
+        heard.update(ranks)
+    elif spec.after(rank, plan.size, plan.root, plan.size):
+        given = (r for r in ranks if spec.before(r, plan.size, plan.root, plan.size))
+        heard.update(r for r in given if spec.result != "prefix" or r <= rank)
+    return [r for r in ranks if r not in heard]
 
 
 def counts_text(elements: tuple[int, ...]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from collx import _core
-from collx.agreement import traits_of
+from collx.agreement import traits_of, unheard
 from collx.errors import ClosedError, MismatchError, TimeoutError
 from collx.flight import SHOWN, Flown
 from collx.plan import Lane, Move, Operand, Plan
@@ -55,7 +55,8 @@ def words_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The plan as csrc/plan.cpp reads it."""
     head = [plan.segments, plan.window, plan.dtype, plan.op, plan.itemsize, plan.size, plan.workspace]
     head += [plan.input_bytes, plan.output_bytes]
-    words = [*head, *traits_of(plan).words().tolist(), len(plan.moves)]
+    silent = unheard(plan)
+    words = [*head, *traits_of(plan).words().tolist(), len(silent), *silent, len(plan.moves)]
     for move in plan.moves:
         words += _move_words(move)
     return np.array(words, dtype=np.int64)

@@ -43,9 +43,8 @@ Collective::Collective(Prepared& prepared, std::byte* input, std::byte* output, 
 }
 
 // Not in the constructor: the same plan may still be running when this run is queued.
-bool Collective::begin(Links& links) {
+void Collective::begin(Links& links) {
     begun_ = true;
-    if (const int peer = links.recorder->dissenter(); peer >= 0) return fail(Status::mismatched, peer), false;
     links.recorder->begin(plan_.traits, sequence_, begun);
     fingerprint_ = links.recorder->stamp();
     lending_[0] = links.in_heap(spaces_[0], plan_.read);
@@ -59,21 +58,28 @@ bool Collective::begin(Links& links) {
     std::ranges::fill(prepared_.progress, 0);
     std::ranges::fill(prepared_.sending, Cursor{});
     std::ranges::fill(prepared_.receiving, Cursor{});
-    return true;
+    links.arrive();
 }
 
 void Collective::end(Links& links) {
+    Agreement found = links.recorder->agreement(plan_.unheard);
+    for (int asked = -1; found.match == Match::unknown && found.peer != asked && links.drowsy();) {
+        asked = found.peer;
+        links.await(static_cast<std::size_t>(asked));
+        found = links.recorder->agreement(plan_.unheard);
+    }
+    if (found.match == Match::different) return static_cast<void>(fail(Status::mismatched, found.peer));
+    blocked_on = found.peer;
+    if (found.match == Match::unknown) return;
+    links.recorder->end(prepared_.timed);
     finished = true;
-    const auto heard = [this](std::uint32_t peer) { return !plan_.receives[peer].empty(); };
-    const int peer = links.recorder->end(heard, prepared_.timed);
-    if (peer >= 0) fail(Status::mismatched, peer);
     // A rank that has given up owns its memory again: what was read there may have changed before.
     if (links.verdict->decided()) fail(Status::decided, -1);
     if (plan_.large) prepared_.stores.end();
 }
 
 bool Collective::step(Links& links) {
-    if (!begun_ && !begin(links)) return true;
+    if (!begun_) begin(links);
     bool any = false;
     const auto count = static_cast<std::uint32_t>(plan_.moves.size());
     // In one window of segments the messages of the oldest round are among so many; with more windows, moves at the

@@ -72,7 +72,7 @@ class Collective final : public Task {
   private:
     using Cursor = Prepared::Cursor;
 
-    bool begin(Links& links);
+    void begin(Links& links);
     void end(Links& links);
     [[nodiscard]] bool ready(Links& links, std::uint32_t index, std::uint64_t segment, int done_leader = -1);
     [[nodiscard]] bool at(const Cursor& cursor, const std::vector<std::uint32_t>& moves, std::uint32_t index,

@@ -32,6 +32,7 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
       interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
     links_.recorder = &recorder_;
     links_.verdict = &verdict;
+    links_.own = &Layout::header(files[rank].data());
     std::byte* own = files[rank].data();
     links_.region = own;
     links_.heap = files[rank].subspan(layout.heap_at);

@@ -73,10 +73,7 @@ std::uint64_t newest(const Flight& flight) {
 }
 
 Recorder::Recorder(std::uint32_t rank, std::vector<Flight*> flights)
-    : rank_(rank), flights_(std::move(flights)), own_(*flights_[rank]) {
-    if (rank > 0) beside_.push_back(rank - 1);
-    if (rank + 1 < flights_.size()) beside_.push_back(rank + 1);
-}
+    : rank_(rank), flights_(std::move(flights)), own_(*flights_[rank]), agreed_(flights_.size()) {}
 
 void Recorder::write(Record& record, const Traits& traits) {
     const auto words = std::bit_cast<std::array<std::uint64_t, Traits::kWords>>(traits);
@@ -92,30 +89,22 @@ void Recorder::fail() {
     record.progress.store(Progress::failed, std::memory_order_relaxed);
 }
 
-// Compares the calls until where both ranks have got. Nothing can be said of a peer that has not come to the newest
-// call of this rank and agreed until then, nor of one whose history of it has been written over.
-Recorder::Match Recorder::compare(std::uint32_t peer) const {
+// Compares the calls until where both ranks have got. They are less than kHistory calls apart, as none of them ends a
+// call before the other has come to the one before.
+Match Recorder::compare(std::uint32_t peer) {
     const Flight& theirs = *flights_[peer];
     const std::uint64_t arrival = theirs.arrival.load(acquire);
-    if (arrival == 0 || sequence_ == 0) return sequence_ == 0 ? Match::same : Match::unknown;
-    const auto chain = static_cast<std::uint32_t>(arrival);
-    const auto lead = [this](std::uint64_t word) {
-        return static_cast<std::int32_t>(static_cast<std::uint32_t>(word >> 32) - static_cast<std::uint32_t>(sequence_));
-    };
-    const std::int32_t ahead = lead(arrival);
-    if (ahead == 0) return chain == stamp() ? Match::same : Match::different;
-    constexpr auto history = static_cast<std::int32_t>(kHistory);
-    if (ahead < 0) {
-        if (ahead <= -history) return Match::unknown;
-        const auto& mine = own_.chains[(arrival >> 32) % kHistory];
-        return mine.load(std::memory_order_relaxed) == chain ? Match::unknown : Match::different;
-    }
-    const std::uint32_t then = theirs.chains[sequence_ % kHistory].load(acquire);
-    if (lead(theirs.arrival.load(acquire)) >= history - 1) return Match::unknown;
-    return then == stamp() ? Match::same : Match::different;
+    const auto ahead = static_cast<std::int32_t>(static_cast<std::uint32_t>(arrival >> 32) -
+                                                 static_cast<std::uint32_t>(sequence_));
+    const std::uint64_t both = sequence_ + static_cast<std::uint64_t>(std::int64_t{std::min(ahead, 0)});
+    if (both == 0 || both + kHistory <= sequence_) return both + 1 >= sequence_ ? Match::same : Match::unknown;
+    const auto chain = ahead <= 0 ? static_cast<std::uint32_t>(arrival) : theirs.chains[both % kHistory].load(acquire);
+    if (own_.chains[both % kHistory].load(std::memory_order_relaxed) != chain) return Match::different;
+    agreed_[peer] = both;
+    return both + 1 >= sequence_ ? Match::same : Match::unknown;
 }
 
-int Recorder::differing() const {
+int Recorder::differing() {
     if constexpr (!kChecked) return -1;
     for (std::uint32_t peer = 0; peer < flights_.size(); ++peer)
         if (peer != rank_ && compare(peer) == Match::different) return static_cast<int>(peer);

@@ -4,12 +4,14 @@
 // so far; so one number that two ranks compare tells whether they agreed on everything until then.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -44,7 +46,7 @@ struct alignas(64) Record {
 };
 
 inline constexpr std::uint32_t kRecords = 64;   // a power of two; the last of them are shown
-inline constexpr std::uint32_t kHistory = 256;  // a power of two; how far apart ranks can be and still compare
+inline constexpr std::uint32_t kHistory = 4;   // a power of two; more calls than one rank is ever ahead of another
 
 struct Flight {
     // The newest call: low half of its sequence << 32 | low half of its chain. Zero before the first.
@@ -66,6 +68,13 @@ struct Recorded {
 
 [[nodiscard]] std::optional<Recorded> recorded(const Flight& flight, std::uint64_t sequence);
 [[nodiscard]] std::uint64_t newest(const Flight& flight);  // the sequence of the newest call, or 0
+
+// What is known of a peer's calls: that they are the same until the call before this rank's at least, or not.
+enum class Match { same, different, unknown };
+struct Agreement {
+    Match match = Match::same;
+    int peer = -1;
+};
 
 // The owner's side. Used by the driver only.
 class Recorder {
@@ -92,32 +101,29 @@ class Recorder {
     }
     [[nodiscard]] std::uint32_t stamp() const { return static_cast<std::uint32_t>(chain_); }
 
-    // Notes that it is done; `heard(peer)`: it had messages of that peer, which were compared. Returns a neighbour
-    // that has made another call, or -1.
-    template <typename Heard>
-    [[nodiscard]] int end(const Heard& heard, bool timed) {
-        if constexpr (!kChecked) return -1;
-        unsure_ = false;
-        for (const std::uint32_t peer : beside_)
-            if (!heard(peer) && !agrees(peer)) return static_cast<int>(peer);
+    // Whether the call may end. Of the `unheard` ranks nothing has come in it, not even by way of others; they must
+    // have agreed until the call before. So who makes another call is found by everybody in that call or in the next.
+    [[nodiscard]] Agreement agreement(std::span<const std::uint32_t> unheard) {
+        if constexpr (!kChecked) return {};
+        for (const std::uint32_t peer : unheard) {
+            if (std::max(agreed_[peer], all_agreed_) + 1 >= sequence_) continue;
+            if (const Match match = compare(peer); match != Match::same) return {match, static_cast<int>(peer)};
+        }
+        if (unheard.empty()) all_agreed_ = sequence_;
+        return {};
+    }
+
+    // Notes that it is done.
+    void end(bool timed) {
+        if constexpr (!kChecked) return;
         Record& record = current();
         if (timed) record.ended.store(now(), std::memory_order_relaxed);
         record.progress.store(Progress::done, std::memory_order_relaxed);
-        return -1;
     }
     void fail();
 
-    // A neighbour that had not come to the last call when this rank left it, and has made another; or -1.
-    [[nodiscard]] int dissenter() {
-        if (!kChecked || !unsure_) return -1;
-        unsure_ = false;
-        for (const std::uint32_t peer : beside_)
-            if (!agrees(peer)) return static_cast<int>(peer);
-        return -1;
-    }
-
     // Any peer whose calls are known to differ from this rank's; or -1.
-    [[nodiscard]] int differing() const;
+    [[nodiscard]] int differing();
 
     // Tells the others whom this rank waits for, and when that is over.
     void block(std::uint64_t call, int peer);
@@ -132,8 +138,6 @@ class Recorder {
     [[nodiscard]] std::string difference(std::uint32_t peer) const;
 
   private:
-    enum class Match { same, different, unknown };
-
     [[nodiscard]] static std::uint64_t mixed(std::uint64_t x) {
         x *= 0x9e3779b97f4a7c15ull;
         x ^= x >> 32;
@@ -143,20 +147,15 @@ class Recorder {
     [[nodiscard]] Record& current() const { return own_.records[sequence_ % kRecords]; }
     [[nodiscard]] static std::int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
     static void write(Record& record, const Traits& traits);
-    [[nodiscard]] Match compare(std::uint32_t peer) const;
-    [[nodiscard]] bool agrees(std::uint32_t peer) {
-        const Match match = compare(peer);
-        unsure_ |= match == Match::unknown;
-        return match != Match::different;
-    }
+    [[nodiscard]] Match compare(std::uint32_t peer);
 
     const std::uint32_t rank_;
     const std::vector<Flight*> flights_;
     Flight& own_;
-    std::vector<std::uint32_t> beside_;  // the ranks before and after: where all neighbours agree, all ranks do
     std::uint64_t sequence_ = 0;
     std::uint64_t chain_ = 0;
-    bool unsure_ = false;  // a neighbour could not be compared with yet
+    std::vector<std::uint64_t> agreed_;  // by peer, the newest call until which it is known to have made the same ones
+    std::uint64_t all_agreed_ = 0;       // the newest in which this rank has heard of everybody
     bool blocked_ = false;
 };
 

@@ -54,6 +54,7 @@ struct Header {
     char regret[kText];  // why the owner gave up on a shrink
     alignas(kApart) std::atomic<std::uint32_t> asleep;  // the owner is about to wait on `bell`
     std::atomic<std::uint32_t> bell;                    // rung by others
+    std::atomic<std::uint32_t> awaited;  // set by others: they sleep until the owner begins another call
     Flight flight;
 };
 

@@ -16,6 +16,7 @@ struct Links {
     std::vector<Writer> to, mail_to;
     std::vector<Reader> from, mail_from;
     std::vector<Header*> headers;
+    Header* own = nullptr;  // this rank's
     std::vector<std::uint32_t> touched;
     std::byte* region = nullptr;        // this rank's own, and its heap: what offsets in lines count from
     std::span<const std::byte> heap;
@@ -32,12 +33,28 @@ struct Links {
 
     void touch(std::size_t peer) { touched.push_back(static_cast<std::uint32_t>(peer)); }
     void ring_touched() {
-        if (touched.empty()) return;
+        if (touched.empty() && !arrived) return;
         before_ringing();
-        for (const std::uint32_t peer : touched)
-            if (headers[peer]->asleep.load(std::memory_order_relaxed) != 0) ring(*headers[peer]);
+        for (const std::uint32_t peer : touched) ring_if_asleep(*headers[peer]);
         touched.clear();
+        arrived = false;
+        if (own->awaited.load(std::memory_order_relaxed) == 0) return;
+        own->awaited.exchange(0);  // before the look who sleeps: who says so later asks again
+        for (Header* header : headers) ring_if_asleep(*header);
     }
+
+    // To be called when a call has begun, which others may sleep for.
+    void arrive() { arrived = kChecked && headers.size() > 1; }
+    // Makes a peer ring when its next call begins; to be followed by a look whether it has begun.
+    void await(std::size_t peer) const { headers[peer]->awaited.exchange(1); }
+    // Whether this rank has said that it is about to sleep.
+    [[nodiscard]] bool drowsy() const { return own->asleep.load(std::memory_order_relaxed) != 0; }
+
+  private:
+    static void ring_if_asleep(Header& header) {
+        if (header.asleep.load(std::memory_order_relaxed) != 0) ring(header);
+    }
+    bool arrived = false;
 };
 
 class Task {

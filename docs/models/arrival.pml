@@ -1,7 +1,7 @@
 /* Arrival: all ranks make the same calls in the same order, or all of them raise.
 
-Mirrors: collx/csrc/record.hpp (Recorder::begin, end, dissenter), record.cpp (compare, differing), collective.cpp
-  (as_expected), driving.cpp (compare_calls in the slow path of waiting).
+Mirrors: collx/csrc/record.hpp (Recorder::begin, agreement), record.cpp (compare, differing), collective.cpp
+  (as_expected, end), driving.cpp (compare_calls in the slow path of waiting).
 Claimed: where one rank makes another call than the others, every rank raises in that call or in its next, whichever
   ranks run ahead and whichever come late; nobody takes a message of another call; nobody hangs. Where all make the
   same calls nobody raises, however far a root runs ahead.
@@ -37,6 +37,7 @@ chan lane[9] = [SLOTS] of {short};
 /* Whether a peer's calls are known to differ: in the newest call that both have come to. */
 #define both(peer) (arrival[peer] <= call -> arrival[peer] : call)
 #define differs(peer) (chain_of(peer, both(peer)) != chain_of(rank, both(peer)))
+#define until_before(peer) (arrival[peer] + 1 >= call && chain_of(peer, call - 1) == chain_of(rank, call - 1))
 #define any_differs (differs(0) || differs(1) || differs(2))
 
 #ifdef BROKEN_CHAIN
@@ -101,7 +102,7 @@ inline compare(peer) {
 #endif
      if
      :: differs(peer) -> verdict = true; raised[rank] = call; goto over
-     :: else
+     :: until_before(peer) /* also where they differ now: a rank known until then is not looked at again */
      fi
   :: else
   fi
@@ -134,7 +135,7 @@ proctype member(byte rank) {
      :: kind % KINDS == 2 && rank != 0 -> send(0)
      :: kind % KINDS == 3 && rank == 0 -> send(1)
      :: kind % KINDS == 3 && rank == 1 -> recv(0); send(2)
-     :: kind % KINDS == 3 && rank == 2 -> recv(1)
+     :: kind % KINDS == 3 && rank == 2 -> recv(1); heard = 7 /* of rank 0 by way of rank 1 */
      fi;
 #ifndef BROKEN_END
      compare(0);

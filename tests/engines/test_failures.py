@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ from collx.errors import AbortedError, ClosedError, CollxError, MismatchError, R
 from collx.transports.conformance import run_threads
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.types import Array, ReduceOp
-from tests.calls import Call, even
+from tests.calls import Call, even, registered
 from tests.harness import ENGINES, TIMEOUT, engines, make_plan
 from tests.oracle import inputs
 
@@ -68,6 +69,52 @@ def test_a_mismatch_names_both_calls(rendezvous: bool) -> None:
     assert "collective differs: " in str(errors[0])
     assert "all_reduce" in str(errors[0])
     assert "all_to_all" in str(errors[0])
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "tree"])
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_root_is_never_two_calls_ahead_of_another_call(algorithm: str, late: int) -> None:
+    """It hears nobody; still it raises in the call in which a rank makes another one, or in its next."""
+    calls = [even("broadcast", algorithm, 3, 10)] * 3
+    calls[late] = even("reduce", "direct", 3, 10, root=2)
+    ended = threading.Event()  # never, as it must be; so the late rank does not wait for long
+
+    with engines("native", 3) as ranks:
+
+        def body(rank: int) -> Exception | None:
+            if rank == late:
+                ended.wait(0.1)
+            for sequence in (1, 2):
+                error = attempt(calls[rank], rank, ranks[rank], sequence)
+                if error is not None:
+                    return error
+            ended.set()
+            return None
+
+        errors = run_threads(3, body)
+    for error in errors:
+        assert isinstance(error, MismatchError)
+        assert "collective differs: " in str(error)
+
+
+@pytest.mark.parametrize("collective", ["broadcast", "scatter", "reduce", "gather", "scan"])
+def test_ranks_that_sleep_until_another_comes_are_woken(collective: str) -> None:
+    """Many calls by ranks that must wait for a slow one which they do not hear."""
+    algorithm = next(name for kind, name in registered(rooted=collective != "scan") if kind == collective)
+    call = even(collective, algorithm, 3, 10, root=0)
+
+    with engines("native", 3) as ranks:
+
+        def body(rank: int) -> Exception | None:
+            for sequence in range(1, 30):
+                if rank == sequence % 3:
+                    time.sleep(0.002)  # the others fall asleep
+                error = attempt(call, rank, ranks[rank], sequence)
+                if error is not None:
+                    return error
+            return None
+
+        assert run_threads(3, body) == [None] * 3
 
 
 @KINDS
