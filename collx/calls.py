@@ -16,15 +16,15 @@ from collx.buffers import Buffer, for_input, for_output
 from collx.checks import counts_of, rank_of
 from collx.layout import Counts, elements_of, in_place, output, rows_of, shares, shares_around
 from collx.request import Chosen, Request
-from collx.types import ReduceOp, identity, reduce_op, supports
+from collx.types import Array, ReduceOp, identity, reduce_op, supports
 
 Op = str | ReduceOp
 
 
 @dataclass(slots=True)
 class Call:
-    """A request bound to memory: addresses of input and output, and what the user gets. `keep` holds the memory;
-    `before`, if any, must be called before every run."""
+    """A request bound to memory: addresses of input and output, and what the user gets. `keep` holds the memory.
+    Before a run `before`, if any, must be called, and the array of `fill`, if any, be set to the value beside it."""
 
     request: Request
     source: int
@@ -32,6 +32,7 @@ class Call:
     result: Any
     keep: tuple[Buffer, ...]
     before: Callable[[], None] | None = None
+    fill: tuple[Array, Array] | None = None
 
 
 def all_reduce(
@@ -60,16 +61,10 @@ def exscan(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, alg
     inplace = in_place(source, target)
     if rank > 0:
         return _call(_like_input("exscan", source, algorithm, reduction, inplace=inplace), source, target)
-    # No schedule writes rank 0's result, but it sends its input: from a copy, as the result is written at once.
-    copy = for_input(x, private=True)
-    call = _call(_like_input("exscan", source, algorithm, reduction, inplace=True), copy, copy)
-    call.result, call.keep = target.given, (copy, target)
-
-    def before() -> None:
-        copy.load()
-        target.array[...] = identity(reduction, copy.array.dtype)
-
-    call.before = before
+    # No schedule writes rank 0's result. In place it sends its input from a copy, as the result is written at once.
+    source = for_input(x, private=True) if inplace else source
+    call = _call(_like_input("exscan", source, algorithm, reduction), source, target)
+    call.fill = (target.array, np.asarray(identity(reduction, source.array.dtype), source.array.dtype))
     return call
 
 

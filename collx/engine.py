@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import mmap
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from collx.errors import (
     TransportError,
 )
 from collx.flight import SHOWN, STATES, Flown
-from collx.known import Known, Unknown
+from collx.known import Begin, Failed, Known, Unknown
 from collx.plan import Plan
 from collx.reference.lanes import DIFFERED, TAGGED, Lanes, Sent, Stamp
 from collx.reference.moves import PlanRun, bytes_at
@@ -55,9 +54,9 @@ class Engine(Protocol):
     window: int  # segments in flight at most
     sequence: int  # collectives so far: the newest one's number
 
-    def known(self, timeout: float, kind: type[Array], failed: Callable[[str, BaseException], None]) -> Known:
+    def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> Known:
         """The short way to its plans, for one communicator. Arrays of type `kind` are as good as NumPy's own;
-        `failed(what, error)` is told what a call raises."""
+        `failed(what, error)` is told what a call raises, `begin` starts an asynchronous one, and returns its Work."""
         ...
 
     def prepare(self, plan: Plan, op: ReduceOp) -> Any:
@@ -142,7 +141,7 @@ class ReferenceEngine:
         self._told: list[Sent] = []
         self._flown: deque[tuple[Stamp, Task]] = deque(maxlen=SHOWN)
 
-    def known(self, timeout: float, kind: type[Array], failed: Callable[[str, BaseException], None]) -> Unknown:
+    def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> Unknown:
         return Unknown(timeout)
 
     def prepare(self, plan: Plan, op: ReduceOp) -> PreparedPlan:

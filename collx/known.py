@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from collx.types import Array
+
+Fill = tuple[Array, Array]  # an array, and the value that all of it is set to before a run
+Failed = Callable[[str, BaseException], None]  # is told what a call raises
+Begin = Callable[
+    [str, Any, int, int, float, Any, Any], Any
+]  # collective, prepared, source, target, timeout, result, keep
+
 
 class Known(Protocol):
     """The calls of a communicator that an engine knows again, and runs without Python's checks: they held for a call
@@ -13,14 +21,16 @@ class Known(Protocol):
     timeout: float  # seconds; of the calls that give none
 
     def recall(self, async_op: Any, timeout: Any, collective: str, x: Any, out: Any, /, *rest: Any) -> Any:
-        """The result, or NotImplemented. `rest` is known by identity, x and out by dtype, shape, flags and overlap."""
+        """What the method returns, or NotImplemented. x and out are known by dtype, shape, flags and overlap, `rest` by
+        identity, but lists and tuples by the integers in them."""
         ...
 
-    def remember(self, prepared: Any, result: Any, given: tuple[Any, ...]) -> None:
-        """Know the call again that was given (collective, x, out, *rest), none of which can change, but the arrays."""
+    def remember(self, prepared: Any, result: Any, given: tuple[Any, ...], copied: bool, fill: Array | None) -> None:
+        """Know the call again that was given (collective, x, out, *rest), none of which can change, but arrays and
+        counts. `copied`: it reads a copy of x. `fill`: what the result is set to before."""
         ...
 
-    def bind(self, prepared: Any, source: int, target: int) -> Callable[[], bool]:
+    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None) -> Callable[[], bool]:
         """What runs a plan on this memory; it returns False where that has to go the long way."""
         ...
 
@@ -42,9 +52,11 @@ class Unknown:
     def recall(self, async_op: Any, timeout: Any, collective: str, x: Any, out: Any, /, *rest: Any) -> Any:
         return NotImplemented
 
-    def remember(self, prepared: Any, result: Any, given: tuple[Any, ...]) -> None: ...
+    def remember(
+        self, prepared: Any, result: Any, given: tuple[Any, ...], copied: bool, fill: Array | None
+    ) -> None: ...
 
-    def bind(self, prepared: Any, source: int, target: int) -> Callable[[], bool]:
+    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None) -> Callable[[], bool]:
         return bool
 
     def forget(self) -> None: ...

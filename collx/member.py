@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, NoReturn, Self, TextIO
 
+import numpy as np
+
 from collx import flight
 from collx.calls import Call
 from collx.checks import seconds
@@ -24,6 +26,7 @@ from collx.work import Work
 
 PLANS = 1024  # plans kept; where every call has another shape, old ones go
 _CONSTANT = {type(None), str, int, ReduceOp, FunctionType}  # types of arguments that are known again by identity
+_COUNTS = {tuple, list}  # and by the integers in them
 
 
 class Member:
@@ -38,7 +41,7 @@ class Member:
         self.size = size
         self._engine = engine
         self._plans: dict[Request, tuple[Any, Any]] = {}  # -> what the engine prepared, and the op it may call
-        self._known = engine.known(seconds(timeout), SharedArray, _to(self))
+        self._known = engine.known(seconds(timeout), SharedArray, _to(self, Member._break), _to(self, Member._begin))
         self._recall = self._known.recall
         self._last: Work | None = None  # the newest asynchronous collective
         self._under_way: set[Work] = set()  # also those that the user dropped: their memory must outlive them
@@ -102,25 +105,30 @@ class Member:
         limit = self.timeout if timeout is None else seconds(timeout)
         self._alive()
         prepared = self._prepared(call.request)
-        if given and not async_op and timeout is None:
+        if given:
             self._remember(call, prepared, given)
         if call.before is not None:
             call.before()
+        if call.fill is not None:
+            np.copyto(*call.fill)
         if not async_op and not self._queued():
             self._run(call.request.collective, prepared, call.source, call.target, limit)
             return call.result
-        work = self._start(call, prepared, limit)
+        keep = (call, prepared)
+        work = self._begin(call.request.collective, prepared, call.source, call.target, limit, call.result, keep)
         return work if async_op else self._finished(call.request.collective, work)
 
     def _remember(self, call: Call, prepared: Any, given: tuple[Any, ...]) -> None:
-        """Know the call again, unless what it was given can change or something must be done before it runs."""
-        if call.before is None and all(type(argument) in _CONSTANT for argument in given[2:]):
-            self._known.remember(prepared, call.result, (call.request.collective, *given))
+        """Know the call again, unless what it was given can change unseen."""
+        if all(type(argument) in _CONSTANT or type(argument) in _COUNTS for argument in given[2:]):
+            value = None if call.fill is None else call.fill[1]
+            copied = call.before is not None
+            self._known.remember(prepared, call.result, (call.request.collective, *given), copied, value)
 
     def bound(self, call: Call) -> Callable[[], bool]:
         """The short way of a handle: it runs the call, or returns False where that has to go the long way."""
         prepared = self._prepared(call.request)
-        return bool if call.before is not None else self._known.bind(prepared, call.source, call.target)
+        return bool if call.before is not None else self._known.bind(prepared, call.source, call.target, call.fill)
 
     def _queued(self) -> bool:
         """Whether asynchronous collectives are under way, behind which a synchronous one must queue."""
@@ -134,15 +142,17 @@ class Member:
             self._break(f"{collective} #{sequence}", error)
             raise
 
-    def _start(self, call: Call, prepared: Any, limit: float) -> Work:
+    def _begin(
+        self, collective: str, prepared: Any, source: int, target: int, limit: float, result: Any, keep: Any
+    ) -> Work:
         self._engine.sequence = sequence = self._engine.sequence + 1
-        what = f"{call.request.collective} #{sequence}"
+        what = f"{collective} #{sequence}"
         try:
-            pending = self._engine.start(prepared, call.source, call.target, sequence, limit)
+            pending = self._engine.start(prepared, source, target, sequence, limit)
         except BaseException as error:
             self._break(what, error)
             raise
-        self._last = self._watched(what, pending, call.result, (call, prepared))
+        self._last = self._watched(what, pending, result, keep)
         return self._last
 
     def _finished(self, what: str, work: Work) -> Any:
@@ -229,16 +239,15 @@ class Member:
         _parents.append((self._engine, [work.abandon(ClosedError(self._over)) for work in self._under_way]))
 
 
-def _to(member: Member) -> Callable[[str, BaseException], None]:
-    """What tells a member that one of its calls failed, and does not keep it alive."""
+def _to(member: Member, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a member as what its engine calls, which does not keep it alive."""
     here = weakref.ref(member)
 
-    def failed(what: str, error: BaseException) -> None:
+    def called(*given: Any) -> Any:
         there = here()
-        if there is not None:
-            there._break(what, error)
+        return None if there is None else method(there, *given)
 
-    return failed
+    return called
 
 
 _members: weakref.WeakSet[Member] = weakref.WeakSet()

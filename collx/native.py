@@ -13,6 +13,7 @@ from collx import _core
 from collx.agreement import traits_of, unheard
 from collx.errors import ClosedError, MismatchError, TimeoutError
 from collx.flight import SHOWN, Flown
+from collx.known import Begin, Failed
 from collx.plan import Lane, Move, Operand, Plan
 from collx.transports.base import Survivors
 from collx.transports.lanes import (
@@ -149,7 +150,7 @@ class NativeEngine:
     def sequence(self, number: int) -> None:
         self._endpoint.sequence = number
 
-    def known(self, timeout: float, kind: type[Array], failed: Callable[[str, BaseException], None]) -> _core.Known:
+    def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> _core.Known:
         def ended(prepared: Prepared, outcome: Outcome, error: BaseException | None, limit: float) -> None:
             what = f"{prepared.plan.collective} #{self.sequence}"
             try:
@@ -160,7 +161,7 @@ class NativeEngine:
                 failed(what, raised)
                 raise
 
-        return _core.Known(self._endpoint, ended, kind, timeout)
+        return _core.Known(self._endpoint, ended, begin, kind, timeout)
 
     def prepare(self, plan: Plan, op: ReduceOp) -> Prepared:
         return Prepared(plan, op)

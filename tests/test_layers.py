@@ -30,11 +30,15 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # What moves bytes; nothing here knows of schedules.
     "transports": ({"transports"}, {"errors", "compiled"}),
     # What runs plans; nothing here knows of schedules or algorithms.
+    "known": ({"known"}, {"terms"}),
     "engine": (
-        {"engine", "known", "reference"},
-        {"plan", "agreement", "flight", "collectives", "transports", "terms", "errors"},
+        {"engine", "reference"},
+        {"known", "plan", "agreement", "flight", "collectives", "transports", "terms", "errors"},
     ),
-    "native": ({"native"}, {"plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"}),
+    "native": (
+        {"native"},
+        {"known", "plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"},
+    ),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (

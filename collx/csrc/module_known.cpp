@@ -4,12 +4,16 @@
 #include <nanobind/stl/string.h>
 #include <numpy/arrayobject.h>
 
+#include <algorithm>
+
 namespace collx {
 
 namespace {
 
 constexpr std::size_t kMost = 2048;  // calls known at a time
+constexpr double kForever = 1e8;         // seconds, as in checks.py
 constexpr std::uint64_t kArray = std::uint64_t{1} << 63;
+constexpr std::uint64_t kNumbers = std::uint64_t{1} << 63;  // no address
 constexpr std::uint64_t kApartInMemory = std::uint64_t{1} << 63;  // no distance between two addresses
 static_assert(sizeof(npy_intp) == sizeof(std::intptr_t));
 
@@ -25,9 +29,10 @@ std::uint64_t relation(PyObject* x, PyObject* out) {
     return shared ? static_cast<std::uint64_t>(output - input) : kApartInMemory;
 }
 
-PyObject* unknown() {
-    Py_INCREF(Py_NotImplemented);
-    return Py_NotImplemented;
+nb::object unknown() { return nb::borrow(Py_NotImplemented); }
+
+void set(PyObject* target, const nb::object& value) {
+    if (PyArray_CopyInto(array(target), array(value.ptr())) < 0) throw nb::python_error();
 }
 
 PreparedPlan& plan_of(nb::handle prepared) { return nb::cast<PreparedPlan&>(prepared.attr("native")); }
@@ -54,10 +59,30 @@ bool Key::add_array(PyObject* object, const nb::object& kind) {
     return true;
 }
 
+// Counts by the numbers they hold now, anything else by its identity.
+bool Key::add_rest(PyObject* object) {
+    if (!PyTuple_CheckExact(object) && !PyList_CheckExact(object)) {
+        add(reinterpret_cast<std::uintptr_t>(object));
+        return true;
+    }
+    const auto length = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(object));
+    if (length > kCounts) return false;
+    add(kNumbers | length);
+    for (std::size_t i = 0; i < length; ++i) {
+        PyObject* const number = PySequence_Fast_GET_ITEM(object, static_cast<Py_ssize_t>(i));
+        if (!PyLong_CheckExact(number)) return false;
+        int overflow = 0;
+        add(static_cast<std::uint64_t>(PyLong_AsLongLongAndOverflow(number, &overflow)));
+        if (overflow != 0) return false;
+    }
+    return true;
+}
+
 bool Key::read(PyObject* const* given, std::size_t count, const nb::object& kind) {
     count_ = 0;
     add(reinterpret_cast<std::uintptr_t>(given[0]));
-    for (std::size_t i = 3; i < count; ++i) add(reinterpret_cast<std::uintptr_t>(given[i]));
+    for (std::size_t i = 3; i < count; ++i)
+        if (!add_rest(given[i])) return false;
     if (!add_array(given[1], kind) || !add_array(given[2], kind)) return false;
     add(relation(given[1], given[2]));
     return true;
@@ -71,46 +96,55 @@ std::size_t Key::Hash::operator()(const Key& key) const {
 
 // -- known calls --------------------------------------------------------------------------------------
 
-Known::Known(nb::object endpoint, nb::object failed, nb::object kind, double timeout)
-    : endpoint_object_(std::move(endpoint)), failed_(std::move(failed)), kind_(std::move(kind)),
-      endpoint_(nb::cast<PyEndpoint&>(endpoint_object_)), timeout_(timeout) {}
+Known::Known(nb::object endpoint, nb::object failed, nb::object begin, nb::object kind, double timeout)
+    : endpoint_object_(std::move(endpoint)), failed_(std::move(failed)), begin_(std::move(begin)),
+      kind_(std::move(kind)), endpoint_(nb::cast<PyEndpoint&>(endpoint_object_)), timeout_(timeout) {}
 
-PyObject* Known::recall(PyObject* const* given, std::size_t count) {
+nb::object Known::recall(bool async_op, double timeout, PyObject* const* given, std::size_t count) {
     Key key;
-    if (!open_ || !key.read(given, count, kind_)) return unknown();
+    if (!open_ || !(async_op || endpoint_.idle()) || !key.read(given, count, kind_)) return unknown();
     const auto found = entries_.find(key);
     if (found == entries_.end()) return unknown();
     const Entry& entry = found->second;
-    PyObject* const x = given[1];
-    nb::object result = nb::none();
+    const nb::object prepared = entry.prepared;  // what is known may be forgotten meanwhile
+    PreparedPlan& plan = *entry.plan;
+    nb::object x = nb::borrow(given[1]), result = nb::none();
+    if (entry.copied) {
+        x = nb::steal(PyArray_NewCopy(array(given[1]), NPY_CORDER));
+        if (!x) throw nb::python_error();
+    }
+    std::byte* const input = x.is_none() ? nullptr : data(x.ptr());
     std::byte* output = nullptr;
     switch (entry.result) {
         case Entry::Result::nothing:
             break;
         case Entry::Result::x:
-            result = nb::borrow(x);
-            output = data(x);
+            result = nb::borrow(given[1]);
+            output = input;
             break;
         case Entry::Result::out:
             result = nb::borrow(given[2]);
             output = data(given[2]);
             break;
         case Entry::Result::fresh: {
-            PyArray_Descr* const dtype = PyArray_DESCR(array(x));
+            PyArray_Descr* const dtype = PyArray_DESCR(array(given[1]));
             Py_INCREF(dtype);
-            PyObject* const made = PyArray_NewFromDescr(&PyArray_Type, dtype, entry.dimensions, entry.shape.data(),
-                                                        nullptr, nullptr, 0, nullptr);
-            if (made == nullptr) return nullptr;
-            result = nb::steal(made);
-            output = data(made);
+            result = nb::steal(PyArray_NewFromDescr(&PyArray_Type, dtype, entry.dimensions, entry.shape.data(), nullptr,
+                                                    nullptr, 0, nullptr));
+            if (!result) throw nb::python_error();
+            output = data(result.ptr());
         }
     }
-    bool done = false;
-    if (!run(entry.prepared, *entry.plan, x == Py_None ? nullptr : data(x), output, done)) return nullptr;
-    return done ? result.release().ptr() : unknown();
+    if (entry.fill) set(result.ptr(), entry.fill);
+    if (async_op)
+        return begin_(nb::handle(given[0]), prepared, reinterpret_cast<std::uintptr_t>(input),
+                      reinterpret_cast<std::uintptr_t>(output), timeout, result,
+                      nb::make_tuple(prepared, x, result, nb::handle(given[2])));
+    return run(prepared, plan, input, output, timeout) ? result : unknown();
 }
 
-void Known::remember(nb::object prepared, nb::object result, nb::typed<nb::tuple, nb::object, nb::ellipsis> given) {
+void Known::remember(nb::object prepared, nb::object result, nb::typed<nb::tuple, nb::object, nb::ellipsis> given,
+                     bool copied, nb::object fill) {
     std::array<PyObject*, kRest + 3> arguments{};
     const std::size_t count = given.size();
     if (count < 3 || count > arguments.size()) throw nb::value_error("a call has 3 to 6 arguments");
@@ -120,6 +154,8 @@ void Known::remember(nb::object prepared, nb::object result, nb::typed<nb::tuple
     Entry entry;
     entry.plan = &plan_of(prepared);
     entry.prepared = std::move(prepared);
+    entry.copied = copied;
+    if (!fill.is_none()) entry.fill = std::move(fill);
     entry.kept[0] = nb::borrow(arguments[0]);
     for (std::size_t i = 3; i < count; ++i) entry.kept[i - 2] = nb::borrow(arguments[i]);
     if (!result.is_none()) {
@@ -140,32 +176,25 @@ void Known::close() {
     forget();
 }
 
-bool Known::run(nb::handle prepared, PreparedPlan& plan, std::byte* input, std::byte* output, bool& done) {
-    done = open_ && endpoint_.idle();
-    if (!done) return true;
-    const nb::object kept = nb::borrow(prepared);  // what is known may be forgotten meanwhile
-    try {
-        const Outcome outcome = endpoint_.at_once(plan, input, output, ++endpoint_.counted, timeout_);
-        if (outcome.status == Status::ok) return true;
-        raise(prepared, outcome);
-        PyErr_SetString(PyExc_SystemError, "a call failed, and nothing was raised");
-    } catch (nb::python_error& error) {
-        error.restore();
-    } catch (const std::bad_alloc&) {
-        PyErr_NoMemory();
-    }
-    return false;
+bool Known::run(nb::handle prepared, PreparedPlan& plan, std::byte* input, std::byte* output, double timeout) {
+    if (!open_ || !endpoint_.idle()) return false;
+    const Outcome outcome = endpoint_.at_once(plan, input, output, ++endpoint_.counted, timeout);
+    if (outcome.status != Status::ok) raise(prepared, outcome, timeout);
+    return true;
 }
 
-void Known::raise(nb::handle prepared, Outcome outcome) {
+void Known::raise(nb::handle prepared, Outcome outcome, double timeout) {
     nb::object error = nb::none();
     if (outcome.status == Status::interrupted) error = nb::borrow(nb::python_error().value());
-    failed_(prepared, nb::make_tuple(static_cast<int>(outcome.status), outcome.peer, outcome.bytes, outcome.wanted), error, timeout_);
+    failed_(prepared, nb::make_tuple(static_cast<int>(outcome.status), outcome.peer, outcome.bytes, outcome.wanted),
+            error, timeout);
+    throw std::logic_error("a call failed, and nothing was raised");
 }
 
 int Known::traverse(visitproc visit, void* arg) {
     Py_VISIT(endpoint_object_.ptr());
     Py_VISIT(failed_.ptr());
+    Py_VISIT(begin_.ptr());
     for (const auto& [key, entry] : entries_) {
         Py_VISIT(entry.prepared.ptr());
         for (const nb::object& object : entry.kept) Py_VISIT(object.ptr());
@@ -176,18 +205,22 @@ int Known::traverse(visitproc visit, void* arg) {
 void Known::clear() {
     close();
     failed_.reset();
+    begin_.reset();
 }
 
 // -- handles ------------------------------------------------------------------------------------------
 
-Bound::Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output)
+Bound::Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill)
     : known_(std::move(known)), prepared_(std::move(prepared)), knows_(nb::cast<Known&>(known_)),
-      plan_(plan_of(prepared_)), input_(at(input)), output_(at(output)) {}
+      plan_(plan_of(prepared_)), input_(at(input)), output_(at(output)) {
+    if (fill.is_none()) return;
+    filled_ = fill[0];
+    fill_ = fill[1];
+}
 
-PyObject* Bound::run() {
-    bool done = false;
-    if (!knows_.run(prepared_, plan_, input_, output_, done)) return nullptr;
-    return PyBool_FromLong(done);
+bool Bound::run() {
+    if (fill_) set(filled_.ptr(), fill_);
+    return knows_.run(prepared_, plan_, input_, output_, knows_.timeout());
 }
 
 // -- for Python ---------------------------------------------------------------------------------------
@@ -200,16 +233,54 @@ PyCFunction method(Function* function) {
     return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
+// What `act` returns; null, with the error set, where it throws.
+template <typename Act>
+PyObject* returned(Act act) noexcept {
+    try {
+        return act().release().ptr();
+    } catch (nb::python_error& error) {
+        error.restore();
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_SystemError, error.what());
+    }
+    return nullptr;
+}
+
+// Whether checks.seconds would take it; what it says otherwise is for Python to say.
+bool read_seconds(PyObject* given, double& seconds) {
+    if (given == Py_None) return true;
+    if (PyFloat_CheckExact(given)) {
+        seconds = PyFloat_AS_DOUBLE(given);
+    } else if (PyLong_CheckExact(given)) {
+        int overflow = 0;
+        seconds = static_cast<double>(PyLong_AsLongLongAndOverflow(given, &overflow));
+        if (overflow != 0) return false;
+    } else {
+        return false;
+    }
+    if (!(seconds > 0)) return false;
+    seconds = std::min(seconds, kForever);
+    return true;
+}
+
 PyObject* recall(PyObject* self, PyObject* const* given, Py_ssize_t count) {
     if (count < 5 || count > static_cast<Py_ssize_t>(kRest + 5)) {
         PyErr_SetString(PyExc_TypeError, "recall takes async_op, timeout, a collective's name, x, out and the rest");
         return nullptr;
     }
-    if (given[0] != Py_False || given[1] != Py_None) return unknown();
-    return nb::inst_ptr<Known>(self)->recall(given + 2, static_cast<std::size_t>(count - 2));
+    return returned([&] {
+        Known& known = *nb::inst_ptr<Known>(self);
+        double timeout = known.timeout();
+        if ((given[0] != Py_False && given[0] != Py_True) || !read_seconds(given[1], timeout)) return unknown();
+        return known.recall(given[0] == Py_True, timeout, given + 2, static_cast<std::size_t>(count - 2));
+    });
 }
 
-PyObject* run(PyObject* self, PyObject* const*, Py_ssize_t) { return nb::inst_ptr<Bound>(self)->run(); }
+PyObject* run(PyObject* self, PyObject* const*, Py_ssize_t) {
+    return returned([&] { return nb::borrow(nb::inst_ptr<Bound>(self)->run() ? Py_True : Py_False); });
+}
 
 int traverse(PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
@@ -239,15 +310,18 @@ void bind_known(nb::module_& module) {
     using namespace nanobind::literals;
     if (_import_array() < 0) throw nb::python_error();
     nb::class_<Known>(module, "Known", nb::type_slots(known_slots))
-        .def(nb::init<nb::object, nb::object, nb::object, double>(), "endpoint"_a, "failed"_a, "kind"_a, "timeout"_a)
-        .def("remember", &Known::remember, "prepared"_a, "result"_a.none(), "given"_a)
+        .def(nb::init<nb::object, nb::object, nb::object, nb::object, double>(), "endpoint"_a, "failed"_a, "begin"_a,
+             "kind"_a, "timeout"_a)
+        .def("remember", &Known::remember, "prepared"_a, "result"_a.none(), "given"_a, "copied"_a, "fill"_a.none())
         .def("bind",
-             [](nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output) -> nb::object {
-                 return nb::cast(Bound(std::move(known), std::move(prepared), input, output)).attr("run");
+             [](nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output,
+                nb::object fill) -> nb::object {
+                 return nb::cast(Bound(std::move(known), std::move(prepared), input, output, std::move(fill)))
+                     .attr("run");
              },
-             nb::sig("def bind(self, prepared: object, input: int, output: int) -> "
+             nb::sig("def bind(self, prepared: object, input: int, output: int, fill: object | None) -> "
                      "collections.abc.Callable[[], bool]"),
-             "prepared"_a, "input"_a, "output"_a)
+             "prepared"_a, "input"_a, "output"_a, "fill"_a.none())
         .def("forget", &Known::forget)
         .def("close", &Known::close)
         .def_prop_rw("timeout", &Known::timeout, &Known::set_timeout);

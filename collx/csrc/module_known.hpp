@@ -1,8 +1,8 @@
 // Calls known from before: from the arguments of a collective straight to the plan that served arguments like these.
 //
 // A call is known again by everything that the checks in calls.py look at: dtype, flags and shape of its arrays, how
-// they share memory, and which objects its other arguments are. So what was right then is right now. All else is
-// refused here, and goes the long way through Python, which checks, plans, or says what is wrong.
+// they share memory, the numbers in its counts, and which objects its other arguments are. So what was right then is
+// right now. All else is refused here, and goes the long way through Python, which checks, plans, or says what is wrong.
 #pragma once
 
 #include <array>
@@ -17,6 +17,7 @@ namespace collx {
 
 inline constexpr std::size_t kRest = 3;    // arguments beside the arrays, at most
 inline constexpr std::size_t kLength = 8;  // dimensions of an array; more are unusual, and go the long way
+inline constexpr std::size_t kCounts = 32;  // numbers in one `counts=`; the same holds for more
 
 // Everything the checks look at, as words.
 class Key {
@@ -35,8 +36,9 @@ class Key {
   private:
     void add(std::uint64_t word) { words_[count_++] = word; }
     [[nodiscard]] bool add_array(PyObject* object, const nb::object& kind);
+    [[nodiscard]] bool add_rest(PyObject* object);
 
-    std::array<std::uint64_t, 2 + kRest + 2 * (1 + kLength)> words_;
+    std::array<std::uint64_t, 2 + kRest * (1 + kCounts) + 2 * (1 + kLength)> words_;
     std::size_t count_ = 0;
 };
 
@@ -48,6 +50,8 @@ struct Entry {
     PreparedPlan* plan = nullptr;
     std::array<nb::object, kRest + 1> kept;  // the name and the rest are known by identity
     Result result = Result::nothing;
+    bool copied = false;  // it reads a copy of its input
+    nb::object fill;      // what to set the result to before, if anything
     int dimensions = 0;  // of a fresh result
     std::array<std::intptr_t, kLength> shape{};
 };
@@ -55,15 +59,17 @@ struct Entry {
 class Known {
   public:
     // `failed(prepared, outcome, error, timeout)` raises what a run ended with; `error` is a signal handler's.
-    Known(nb::object endpoint, nb::object failed, nb::object kind, double timeout);
+    // `begin(collective, prepared, input, output, timeout, result, keep)` starts one, and returns its Work.
+    Known(nb::object endpoint, nb::object failed, nb::object begin, nb::object kind, double timeout);
 
-    // The result, or NotImplemented where the call has to go the long way; null where it failed.
-    PyObject* recall(PyObject* const* given, std::size_t count);
-    void remember(nb::object prepared, nb::object result, nb::typed<nb::tuple, nb::object, nb::ellipsis> given);
+    // What the method returns, or NotImplemented where the call has to go the long way.
+    nb::object recall(bool async_op, double timeout, PyObject* const* given, std::size_t count);
+    void remember(nb::object prepared, nb::object result, nb::typed<nb::tuple, nb::object, nb::ellipsis> given,
+                  bool copied, nb::object fill);
     void forget() { std::exchange(entries_, {}); }
     void close();  // nothing is known from now on
-    // Runs a plan where that can be done at once, which it returns in `done`. False: an error is set.
-    [[nodiscard]] bool run(nb::handle prepared, PreparedPlan& plan, std::byte* input, std::byte* output, bool& done);
+    // Runs a plan, or returns false where that cannot be done at once.
+    bool run(nb::handle prepared, PreparedPlan& plan, std::byte* input, std::byte* output, double timeout);
 
     [[nodiscard]] double timeout() const { return timeout_; }
     void set_timeout(double seconds) { timeout_ = seconds; }
@@ -72,9 +78,9 @@ class Known {
     void clear();
 
   private:
-    void raise(nb::handle prepared, Outcome outcome);
+    [[noreturn]] void raise(nb::handle prepared, Outcome outcome, double timeout);
 
-    nb::object endpoint_object_, failed_, kind_;
+    nb::object endpoint_object_, failed_, begin_, kind_;
     PyEndpoint& endpoint_;
     double timeout_;
     bool open_ = true;
@@ -84,12 +90,12 @@ class Known {
 // A plan bound to memory, for handles.
 class Bound {
   public:
-    Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output);
-    // True; False where the run has to go the long way; null where it failed.
-    PyObject* run();
+    // `fill`: an array, and what to set it to before each run; or None.
+    Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill);
+    bool run();  // false where it has to go the long way
 
   private:
-    nb::object known_, prepared_;
+    nb::object known_, prepared_, filled_, fill_;
     Known& knows_;
     PreparedPlan& plan_;
     std::byte *input_, *output_;

@@ -39,6 +39,10 @@ def rows(name: str, comm: Communicator) -> int:
     return {"all_gather": comm.size**2, "gather": comm.size**2, "reduce_scatter": 1, "scatter": 1}.get(name, comm.size)
 
 
+class Named(np.ndarray[Any, Any]):
+    """A subclass, which goes the long way."""
+
+
 def alike(comm: Communicator) -> None:
     size, rank = comm.size, comm.rank
     for name, call in CALLS.items():
@@ -48,12 +52,14 @@ def alike(comm: Communicator) -> None:
             fresh = call(comm, given)
             out = np.full((rows(name, comm), 3), -1.0)
             assert call(comm, given, out=out) is (None if fresh is None else out)
-            long = call(comm, given, timeout=30.0)
+            timed = call(comm, given, timeout=30.0)
+            works = [call(comm, given, async_op=True) for _ in range(2)]
+            long = call(comm, given.view(Named))
             same(given, kept)
             if long is not None:
-                same(fresh, long)
-                same(out, long)
                 assert not np.shares_memory(fresh, given)
+                for short in (fresh, out, timed, *(work.wait() for work in works)):
+                    same(short, long)
     for turn in range(4):
         x = np.full(5, turn + 10.0 * rank)
         assert comm.broadcast(x, size - 1) is x
@@ -202,11 +208,18 @@ def arguments(comm: Communicator) -> None:
         assert comm.reduce_scatter(x, counts=[1, 3]).size == (1, 3)[comm.rank]
         assert comm.reduce_scatter(x).size == 2
         assert comm.reduce_scatter(x, counts=(3, 1)).size == (3, 1)[comm.rank]
-        counts = [2, 2]
-        comm.all_gather(x[:2], counts=counts)
-        counts[1] = 1  # the same object is another argument now
-        with pytest.raises(ValueError, match="add up"):
-            comm.reduce_scatter(x, counts=counts)
+        counts: list[Any] = [2, 2]
+        assert comm.reduce_scatter(x, counts=counts).size == 2
+        for wrong_count, complaint in ((1, "add up"), (-2, "negative"), (2**70, "add up")):
+            counts[1] = wrong_count  # the same object is another argument now
+            with pytest.raises(ValueError, match=complaint):
+                comm.reduce_scatter(x, counts=counts)
+        for no_count in (2.0, True, None):
+            counts[1] = no_count
+            with pytest.raises(TypeError, match=r"counts\[1\]"):
+                comm.reduce_scatter(x, counts=counts)
+        with pytest.raises(ValueError, match="entries for 2 ranks"):
+            comm.reduce_scatter(x, counts=[2, 2, 0])
         for wrong, error in (("nonsense", ValueError), (3, TypeError), ([], TypeError)):
             with pytest.raises(error):
                 comm.all_reduce(x, wrong)  # type: ignore[arg-type]
@@ -379,8 +392,72 @@ def test_arrays_of_empty(kind: str) -> None:
     ranks(kind, 2, shared)
 
 
-class Named(np.ndarray[Any, Any]):
-    """A subclass, which goes the long way."""
+def short(comm: Communicator) -> None:
+    """What goes the short way the second time: else a small call costs ten times as much."""
+    size, mine = comm.size, comm.empty(64, np.int32)
+    x, y, counts = np.ones(size), np.ones(size), [1] * size
+    frozen = np.ones(3)
+    frozen.flags.writeable = False
+    times: tuple[Any, ...] = (None, 5, 5.0, np.inf)
+
+    def alike_calls(async_op: bool) -> None:
+        def call(method: Callable[..., Any], *given: Any, **more: Any) -> None:
+            result = method(*given, **more, async_op=async_op)
+            if async_op:
+                result.wait()
+
+        for name, method in CALLS.items():
+            call(method, comm, x)
+            call(method, comm, x, out=np.empty(rows(name, comm)))
+        for timeout in times:
+            call(comm.all_reduce, x, out=x, timeout=timeout)
+        for parts in (counts, tuple(counts), list(counts)):
+            call(comm.reduce_scatter, x, counts=parts)
+            call(comm.all_gather, x[:1], counts=parts)
+            call(comm.gather, x[:1], 1, counts=parts)
+            call(comm.scatter, x, 1, counts=parts)
+            call(comm.all_to_all, x, send_counts=parts, recv_counts=list(parts))
+        call(comm.all_to_all, y, out=y)
+        call(comm.exscan, y, out=y)
+        call(comm.broadcast, frozen if comm.rank == 0 else frozen.copy())
+        call(comm.all_reduce, mine)
+        call(comm.all_reduce, mine, out=comm.empty(64, np.int32))
+        call(comm.all_reduce, mine[8:16], out=mine[32:40])
+        call(comm.broadcast, mine[3:5])
+
+    def refused(*given: Any, **more: Any) -> Any:
+        raise AssertionError("the long way")
+
+    alike_calls(False)
+    comm._do = refused  # type: ignore[method-assign]
+    alike_calls(False)
+    alike_calls(True)
+
+
+def test_calls_that_are_known_take_the_short_way() -> None:
+    ranks("shm", 2, short)
+
+
+def in_flight(comm: Communicator) -> None:
+    """Calls that read a copy of their input each have their own."""
+    size, rank = comm.size, comm.rank
+    for _ in range(3):
+        arrays = [np.arange(size * 1000.0) + 10 * turn + rank for turn in range(6)]
+        wanted = [comm.all_to_all(x) for x in arrays]
+        works = [comm.all_to_all(x, out=x, async_op=True) for x in arrays]
+        for x, work, right in zip(arrays, works, wanted, strict=True):
+            assert work.wait() is x
+            same(x, right)
+        arrays = [np.arange(1000.0) + 10 * turn + rank for turn in range(6)]
+        wanted = [comm.exscan(x) for x in arrays]
+        works = [comm.exscan(x, out=x, async_op=True) for x in arrays]
+        for x, work, right in zip(arrays, works, wanted, strict=True):
+            assert work.wait() is x
+            same(x, right)
+
+
+def test_copies_of_calls_in_flight_are_their_own(kind: str) -> None:
+    ranks(kind, 2, in_flight)
 
 
 def alone_on_the_native_engine(body: Callable[[Communicator], None]) -> None:
@@ -458,7 +535,9 @@ def test_an_op_that_refers_to_the_communicator_keeps_nothing_alive() -> None:
         def algorithm(rank: int, size: int, held: object = comm) -> Any:
             raise NotImplementedError
 
-        comm._known.remember(comm._prepared(calls.barrier(0, 1).request), None, ("x", None, None, algorithm))
+        comm._known.remember(
+            comm._prepared(calls.barrier(0, 1).request), None, ("x", None, None, algorithm), False, None
+        )
         gone = weakref.ref(comm)
         del comm, algorithm
         gc.collect()
