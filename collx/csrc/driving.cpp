@@ -10,7 +10,7 @@ namespace collx {
 // Moves everything under way forward until `goal` ends, or its caller's `deadline` passes.
 Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline) {
     Outcome left;
-    Waiter waiter(*links_.headers[rank_], &verdict, patience_, interrupted_);
+    Waiter waiter(*links_.headers[rank_], &verdict, patience_, interrupted_, &seat_);
     while (!goal.finished && left) left = turn(waiter, &goal, kind, deadline);
     return goal.finished ? goal.outcome : left;
 }

@@ -11,9 +11,15 @@ namespace {
 
 constexpr std::chrono::milliseconds kNap{50};  // the longest time until a signal is noticed behind another driver
 
+std::vector<Header*> headers(const std::vector<std::span<std::byte>>& files) {
+    std::vector<Header*> all;
+    for (const auto& file : files) all.push_back(&Layout::header(file.data()));
+    return all;
+}
+
 std::vector<Flight*> flights(const std::vector<std::span<std::byte>>& files) {
     std::vector<Flight*> all;
-    for (const auto& file : files) all.push_back(&Layout::header(file.data()).flight);
+    for (Header* header : headers(files)) all.push_back(&header->flight);
     return all;
 }
 
@@ -29,7 +35,7 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
                    bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds)
     : verdict(rank, layout, regions(files), std::move(pidfds)), shrink(rank, layout, regions(files), verdict),
       rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed),
-      interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
+      seat_(rank, headers(files)), interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
     links_.recorder = &recorder_;
     links_.verdict = &verdict;
     links_.own = &Layout::header(files[rank].data());
@@ -170,7 +176,7 @@ void Endpoint::progress() {
         lock.unlock();
         if (take()) {
             {
-                Waiter waiter(*links_.headers[rank_], &verdict, patience_, nullptr);
+                Waiter waiter(*links_.headers[rank_], &verdict, patience_, nullptr, &seat_);
                 while (needed() && !closing_.load()) turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
             }
             leave();

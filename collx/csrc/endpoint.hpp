@@ -103,6 +103,7 @@ class Endpoint {
     Links links_;
     std::vector<Inbox> inboxes_;
     Patience patience_;  // the driver's
+    Seat seat_;
     const Interrupted interrupted_;
     Workspace workspace_;
     Recorder recorder_;

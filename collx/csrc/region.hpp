@@ -50,6 +50,7 @@ struct Header {
     alignas(kApart) std::atomic<std::uint32_t> verdict;  // in rank 0's: 0, or 1 + the rank whose proposal won
     alignas(kApart) std::atomic<State> state;
     std::atomic<std::uint32_t> connected;  // 1 + the attempt of a shrink for which the owner is ready
+    std::atomic<std::uint32_t> core;       // 1 + where the owner last waited; 0: it has not yet
     Proposal proposal;
     char regret[kText];  // why the owner gave up on a shrink
     alignas(kApart) std::atomic<std::uint32_t> asleep;  // the owner is about to wait on `bell`

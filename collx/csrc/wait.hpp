@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "futex.hpp"
+#include "seat.hpp"
 #include "verdict.hpp"
 
 namespace collx {
@@ -61,8 +62,8 @@ class Patience {
 class Waiter {
   public:
     // Without a `verdict` nothing that befalls the peers ends the wait.
-    Waiter(Header& own, Verdict* verdict, Patience& patience, Interrupted interrupted)
-        : own_(own), verdict_(verdict), patience_(patience), interrupted_(interrupted) {}
+    Waiter(Header& own, Verdict* verdict, Patience& patience, Interrupted interrupted, Seat* seat = nullptr)
+        : own_(own), verdict_(verdict), patience_(patience), interrupted_(interrupted), seat_(seat) {}
     ~Waiter() { progressed(); }
     Waiter(const Waiter&) = delete;
     Waiter& operator=(const Waiter&) = delete;
@@ -71,7 +72,10 @@ class Waiter {
     void progressed() {
         if (turns_ == 0) return;
         if (drowsy_) own_.asleep.store(0, std::memory_order_relaxed);
-        if (turns_ > patience_.spins()) patience_.learn(crowded_);
+        if (turns_ > patience_.spins()) {
+            patience_.learn(crowded_);
+            if (seat_ != nullptr) seat_->waited(crowded_);
+        }
         turns_ = 0;
         naps_ = 0;
         drowsy_ = crowded_ = false;
@@ -91,6 +95,7 @@ class Waiter {
     Verdict* verdict_;
     Patience& patience_;
     Interrupted interrupted_;
+    Seat* seat_;
     std::uint32_t turns_ = 0;
     std::uint32_t naps_ = 0;
     std::uint32_t bell_ = 0;
