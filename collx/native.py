@@ -255,7 +255,7 @@ class NativeEngine:
         unless there is more to say than that another's was up first."""
         verdict = self.transport.verdict()
         if isinstance(error, MismatchError):
-            own = verdict.rank == self.transport.rank
+            own = verdict.rank == self.transport.rank and verdict.why == MISMATCH
         else:
             own = not isinstance(error, TimeoutError) or verdict.why == GAVE_UP
         return error if own else self.transport.sentence(f"rank {self.transport.rank} in {what}")

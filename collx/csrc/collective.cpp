@@ -79,7 +79,11 @@ void Collective::end(Links& links) {
 }
 
 bool Collective::step(Links& links) {
-    if (!begun_) begin(links);
+    if (!begun_) {
+        // It would move what it can before it waits, and so looks, for the first time.
+        if (prepared_.timed && links.verdict->look(false)) return fail(Status::decided, -1);
+        begin(links);
+    }
     bool any = false;
     const auto count = static_cast<std::uint32_t>(plan_.moves.size());
     // In one window of segments the messages of the oldest round are among so many; with more windows, moves at the

@@ -120,6 +120,7 @@ void Endpoint::tell(const Task& task) {
 }
 
 void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
+    if (incoming_.load(std::memory_order_acquire)) adopt();  // none may begin after what ends them all
     if (goal != nullptr && !goal->finished) act(*goal);
     for (const Tasks* tasks : {&collectives_, &mails_})
         for (const auto& task : *tasks)

@@ -22,7 +22,7 @@ struct Links {
     std::span<const std::byte> heap;
     std::vector<const void*> mailing;  // by peer, the send whose message is under way: messages go one by one
     Recorder* recorder = nullptr;
-    const Verdict* verdict = nullptr;
+    Verdict* verdict = nullptr;
 
     // Whether the peers see these bytes in this rank's memory file.
     [[nodiscard]] bool in_heap(const std::byte* at, std::uint64_t bytes) const {

@@ -15,6 +15,7 @@ constexpr std::int64_t kLongestNap = 20'000'000;
 constexpr std::uint32_t kThorough = 25;  // naps from one look at the peers' processes to the next
 constexpr std::uint32_t kCheckEvery = 256;  // spins
 constexpr std::chrono::nanoseconds kSwitch{1500};  // a yield that takes longer ran somebody else
+constexpr std::chrono::nanoseconds kAway{200'000};  // one that takes longer ran somebody who computes
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -42,8 +43,9 @@ Outcome Waiter::turn(Clock::time_point deadline) {
         if (turn == patience_.spins() && seat_ != nullptr) seat_->waits();
         const auto begun = Clock::now();
         sched_yield();
-        crowded_ |= Clock::now() - begun > kSwitch;
-        return turn % 8 == 7 ? check(deadline) : Outcome{};
+        const auto away = Clock::now() - begun;
+        crowded_ |= away > kSwitch;
+        return away > kAway || turn % 8 == 7 ? check(deadline) : Outcome{};
     }
     if (!drowsy_) {
         drowsy_ = true;

@@ -24,6 +24,7 @@ from collx.algorithms.ring import all_gather, reduce_scatter
 from collx.errors import AbortedError, ClosedError, CollxError, RankFailedError, TimeoutError
 from collx.native import NativeEngine
 from collx.schedule import REGISTER, Schedule, algorithm
+from collx.transports.lanes import MISMATCHED
 from collx.types import Array
 from tests import jobs
 from tests.harness import native_engines, regions
@@ -400,3 +401,17 @@ def test_many_rounds_of_many_slices_on_one_lane() -> None:
         collx.spawn(long_way, 12)
     finally:
         del REGISTER["all_reduce", "one_way"]
+
+
+# -- one verdict --------------------------------------------------------------------------------------
+
+
+def test_whose_own_verdict_it_is_that_a_rank_failed_raises_that() -> None:
+    """Also where its next call meets messages that the failure cut off."""
+    with native_engines(3) as ranks:
+        one = ranks[0]
+        assert isinstance(one, NativeEngine)
+        one.transport.endpoint.propose_failed(2)
+        with pytest.raises(RankFailedError) as caught:
+            one.raise_for((MISMATCHED, 1, 0, 0), "barrier #2", SOON)
+        assert caught.value.ranks == (2,)
