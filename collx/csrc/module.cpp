@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "module_endpoint.hpp"
+#include "module_garbage.hpp"
 #include "module_known.hpp"
 
 using namespace nanobind::literals;
@@ -22,10 +23,11 @@ NB_MODULE(_core, module) {
         const Layout layout(size);
         return std::pair{layout.collective.slots, layout.collective.bytes};
     }, "size"_a);
+    static Collectable<PreparedPlan> plan;
     nb::class_<Task>(module, "Task").def("done", [](const Task& task) {
         return task.done.load(std::memory_order_acquire) != 0;
     });
-    nb::class_<PreparedPlan>(module, "Plan")
+    nb::class_<PreparedPlan>(module, "Plan", nb::type_slots(plan.slots))
         .def(nb::init<const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig>&, nb::object>(), "words"_a,
              "custom"_a.none())
         .def_rw("raised", &PreparedPlan::raised, nb::for_setter(nb::arg().none()));

@@ -54,6 +54,16 @@ class PreparedPlan {
         };
     }
 
+    int traverse(visitproc visit, void* arg) {
+        Py_VISIT(custom_.ptr());
+        Py_VISIT(raised.ptr());
+        return 0;
+    }
+    void clear() {
+        custom_ = nb::none();
+        raised = nb::none();
+    }
+
     Prepared prepared;
     nb::object raised = nb::none();
 

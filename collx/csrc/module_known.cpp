@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "module_garbage.hpp"
+
 namespace collx {
 
 namespace {
@@ -211,7 +213,7 @@ void Known::clear() {
 // -- handles ------------------------------------------------------------------------------------------
 
 Bound::Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill)
-    : known_(std::move(known)), prepared_(std::move(prepared)), knows_(nb::cast<Known&>(known_)),
+    : known_(std::move(known)), prepared_(std::move(prepared)), knows_(&nb::cast<Known&>(known_)),
       plan_(plan_of(prepared_)), input_(at(input)), output_(at(output)) {
     if (fill.is_none()) return;
     filled_ = fill[0];
@@ -219,8 +221,19 @@ Bound::Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::u
 }
 
 bool Bound::run() {
+    if (knows_ == nullptr) return false;
     if (fill_) set(filled_.ptr(), fill_);
-    return knows_.run(prepared_, plan_, input_, output_, knows_.timeout());
+    return knows_->run(prepared_, plan_, input_, output_, knows_->timeout());
+}
+
+int Bound::traverse(visitproc visit, void* arg) {
+    for (const nb::object* object : {&known_, &prepared_, &filled_, &fill_}) Py_VISIT(object->ptr());
+    return 0;
+}
+
+void Bound::clear() {
+    knows_ = nullptr;
+    for (nb::object* object : {&known_, &prepared_, &filled_, &fill_}) object->reset();
 }
 
 // -- for Python ---------------------------------------------------------------------------------------
@@ -282,34 +295,21 @@ PyObject* run(PyObject* self, PyObject* const*, Py_ssize_t) {
     return returned([&] { return nb::borrow(nb::inst_ptr<Bound>(self)->run() ? Py_True : Py_False); });
 }
 
-int traverse(PyObject* self, visitproc visit, void* arg) {
-    Py_VISIT(Py_TYPE(self));
-    return nb::inst_ready(self) ? nb::inst_ptr<Known>(self)->traverse(visit, arg) : 0;
-}
-
-int clear(PyObject* self) {
-    if (nb::inst_ready(self)) nb::inst_ptr<Known>(self)->clear();
-    return 0;
-}
-
 PyMethodDef known_methods[] = {
     {"recall", method(&recall), METH_FASTCALL,
      "recall($self, async_op, timeout, collective, x, out, /, *rest)\n--\n\n"},
     {nullptr, nullptr, 0, nullptr}};
 PyMethodDef bound_methods[] = {{"run", method(&run), METH_FASTCALL, "run($self, /)\n--\n\n"},
                                {nullptr, nullptr, 0, nullptr}};
-PyType_Slot known_slots[] = {{Py_tp_methods, known_methods},
-                             {Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
-                             {Py_tp_clear, reinterpret_cast<void*>(&clear)},
-                             {0, nullptr}};
-PyType_Slot bound_slots[] = {{Py_tp_methods, bound_methods}, {0, nullptr}};
 
 }  // namespace
 
 void bind_known(nb::module_& module) {
     using namespace nanobind::literals;
     if (_import_array() < 0) throw nb::python_error();
-    nb::class_<Known>(module, "Known", nb::type_slots(known_slots))
+    static Collectable<Known> knowing(known_methods);
+    static Collectable<Bound> bounded(bound_methods);
+    nb::class_<Known>(module, "Known", nb::type_slots(knowing.slots))
         .def(nb::init<nb::object, nb::object, nb::object, nb::object, double>(), "endpoint"_a, "failed"_a, "begin"_a,
              "kind"_a, "timeout"_a)
         .def("remember", &Known::remember, "prepared"_a, "result"_a.none(), "given"_a, "copied"_a, "fill"_a.none())
@@ -325,7 +325,7 @@ void bind_known(nb::module_& module) {
         .def("forget", &Known::forget)
         .def("close", &Known::close)
         .def_prop_rw("timeout", &Known::timeout, &Known::set_timeout);
-    nb::class_<Bound>(module, "Bound", nb::type_slots(bound_slots));
+    nb::class_<Bound>(module, "Bound", nb::type_slots(bounded.slots));
 }
 
 }  // namespace collx

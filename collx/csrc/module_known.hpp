@@ -94,9 +94,12 @@ class Bound {
     Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill);
     bool run();  // false where it has to go the long way
 
+    int traverse(visitproc visit, void* arg);
+    void clear();
+
   private:
     nb::object known_, prepared_, filled_, fill_;
-    Known& knows_;
+    Known* knows_;
     PreparedPlan& plan_;
     std::byte *input_, *output_;
 };

@@ -16,6 +16,7 @@ import pytest
 
 import collx
 from collx import Communicator, ReduceOp, calls
+from collx.engine import Engine
 from tests.collectives.numbers import same
 from tests.harness import native_engines
 from tests.ranks import ranks
@@ -542,3 +543,25 @@ def test_an_op_that_refers_to_the_communicator_keeps_nothing_alive() -> None:
         del comm, algorithm
         gc.collect()
         assert gone() is None
+
+
+def test_neither_plan_nor_handle_hides_a_cycle_from_the_collector() -> None:
+    """A user's op may refer to the communicator whose plans refer to the op, and to handles of it."""
+
+    def no_group(*_: Any) -> Any:
+        raise NotImplementedError
+
+    def cycle(engine: Engine) -> list[weakref.ref[Any]]:
+        comm = Communicator(engine, 0, 1, 0, ("here",), ("shm",), 60.0, no_group)
+        held: list[Any] = [comm]
+        op = ReduceOp.custom(lambda a, b: a + b if held else a)
+        for _ in range(3):
+            comm.all_reduce(np.ones(2), op)
+        held.append(comm.plan("all_reduce", np.ones(2), op))
+        held[1]()
+        return [weakref.ref(comm), weakref.ref(op.function)]
+
+    with native_engines(1) as [engine]:
+        watched = cycle(engine)
+        gc.collect()
+        assert [gone() for gone in watched] == [None, None]
