@@ -3,6 +3,7 @@
 #   make test      the whole test suite
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
+#   make mismatches random mismatched pairs of calls, which must all be found; CASES=100000
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
 #   make sanitize  the native tests under ASAN + UBSAN and under TSAN
@@ -15,7 +16,7 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus yardstick test prove lint sanitize models docs
+.PHONY: sweep versus yardstick test mismatches prove lint sanitize models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -30,6 +31,9 @@ versus: .venv/.stamp-test
 yardstick: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.bounds
 	$(BIN)/python -m collx.perf.yardstick $(ARGS)
+
+mismatches: .venv/.stamp-test
+	$(BIN)/python -m tests.failures.mismatches $(or $(CASES),10000)
 
 prove: .venv/.stamp-install
 	$(BIN)/collx verify --sizes 1-256 --larger

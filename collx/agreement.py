@@ -13,6 +13,7 @@ from collx.plan import Lane, Plan
 from collx.types import DTYPES, OPS
 
 WORDS = 24
+OWN_COUNTS = "by send_counts"  # the count of a call in which each rank knows its own messages only
 _ORDER = "all ranks must make the same calls in the same order"
 _TEXTS = (("collective", 16), ("dtype", 16), ("op", 24), ("algorithm", 40), ("count", 80))  # bytes in csrc/record.hpp
 
@@ -75,13 +76,17 @@ def traits_of(plan: Plan) -> Traits:
 
 
 def unheard(plan: Plan) -> list[int]:
-    """The ranks of which nothing comes to this one in a call: none of its result is theirs, and no message."""
+    """The ranks of which nothing comes to this one in a call: none of its result is theirs, and no message.
+
+    What is empty can be passed on before it has come, and tells nothing.
+    """
     spec, rank, ranks = COLLECTIVES[plan.collective], plan.rank, range(plan.size)
     heard = {rank}
     heard.update(source.peer for move in plan.moves for source in move.sources if isinstance(source, Lane))
+    lengths = [length for move in plan.moves for length in move.lengths]
     if spec.result == "heard":
         heard.update(ranks)
-    elif spec.after(rank, plan.size, plan.root, plan.size):
+    elif plan.output_bytes and (spec.reduces or all(lengths)):
         given = (r for r in ranks if spec.before(r, plan.size, plan.root, plan.size))
         heard.update(r for r in given if spec.result != "prefix" or r <= rank)
     return [r for r in ranks if r not in heard]

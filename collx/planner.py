@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from collx.agreement import counts_text
+from collx.agreement import OWN_COUNTS, counts_text
 from collx.collectives import COLLECTIVES
 from collx.plan import GRAIN, Lane, Move, Plan, balanced, lower, segments_needed
 from collx.request import Request
@@ -46,7 +46,7 @@ def make_plan(request: Request, rank: int, size: int, capacity: int, window: int
         window=segments if request.custom else min(segments, window), workspace=workspace,
         input_bytes=sum(given) if given else sum(sizes[b] for b in spec.before(*where)),
         output_bytes=sum(sizes[b] for b in spec.after(*where)),
-        count=counts_text(request.elements) if request.agreed else "by send_counts",
+        count=counts_text(request.elements) if request.agreed else OWN_COUNTS,
         called=request.called, ordered=request.ordered,
     )  # fmt: skip
     return plan, _on_blocks(request, schedule.blocks) if request.custom else op

@@ -71,7 +71,7 @@ void Collective::end(Links& links) {
     if (found.match == Match::different) return static_cast<void>(fail(Status::mismatched, found.peer));
     blocked_on = found.peer;
     if (found.match == Match::unknown) return;
-    links.recorder->end(prepared_.timed);
+    links.recorder->end(prepared_.timed, plan_.own_counts);
     finished = true;
     // A rank that has given up owns its memory again: what was read there may have changed before.
     if (links.verdict->decided()) fail(Status::decided, -1);

@@ -135,6 +135,7 @@ Plan Plan::decode(std::span<const std::int64_t> words_given) {
     plan.written = words.count();
     plan.large = plan.written >= plan.read && plan.size * (plan.read + plan.written) > cache_bytes();
     plan.traits = decode_traits(words);
+    plan.own_counts = words.count() != 0;
     for (std::uint64_t left = words.count(); left > 0; --left) {
         const std::uint64_t peer = words.count();
         if (peer >= plan.size) throw std::invalid_argument("a plan names a rank outside the communicator");

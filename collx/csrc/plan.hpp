@@ -51,6 +51,7 @@ struct Plan {
     bool large = false;                   // the caches do not hold what all ranks write
     std::size_t targets = 0;              // of all moves
     Traits traits;
+    bool own_counts = false;  // each rank knows the lengths of its own messages only
     std::vector<std::uint32_t> unheard;  // the ranks of which nothing comes to this one, not even by way of others
     std::vector<Move> moves;
     // The moves that use each lane, in order: what both of its ends agree on.

@@ -97,11 +97,12 @@ Match Recorder::compare(std::uint32_t peer) {
     const auto ahead = static_cast<std::int32_t>(static_cast<std::uint32_t>(arrival >> 32) -
                                                  static_cast<std::uint32_t>(sequence_));
     const std::uint64_t both = sequence_ + static_cast<std::uint64_t>(std::int64_t{std::min(ahead, 0)});
-    if (both == 0 || both + kHistory <= sequence_) return both + 1 >= sequence_ ? Match::same : Match::unknown;
+    const Match found = both >= needed() ? Match::same : Match::unknown;
+    if (both == 0 || both + kHistory <= sequence_) return found;
     const auto chain = ahead <= 0 ? static_cast<std::uint32_t>(arrival) : theirs.chains[both % kHistory].load(acquire);
     if (own_.chains[both % kHistory].load(std::memory_order_relaxed) != chain) return Match::different;
     agreed_[peer] = both;
-    return both + 1 >= sequence_ ? Match::same : Match::unknown;
+    return found;
 }
 
 int Recorder::differing() {

@@ -69,7 +69,7 @@ struct Recorded {
 [[nodiscard]] std::optional<Recorded> recorded(const Flight& flight, std::uint64_t sequence);
 [[nodiscard]] std::uint64_t newest(const Flight& flight);  // the sequence of the newest call, or 0
 
-// What is known of a peer's calls: that they are the same until the call before this rank's at least, or not.
+// What is known of a peer's calls: that they are the same for as long as needed at least, or not.
 enum class Match { same, different, unknown };
 struct Agreement {
     Match match = Match::same;
@@ -103,19 +103,21 @@ class Recorder {
 
     // Whether the call may end. Of the `unheard` ranks nothing has come in it, not even by way of others; they must
     // have agreed until the call before. So who makes another call is found by everybody in that call or in the next.
+    // Where only the messages themselves tell that counts differ, it is their next call that shows they agreed.
     [[nodiscard]] Agreement agreement(std::span<const std::uint32_t> unheard) {
         if constexpr (!kChecked) return {};
         for (const std::uint32_t peer : unheard) {
-            if (std::max(agreed_[peer], all_agreed_) + 1 >= sequence_) continue;
+            if (std::max(agreed_[peer], all_agreed_) >= needed()) continue;
             if (const Match match = compare(peer); match != Match::same) return {match, static_cast<int>(peer)};
         }
         if (unheard.empty()) all_agreed_ = sequence_;
         return {};
     }
 
-    // Notes that it is done.
-    void end(bool timed) {
+    // Notes that it is done. `own_counts`: what the ranks agreed on did not tell how long their messages are.
+    void end(bool timed, bool own_counts) {
         if constexpr (!kChecked) return;
+        ahead_ = own_counts ? 0 : 1;
         Record& record = current();
         if (timed) record.ended.store(now(), std::memory_order_relaxed);
         record.progress.store(Progress::done, std::memory_order_relaxed);
@@ -148,6 +150,7 @@ class Recorder {
     [[nodiscard]] static std::int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
     static void write(Record& record, const Traits& traits);
     [[nodiscard]] Match compare(std::uint32_t peer);
+    [[nodiscard]] std::uint64_t needed() const { return sequence_ - ahead_; }
 
     const std::uint32_t rank_;
     const std::vector<Flight*> flights_;
@@ -156,6 +159,7 @@ class Recorder {
     std::uint64_t chain_ = 0;
     std::vector<std::uint64_t> agreed_;  // by peer, the newest call until which it is known to have made the same ones
     std::uint64_t all_agreed_ = 0;       // the newest in which this rank has heard of everybody
+    std::uint64_t ahead_ = 1;            // how far this call may end ahead of those that it does not hear
     bool blocked_ = false;
 };
 
