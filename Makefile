@@ -4,6 +4,7 @@
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
 #   make mismatches random mismatched pairs of calls, which must all be found; CASES=100000
+#   make kills     N jobs in which ranks are killed at random moments, and how soon the others learn of it; N=1000
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
 #   make sanitize  the native tests under ASAN + UBSAN and under TSAN
@@ -24,6 +25,9 @@ sweep: .venv/.stamp-install
 
 test: .venv/.stamp-test
 	$(BIN)/python -m pytest
+
+kills: .venv/.stamp-test
+	$(BIN)/python -m tests.failures.kills $(N) $(ARGS)
 
 versus: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.peers --output perf/results/versus $(ARGS)

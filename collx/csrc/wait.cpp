@@ -15,7 +15,8 @@ constexpr std::int64_t kLongestNap = 20'000'000;
 constexpr std::uint32_t kThorough = 25;  // naps from one look at the peers' processes to the next
 constexpr std::uint32_t kCheckEvery = 256;  // spins
 constexpr std::chrono::nanoseconds kSwitch{1500};  // a yield that takes longer ran somebody else
-constexpr std::chrono::nanoseconds kAway{200'000};  // one that takes longer ran somebody who computes
+// One that takes longer ran somebody who computes: a sleeper whose bell is rung is run sooner than who yields.
+constexpr std::chrono::milliseconds kAway{2};
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -45,6 +46,7 @@ Outcome Waiter::turn(Clock::time_point deadline) {
         sched_yield();
         const auto away = Clock::now() - begun;
         crowded_ |= away > kSwitch;
+        if (away > kAway) turns_ = patience_.spins() + Patience::yields();
         return away > kAway || turn % 8 == 7 ? check(deadline) : Outcome{};
     }
     if (!drowsy_) {

@@ -45,11 +45,11 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 def asleep(thread: int) -> bool:
     """Whether a thread of this process sleeps, and has not just begun to, as where it takes over from another."""
-    return all(state_of(thread) == "S" and time.sleep(0.001) is None for _ in range(5))
-
-
-def state_of(thread: int) -> str:
-    return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
+    states = []
+    for _ in range(5):
+        states.append(Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0])
+        time.sleep(0.001)
+    return states == ["S"] * 5
 
 
 @contextlib.contextmanager
