@@ -97,7 +97,7 @@ Match Recorder::compare(std::uint32_t peer) {
     const auto ahead = static_cast<std::int32_t>(static_cast<std::uint32_t>(arrival >> 32) -
                                                  static_cast<std::uint32_t>(sequence_));
     const std::uint64_t both = sequence_ + static_cast<std::uint64_t>(std::int64_t{std::min(ahead, 0)});
-    const Match found = both >= needed() ? Match::same : Match::unknown;
+    const Match found = suffices(both) ? Match::same : Match::unknown;
     if (both == 0 || both + kHistory <= sequence_) return found;
     const auto chain = ahead <= 0 ? static_cast<std::uint32_t>(arrival) : theirs.chains[both % kHistory].load(acquire);
     if (own_.chains[both % kHistory].load(std::memory_order_relaxed) != chain) return Match::different;

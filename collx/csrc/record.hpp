@@ -107,7 +107,7 @@ class Recorder {
     [[nodiscard]] Agreement agreement(std::span<const std::uint32_t> unheard) {
         if constexpr (!kChecked) return {};
         for (const std::uint32_t peer : unheard) {
-            if (std::max(agreed_[peer], all_agreed_) >= needed()) continue;
+            if (suffices(std::max(agreed_[peer], all_agreed_))) continue;
             if (const Match match = compare(peer); match != Match::same) return {match, static_cast<int>(peer)};
         }
         if (unheard.empty()) all_agreed_ = sequence_;
@@ -150,7 +150,7 @@ class Recorder {
     [[nodiscard]] static std::int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
     static void write(Record& record, const Traits& traits);
     [[nodiscard]] Match compare(std::uint32_t peer);
-    [[nodiscard]] std::uint64_t needed() const { return sequence_ - ahead_; }
+    [[nodiscard]] bool suffices(std::uint64_t agreed) const { return agreed + ahead_ >= sequence_; }
 
     const std::uint32_t rank_;
     const std::vector<Flight*> flights_;
