@@ -9,26 +9,13 @@ namespace collx {
 namespace {
 
 constexpr std::uint64_t kTimed = 64 << 10;  // bytes that a run moves
-
 constexpr std::uint64_t kLend = 4 << 10;  // bytes of a message from which lending it is cheaper than a copy
-
-std::uint64_t segment_length(std::uint64_t length, std::uint64_t step, std::uint64_t segment) {
-    const std::uint64_t begin = segment * step;
-    return begin >= length ? 0 : std::min(step, length - begin);
-}
-
-std::uint64_t segment_bytes(const Move& move, std::uint64_t segment) {
-    std::uint64_t total = 0;
-    for (std::size_t block = 0; block < move.lengths.size(); ++block)
-        total += segment_length(move.lengths[block], move.steps[block], segment);
-    return total;
-}
 
 }  // namespace
 
 Prepared::Prepared(Plan decoded)
     : plan(std::move(decoded)), progress(plan.moves.size()), lent(plan.moves.size()), loans(plan.size, plan.targets),
-      sending(plan.size), receiving(plan.size) {
+      stores(plan.large, plan.fills_slots), sending(plan.size), receiving(plan.size) {
     std::uint64_t bytes = 0;
     for (const Move& move : plan.moves)
         for (const std::uint64_t length : move.lengths) bytes += length;
@@ -53,7 +40,7 @@ void Collective::begin(Links& links) {
         std::ranges::fill(prepared_.lent, 0);
         prepared_.loans.clear();
     }
-    if (plan_.large) prepared_.stores.begin();
+    prepared_.stores.begin();
     if (plan_.workspace > 0) spaces_[2] = workspace_.reserve(plan_.workspace);
     std::ranges::fill(prepared_.progress, 0);
     std::ranges::fill(prepared_.sending, Cursor{});
@@ -75,7 +62,7 @@ void Collective::end(Links& links) {
     finished = true;
     // A rank that has given up owns its memory again: what was read there may have changed before.
     if (links.verdict->decided()) fail(Status::decided, -1);
-    if (plan_.large) prepared_.stores.end();
+    prepared_.stores.end();
 }
 
 bool Collective::step(Links& links) {
@@ -170,7 +157,7 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
                        prepared_.progress[static_cast<std::size_t>(move.follower)] == segment &&
                        ready(links, static_cast<std::uint32_t>(move.follower), segment, static_cast<int>(index));
     const Move& sender = fused ? plan_.moves[static_cast<std::size_t>(move.follower)] : move;
-    const std::uint64_t bytes = segment_bytes(move, segment);
+    const std::uint64_t bytes = move.segment_bytes(segment);
     if (!as_expected(links, move, bytes)) return false;
 
     alignas(64) std::byte small[kInline];
@@ -217,7 +204,7 @@ bool Collective::lend(Links& links, std::uint32_t index) {
 }
 
 void Collective::publish_loan(Links& links, const Move& move, std::uint64_t segment) {
-    const std::uint64_t length = segment_length(move.lengths[0], move.steps[0], segment);
+    const std::uint64_t length = move.segment_length(0, segment);
     const std::byte* from = place(move.sources[0].spans[0]) + segment * move.steps[0];
     for (std::size_t target = 0; target < move.targets.size(); ++target) {
         if (!move.targets[target].is_lane()) continue;
@@ -255,7 +242,7 @@ void Collective::fold_blocks(const Links& links, const Move& move, std::uint64_t
     std::uint64_t done_bytes = 0;
     for (std::size_t block = 0; block < move.lengths.size(); ++block) {
         const std::uint64_t begin = segment * move.steps[block];
-        const std::uint64_t length = segment_length(move.lengths[block], move.steps[block], segment);
+        const std::uint64_t length = move.segment_length(block, segment);
         if (length == 0) continue;
         sources.clear();
         targets.clear();
@@ -265,13 +252,16 @@ void Collective::fold_blocks(const Links& links, const Move& move, std::uint64_t
                                   : place(source.spans[block]) + begin);
         for (const Operand& target : move.targets)
             if (keep && !target.is_lane()) targets.push_back(place(target.spans[block]) + begin);
-        const bool stream = plan_.large && prepared_.stores.streamed() && !targets.empty();  // memory comes first
-        if (payload != nullptr) targets.push_back(payload + done_bytes);
+        std::uint32_t streamed = prepared_.stores.results() ? (1u << targets.size()) - 1 : 0;
+        if (payload != nullptr) {
+            streamed |= prepared_.stores.slots() ? 1u << targets.size() : 0;
+            targets.push_back(payload + done_bytes);
+        }
         if (move.scale)
             scale(plan_.dtype)(targets[0], sources[0], length / plan_.itemsize, plan_.size);
         else
-            (stream ? fold_streamed : fold)(plan_.dtype, plan_.op, targets.data(), static_cast<int>(targets.size()),
-                                            sources.data(), static_cast<int>(sources.size()), length);
+            fold(plan_.dtype, plan_.op, targets.data(), static_cast<int>(targets.size()), sources.data(),
+                 static_cast<int>(sources.size()), length, streamed);
         done_bytes += length;
     }
 }

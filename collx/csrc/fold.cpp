@@ -27,32 +27,20 @@ void fold_tile(Fold2 combine, void* target, const void* const* sources, int k, s
 
 }  // namespace
 
-void fold(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k,
-          std::size_t bytes) noexcept {
+void fold(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k, std::size_t bytes,
+          std::uint32_t streamed) noexcept {
     if (m == 0 || k == 0) return;
     const Fold2 combine = k > 1 ? fold2(dtype, op) : nullptr;
     const std::size_t item = k > 1 ? item_size(dtype) : 1;
-    const std::size_t step = k <= 2 && m == 1 ? bytes : tile_bytes;
+    alignas(64) std::byte tile[tile_bytes];
+    const bool direct = !(streamed & 1);  // the result goes to a target at once, and from there to the others
+    const std::size_t step = m == 1 && (k == 1 || (k == 2 && direct)) ? bytes : tile_bytes;
     for (std::size_t offset = 0; offset < bytes; offset += step) {
         const std::size_t length = std::min(step, bytes - offset);
-        if (k == 1) copy(at(targets[0], offset), at(sources[0], offset), length);
-        else fold_tile(combine, at(targets[0], offset), sources, k, offset, length / item);
-        for (int i = 1; i < m; ++i) copy(at(targets[i], offset), at(targets[0], offset), length);
-    }
-}
-
-void fold_streamed(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k,
-                   std::size_t bytes) noexcept {
-    if (m == 0 || k == 0) return;
-    const Fold2 combine = k > 1 ? fold2(dtype, op) : nullptr;
-    const std::size_t item = k > 1 ? item_size(dtype) : 1;
-    alignas(64) std::byte result[tile_bytes];
-    for (std::size_t offset = 0; offset < bytes; offset += tile_bytes) {
-        const std::size_t length = std::min(tile_bytes, bytes - offset);
-        const void* from = k == 1 ? at(sources[0], offset) : result;
-        if (k > 1) fold_tile(combine, result, sources, k, offset, length / item);
-        copy_nt(at(targets[0], offset), from, length);
-        for (int i = 1; i < m; ++i) copy(at(targets[i], offset), from, length);
+        const void* result = k == 1 ? at(sources[0], offset) : direct ? at(targets[0], offset) : tile;
+        if (k > 1) fold_tile(combine, direct ? at(targets[0], offset) : tile, sources, k, offset, length / item);
+        for (int i = k > 1 && direct ? 1 : 0; i < m; ++i)
+            (streamed >> i & 1 ? copy_nt : copy)(at(targets[i], offset), result, length);
     }
 }
 

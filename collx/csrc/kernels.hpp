@@ -40,12 +40,8 @@ void copy_nt(void* dst, const void* src, std::size_t bytes) noexcept;
 // Folds `sources[0..k)` from the left and writes the result to each of `targets[0..m)`. `bytes` is a multiple of the
 // item size. A target may be one of the sources; targets and sources must not overlap otherwise, nor targets at all.
 // Each source is read once and each target written once. With k == 1 this is a copy, and dtype and op do not matter;
-// otherwise fold2(dtype, op) must exist.
-void fold(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k,
-          std::size_t bytes) noexcept;
-
-// The same with stores to targets[0] that bypass the caches: for results that these would not hold anyway.
-void fold_streamed(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k,
-                   std::size_t bytes) noexcept;
+// otherwise fold2(dtype, op) must exist. `streamed` has a bit for every target that is to be stored past the caches.
+void fold(DType dtype, Op op, void* const* targets, int m, const void* const* sources, int k, std::size_t bytes,
+          std::uint32_t streamed = 0) noexcept;
 
 }  // namespace collx

@@ -12,7 +12,8 @@ namespace collx {
 
 namespace {
 
-constexpr std::uint64_t kGrain = 64;  // GRAIN of collx/plan.py
+constexpr std::uint64_t kGrain = 64;         // GRAIN of collx/plan.py
+constexpr std::uint64_t kStreamed = 4 << 10;  // bytes of a message from which the kind of store may matter
 
 // Of the last level, where this machine says it.
 std::uint64_t cache_bytes() {
@@ -149,6 +150,8 @@ Plan Plan::decode(std::span<const std::int64_t> words_given) {
         plan.moves.push_back(decode_move(words, plan));
         plan.moves.back().first_target = plan.targets;
         plan.targets += plan.moves.back().targets.size();
+        plan.fills_slots |= plan.moves.back().segment_bytes(0) >= kStreamed &&
+                            std::ranges::any_of(plan.moves.back().targets, &Operand::is_lane);
         for (const Operand& o : plan.moves.back().sources)
             if (o.is_lane()) plan.receives[static_cast<std::size_t>(o.peer)].push_back(index);
         for (const Operand& o : plan.moves.back().targets)

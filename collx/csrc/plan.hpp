@@ -1,6 +1,7 @@
 // A plan as the engine runs it: `Move`s decoded from the words that collx/native.py writes (see collx/plan.py).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -37,6 +38,16 @@ struct Move {
     bool meets_peers = false;  // has a lane
     bool lendable = false;     // sends one block of the caller's memory that is kept (see collx/plan.py)
     std::size_t first_target = 0;  // of all moves' targets, numbered through
+
+    [[nodiscard]] std::uint64_t segment_length(std::size_t block, std::uint64_t segment) const {
+        const std::uint64_t begin = segment * steps[block];
+        return begin >= lengths[block] ? 0 : std::min(steps[block], lengths[block] - begin);
+    }
+    [[nodiscard]] std::uint64_t segment_bytes(std::uint64_t segment) const {
+        std::uint64_t total = 0;
+        for (std::size_t block = 0; block < lengths.size(); ++block) total += segment_length(block, segment);
+        return total;
+    }
 };
 
 struct Plan {
@@ -49,6 +60,7 @@ struct Plan {
     std::uint64_t workspace = 0;
     std::uint64_t read = 0, written = 0;  // bytes of input and output
     bool large = false;                   // the caches do not hold what all ranks write
+    bool fills_slots = false;             // with so much that how it is stored matters
     std::size_t targets = 0;              // of all moves
     Traits traits;
     bool own_counts = false;  // each rank knows the lengths of its own messages only

@@ -20,8 +20,9 @@ bool shim_scale(int dtype, int simd, void* dst, const void* src, std::size_t cou
     return kernel != nullptr;
 }
 
-void shim_fold(int dtype, int op, void* const* targets, int m, const void* const* sources, int k, std::size_t bytes) {
-    fold(static_cast<DType>(dtype), static_cast<Op>(op), targets, m, sources, k, bytes);
+void shim_fold(int dtype, int op, void* const* targets, int m, const void* const* sources, int k, std::size_t bytes,
+               std::uint32_t streamed) {
+    fold(static_cast<DType>(dtype), static_cast<Op>(op), targets, m, sources, k, bytes, streamed);
 }
 
 void shim_copy(void* dst, const void* src, std::size_t bytes) { copy(dst, src, bytes); }

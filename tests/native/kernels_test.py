@@ -56,11 +56,11 @@ class Kernels:
         code, count = DTYPES.index(x.dtype), ctypes.c_size_t(x.size)
         return bool(self.library.shim_scale(code, simd, at(out), at(x), count, ctypes.c_int64(size)))
 
-    def fold(self, op: str, targets: Sequence[Array], sources: Sequence[Array]) -> None:
+    def fold(self, op: str, targets: Sequence[Array], sources: Sequence[Array], streamed: int = 0) -> None:
         dtype, nbytes = DTYPES.index(targets[0].dtype), ctypes.c_size_t(targets[0].nbytes)
         to = (ctypes.c_void_p * len(targets))(*map(address, targets))
         of = (ctypes.c_void_p * len(sources))(*map(address, sources))
-        self.library.shim_fold(dtype, OPS.index(op), to, len(targets), of, len(sources), nbytes)
+        self.library.shim_fold(dtype, OPS.index(op), to, len(targets), of, len(sources), nbytes, streamed)
 
 
 def address(array: Array) -> int:
@@ -259,19 +259,25 @@ def test_any_address_any_count_and_in_place(
     st.one_of(st.integers(0, 70), st.integers(8100, 8300), st.integers(16_000, 20_000)),
     st.lists(OFFSETS, min_size=1, max_size=6),
     st.lists(st.tuples(OFFSETS, st.integers(-1, 5)), min_size=1, max_size=4, unique_by=lambda target: target[1]),
+    st.integers(0, 15),
 )
 @settings(max_examples=200, deadline=None)
 def test_fold_goes_from_the_left_into_every_target(
-    kernels: Kernels, pair: tuple[np.dtype[Any], str], nbytes: int, sources: list[int], targets: list[tuple[int, int]]
+    kernels: Kernels,
+    pair: tuple[np.dtype[Any], str],
+    nbytes: int,
+    sources: list[int],
+    targets: list[tuple[int, int]],
+    streamed: int,
 ) -> None:
-    """A target is named by the source that it is, or by none."""
+    """A target is named by the source that it is, or by none; `streamed` has a bit for each that passes the caches."""
     dtype, op = pair
     count = nbytes // dtype.itemsize
     values = [random_bits(dtype, count, seed) for seed in range(len(sources))]
     inputs = [Guarded(value, offset) for value, offset in zip(values, sources, strict=True)]
     fresh = np.zeros(count, dtype)
     outputs = [inputs[i] if 0 <= i < len(inputs) else Guarded(fresh, offset) for offset, i in targets]
-    kernels.fold(op, [out.array for out in outputs], [x.array for x in inputs])
+    kernels.fold(op, [out.array for out in outputs], [x.array for x in inputs], streamed)
     want = reduce(lambda a, b: expected(op, a, b), values)
     for out in outputs:
         assert_same_bits(out.array.copy(), want)
