@@ -34,7 +34,7 @@ std::vector<std::byte*> regions(const std::vector<std::span<std::byte>>& files) 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
                    bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds)
     : verdict(rank, layout, regions(files), std::move(pidfds)), shrink(rank, layout, regions(files), verdict),
-      rank_(rank), chunk_(layout.mail.bytes), patience_(oversubscribed),
+      rank_(rank), chunk_(layout.mail.bytes), oversubscribed_(oversubscribed), patience_(oversubscribed),
       seat_(rank, headers(files)), interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
     links_.recorder = &recorder_;
     links_.verdict = &verdict;
@@ -169,6 +169,7 @@ Outcome Endpoint::wait(Task& task, Clock::time_point deadline) {
 
 void Endpoint::progress() {
     const auto needed = [this] { return under_way_.load() > 0 && waiting_.load() == 0; };
+    Patience patience = Patience::in_background(oversubscribed_);
     std::unique_lock lock(queue_);
     for (;;) {
         changed_.wait(lock, [&] { return closing_.load() || (needed() && !taken_.load()); });
@@ -176,7 +177,7 @@ void Endpoint::progress() {
         lock.unlock();
         if (take()) {
             {
-                Waiter waiter(*links_.headers[rank_], &verdict, patience_, nullptr, &seat_);
+                Waiter waiter(*links_.headers[rank_], &verdict, patience, nullptr);
                 while (needed() && !closing_.load()) turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
             }
             leave();

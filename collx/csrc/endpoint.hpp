@@ -102,7 +102,8 @@ class Endpoint {
     const std::size_t chunk_;
     Links links_;
     std::vector<Inbox> inboxes_;
-    Patience patience_;  // the driver's
+    const bool oversubscribed_;
+    Patience patience_;  // of who drives in its caller's thread
     Seat seat_;
     const Interrupted interrupted_;
     Workspace workspace_;

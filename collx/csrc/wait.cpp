@@ -40,7 +40,7 @@ Outcome Waiter::turn(Clock::time_point deadline) {
         relax();
         return turn % kCheckEvery == kCheckEvery - 1 ? check(deadline) : Outcome{};
     }
-    if (turn < patience_.spins() + Patience::yields()) {
+    if (turn < patience_.spins() + patience_.yields()) {
         if (turn == patience_.spins() && seat_ != nullptr) seat_->waits();
         const auto begun = Clock::now();
         sched_yield();

@@ -47,9 +47,20 @@ class Patience {
   public:
     explicit Patience(bool oversubscribed) : spins_(oversubscribed ? kFewest : kMost) {}
 
+    // Of a thread that works while another one of its process computes, on the same core. To yield would be to wait for
+    // all of that one's time slice. Who spins a while finds its peers' threads, which have pushed theirs aside as well.
+    static Patience in_background(bool oversubscribed) {
+        Patience patience(oversubscribed);
+        patience.spins_ = oversubscribed ? kFewest : kMost / 2;
+        patience.yields_ = 0;
+        return patience;
+    }
+
     [[nodiscard]] std::uint32_t spins() const { return spins_; }
-    [[nodiscard]] static std::uint32_t yields() { return kYields; }
-    void learn(bool crowded) { spins_ = crowded ? std::max(spins_ / 2, kFewest) : std::min(spins_ * 2, kMost); }
+    [[nodiscard]] std::uint32_t yields() const { return yields_; }
+    void learn(bool crowded) {
+        if (yields_ > 0) spins_ = crowded ? std::max(spins_ / 2, kFewest) : std::min(spins_ * 2, kMost);
+    }
 
   private:
     static constexpr std::uint32_t kFewest = 8;
@@ -57,6 +68,7 @@ class Patience {
     static constexpr std::uint32_t kYields = 50;
 
     std::uint32_t spins_;
+    std::uint32_t yields_ = kYields;
 };
 
 class Waiter {

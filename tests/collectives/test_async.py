@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 
 import numpy as np
@@ -161,9 +162,51 @@ def an_op_that_raises(comm: Communicator) -> None:
             comm.barrier()
 
 
+def in_order(comm: Communicator) -> None:
+    lengths = np.random.default_rng(3).integers(0, 100_000, 40)
+    works = [comm.all_reduce(np.ones(length), async_op=True) for length in lengths]
+    while not works[-1].done():
+        ended = [work.done() for work in reversed(works)][::-1]  # the last asked first: none can end in between
+        assert ended == sorted(ended, reverse=True)
+    assert all(work.done() for work in works)
+    for length, work in zip(lengths, works, strict=True):
+        same(work.wait(), np.full(length, float(comm.size)))
+
+
+def while_computing(comm: Communicator) -> tuple[float, float]:
+    """How long a call takes beside a computation that uses every core, and how long its wait then takes, by the time
+    that it takes alone."""
+    x, out, numbers = np.ones(1 << 24, np.float32), np.empty(1 << 24, np.float32), np.ones(1 << 16)
+    taken, waited = [], []
+    comm.all_reduce(x, out=out)
+    for _ in range(5):
+        comm.barrier()
+        begun = time.perf_counter()
+        comm.all_reduce(x, out=out)
+        alone = time.perf_counter() - begun
+        comm.barrier()
+        begun = time.perf_counter()
+        work = comm.all_reduce(x, out=out, async_op=True)
+        while not work.done():
+            np.add(numbers, 1, out=numbers)
+        ended = time.perf_counter()
+        assert work.wait() is out
+        taken.append((ended - begun) / alone)
+        waited.append((time.perf_counter() - ended) / alone)
+        same(out[::4099], np.full(out[::4099].size, float(comm.size), np.float32))
+    return min(taken), min(waited)
+
+
+def test_it_goes_on_while_its_rank_computes() -> None:
+    for taken, waited in ranks("shm", 2, while_computing):
+        assert taken < 15  # 2 on cores that are shared with the computation, 40 where it waits for its time slices
+        assert waited < 0.05
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_many_in_flight(kind: str, size: int) -> None:
     ranks(kind, size, many_in_flight)
+    ranks(kind, size, in_order)
     ranks(kind, size, every_collective)
 
 
