@@ -46,7 +46,7 @@ Outcome Waiter::turn(Clock::time_point deadline) {
         sched_yield();
         const auto away = Clock::now() - begun;
         crowded_ |= away > kSwitch;
-        if (away > kAway) turns_ = patience_.spins() + Patience::yields();
+        if (away > kAway) turns_ = patience_.spins() + patience_.yields();
         return away > kAway || turn % 8 == 7 ? check(deadline) : Outcome{};
     }
     if (!drowsy_) {
