@@ -1,0 +1,40 @@
+"""What waiting costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import collx
+from collx import Communicator
+
+CALLS: dict[str, Callable[[Communicator], Any]] = {
+    "all_reduce": lambda comm: comm.all_reduce(np.ones(1)),
+    "large": lambda comm: comm.all_reduce(np.ones(1 << 17)),
+    "async": lambda comm: comm.all_reduce(np.ones(1000), async_op=True).wait(),
+    "recv": lambda comm: (
+        comm.recv(np.ones(1), 0) if comm.rank else [comm.send(np.ones(1), r) for r in range(comm.size)]
+    ),
+    "barrier": lambda comm: comm.barrier(),
+    "split": lambda comm: comm.split(0),
+}
+
+
+def idle(comm: Communicator, call: str) -> float:
+    """The share of a processor that a wait of a second took, all threads of the rank together."""
+    comm.barrier()
+    if comm.rank == 0:
+        time.sleep(1)  # the others wait for so long
+    wall, used = time.monotonic(), time.process_time()
+    CALLS[call](comm)
+    return (time.process_time() - used) / (time.monotonic() - wall) if comm.rank else 0.0
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("size", [2, 8])
+def test_waiting_takes_no_processor(call: str, size: int) -> None:
+    assert max(collx.spawn(idle, size, call)) < 0.05
