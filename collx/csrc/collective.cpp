@@ -9,13 +9,19 @@ namespace collx {
 namespace {
 
 constexpr std::uint64_t kTimed = 64 << 10;  // bytes that a run moves
-constexpr std::uint64_t kLend = 4 << 10;  // bytes of a message from which lending it is cheaper than a copy
+
+unsigned worth(const Plan& plan) {
+    unsigned ways = plan.large ? Ways::kResults : 0;
+    if (plan.fills_slots) ways |= Ways::kSlots;
+    if (plan.fills_slots && plan.traits.op[0] == 0) ways |= Ways::kForeign;
+    return ways;
+}
 
 }  // namespace
 
 Prepared::Prepared(Plan decoded)
     : plan(std::move(decoded)), progress(plan.moves.size()), lent(plan.moves.size()), loans(plan.size, plan.targets),
-      stores(plan.large, plan.fills_slots), sending(plan.size), receiving(plan.size) {
+      ways(worth(plan)), sending(plan.size), receiving(plan.size) {
     std::uint64_t bytes = 0;
     for (const Move& move : plan.moves)
         for (const std::uint64_t length : move.lengths) bytes += length;
@@ -34,13 +40,8 @@ void Collective::begin(Links& links) {
     begun_ = true;
     links.recorder->begin(plan_.traits, sequence_, begun);
     fingerprint_ = links.recorder->stamp();
-    lending_[0] = links.in_heap(spaces_[0], plan_.read);
-    lending_[1] = links.in_heap(spaces_[1], plan_.written);
-    if (lending_[0] || lending_[1]) {
-        std::ranges::fill(prepared_.lent, 0);
-        prepared_.loans.clear();
-    }
-    prepared_.stores.begin();
+    prepared_.ways.begin();
+    choose_loans(links);
     if (plan_.workspace > 0) spaces_[2] = workspace_.reserve(plan_.workspace);
     std::ranges::fill(prepared_.progress, 0);
     std::ranges::fill(prepared_.sending, Cursor{});
@@ -62,7 +63,7 @@ void Collective::end(Links& links) {
     finished = true;
     // A rank that has given up owns its memory again: what was read there may have changed before.
     if (links.verdict->decided()) fail(Status::decided, -1);
-    prepared_.stores.end();
+    prepared_.ways.end();
 }
 
 bool Collective::step(Links& links) {
@@ -164,7 +165,9 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
     std::byte* payload = nullptr;
     if (const auto lane = std::ranges::find_if(sender.targets, &Operand::is_lane); lane != sender.targets.end())
         payload = bytes <= kInline ? small : links.to[static_cast<std::size_t>(lane->peer)].slot();
-    fold_blocks(links, move, segment, payload, !(fused && move.transient));
+    const bool keep = !(fused && move.transient);
+    if (!fetch(links, move, segment, payload, keep)) return false;
+    fold_blocks(links, move, segment, payload, keep);
 
     for (const Operand& source : move.sources) {
         if (!source.is_lane()) continue;
@@ -179,59 +182,20 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
     return true;
 }
 
-// Whether a move's messages are lent: what they say lies where the receivers can read it.
-bool Collective::lends(const Move& move) const {
-    return move.lendable && lending_[static_cast<std::size_t>(move.sources[0].spans[0].space)] &&
-           move.steps[0] >= kLend;
-}
-
-// Publishes what it can, and counts a segment as done when all its receivers have read it: only then may it be
-// written again, by a later move or by the caller.
-bool Collective::lend(Links& links, std::uint32_t index) {
-    const Move& move = plan_.moves[index];
-    std::uint64_t& lent = prepared_.lent[index];
-    const std::uint64_t before = prepared_.progress[index] + lent;
-    for (; lent < plan_.segments && ready(links, index, lent); ++lent) publish_loan(links, move, lent);
-    std::uint64_t consumed = lent;
-    for (std::size_t target = 0; target < move.targets.size(); ++target) {
-        if (!move.targets[target].is_lane()) continue;
-        const auto peer = static_cast<std::size_t>(move.targets[target].peer);
-        if (!prepared_.loans.settle(peer, links.to[peer]) && blocked_on < 0) blocked_on = move.targets[target].peer;
-        consumed = std::min(consumed, prepared_.loans.returned(move.first_target + target));
-    }
-    prepared_.progress[index] = consumed;
-    return consumed + lent != before;
-}
-
-void Collective::publish_loan(Links& links, const Move& move, std::uint64_t segment) {
-    const std::uint64_t length = move.segment_length(0, segment);
-    const std::byte* from = place(move.sources[0].spans[0]) + segment * move.steps[0];
-    for (std::size_t target = 0; target < move.targets.size(); ++target) {
-        if (!move.targets[target].is_lane()) continue;
-        const auto peer = static_cast<std::size_t>(move.targets[target].peer);
-        Writer& lane = links.to[peer];
-        if (length <= kInline)
-            lane.publish_inline(static_cast<std::uint32_t>(length), fingerprint_, from);
-        else
-            lane.publish(static_cast<std::uint32_t>(length), fingerprint_,
-                         static_cast<std::uint64_t>(from - links.region));
-        prepared_.loans.lend(peer, lane, move.first_target + target);
-        links.touch(peer);
-        advance(prepared_.sending[peer], plan_.sends[peer]);
-    }
-    fold_blocks(links, move, segment, nullptr, true);
-}
-
 // Whether the messages that have come are those of this call and of the length this rank knows; fails the run if not.
 bool Collective::as_expected(const Links& links, const Move& move, std::uint64_t bytes) {
     for (const Operand& source : move.sources) {
         if (!source.is_lane()) continue;
         const Reader& lane = links.from[static_cast<std::size_t>(source.peer)];
         if (kChecked && lane.fingerprint() != fingerprint_) return fail(Status::mismatched, source.peer), false;
-        if (lane.length() != bytes || !lane.well_formed())
+        if (lane.length() != bytes || !lane.well_formed() || (lane.foreign() && move.sources.size() > 1))
             return fail(Status::mismatched, source.peer, lane.length(), bytes), false;
     }
     return true;
+}
+
+const std::byte* Collective::arrived(const Links& links, const Operand& source) const {
+    return prepared_.fetched != nullptr ? prepared_.fetched : links.from[static_cast<std::size_t>(source.peer)].payload();
 }
 
 // Folds a segment of every block into `payload`, where there is one, and into memory if `keep`.
@@ -247,14 +211,13 @@ void Collective::fold_blocks(const Links& links, const Move& move, std::uint64_t
         sources.clear();
         targets.clear();
         for (const Operand& source : move.sources)
-            sources.push_back(source.is_lane()
-                                  ? links.from[static_cast<std::size_t>(source.peer)].payload() + done_bytes
-                                  : place(source.spans[block]) + begin);
+            sources.push_back(source.is_lane() ? arrived(links, source) + done_bytes
+                                               : place(source.spans[block]) + begin);
         for (const Operand& target : move.targets)
             if (keep && !target.is_lane()) targets.push_back(place(target.spans[block]) + begin);
-        std::uint32_t streamed = prepared_.stores.results() ? (1u << targets.size()) - 1 : 0;
+        std::uint32_t streamed = prepared_.ways.goes(Ways::kResults) ? (1u << targets.size()) - 1 : 0;
         if (payload != nullptr) {
-            streamed |= prepared_.stores.slots() ? 1u << targets.size() : 0;
+            streamed |= prepared_.ways.goes(Ways::kSlots) ? 1u << targets.size() : 0;
             targets.push_back(payload + done_bytes);
         }
         if (move.scale)

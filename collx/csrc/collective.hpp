@@ -8,7 +8,7 @@
 
 #include "loans.hpp"
 #include "plan.hpp"
-#include "stores.hpp"
+#include "ways.hpp"
 #include "task.hpp"
 
 namespace collx {
@@ -53,11 +53,13 @@ struct Prepared {
     std::vector<std::uint64_t> progress;  // segments done, by move
     std::vector<std::uint64_t> lent;      // segments lent, by move
     Loans loans;
-    Stores stores;
+    Ways ways;
     std::vector<Cursor> sending, receiving;
     std::vector<void*> targets;
     std::vector<const void*> sources;
     std::vector<Writer*> lanes;
+    std::vector<std::byte> landing;  // of a payload from a sender's own memory that goes on to several places
+    std::byte* fetched = nullptr;     // where that payload is, during a move
     std::vector<std::byte> accumulator;  // of a user's op
     bool timed = false;                  // it takes so long that a look at the clock is nothing
 };
@@ -79,9 +81,12 @@ class Collective final : public Task {
                           std::uint64_t segment) const;
     void advance(Cursor& cursor, const std::vector<std::uint32_t>& moves) const;
     bool execute(Links& links, std::uint32_t index, std::uint64_t segment);
+    void choose_loans(const Links& links);
     [[nodiscard]] bool lends(const Move& move) const;
     bool lend(Links& links, std::uint32_t index);
     void publish_loan(Links& links, const Move& move, std::uint64_t segment);
+    bool fetch(const Links& links, const Move& move, std::uint64_t segment, std::byte* payload, bool keep);
+    [[nodiscard]] const std::byte* arrived(const Links& links, const Operand& source) const;
     [[nodiscard]] bool as_expected(const Links& links, const Move& move, std::uint64_t bytes);
     void fold_blocks(const Links& links, const Move& move, std::uint64_t segment, std::byte* payload, bool keep);
     bool whole(const Move& move);
@@ -96,6 +101,7 @@ class Collective final : public Task {
     std::uint32_t fingerprint_ = 0;  // what its messages carry: the chain of calls until this one
     bool begun_ = false;
     bool lending_[3] = {};  // by Space: it lies in this rank's heap
+    bool foreign_ = false;  // receivers read whatever is sent from where it lies
     std::uint32_t first_ = 0;  // the first move that is not finished
 };
 

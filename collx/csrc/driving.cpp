@@ -112,6 +112,8 @@ void Endpoint::tell(const Task& task) {
             return verdict.propose(Why::mismatch, explain(task.outcome));
         case Status::no_memory:
             return verdict.propose(Why::gave_up, "it ran out of memory");
+        case Status::unreadable:
+            return verdict.propose(Why::gave_up, "it can no longer read the memory of rank " + std::to_string(task.outcome.peer));
         case Status::op_failed:
             return verdict.propose(Why::gave_up, "the user's op raised " + task.complaint());
         default:

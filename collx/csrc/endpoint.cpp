@@ -29,6 +29,10 @@ std::vector<std::byte*> regions(const std::vector<std::span<std::byte>>& files) 
     return begin;
 }
 
+Foreign reach(const Header& owner) {
+    return Foreign(static_cast<pid_t>(owner.life.load(std::memory_order_acquire) & kThread), owner.sign);
+}
+
 }  // namespace
 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
@@ -48,10 +52,13 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
         Acknowledged& consumed = layout.acknowledged(theirs, rank);  // by the peer, of what this rank sent
         Acknowledged& consuming = layout.acknowledged(own, peer);
         links_.headers.push_back(&Layout::header(theirs));
+        links_.said.push_back(&consumed);
+        const Foreign foreign = reach(*links_.headers.back());
+        consuming.reads.store(foreign.allowed(), std::memory_order_relaxed);
         links_.to.emplace_back(Layout::lines(own, layout.collective, peer), own, layout.collective, peer,
                                consumed.collective);
         links_.from.emplace_back(Layout::lines(theirs, layout.collective, rank), files[peer], layout.collective,
-                                 consuming.collective);
+                                 consuming.collective, foreign);
         links_.mail_to.emplace_back(Layout::lines(own, layout.mail, peer), own, layout.mail, peer, consumed.mail);
         links_.mail_from.emplace_back(Layout::lines(theirs, layout.mail, rank), files[peer], layout.mail,
                                       consuming.mail);

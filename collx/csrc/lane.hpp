@@ -85,14 +85,18 @@ class Reader {
   public:
     // `file`: the peer's region with its heap, as mapped here.
     Reader(const Line* lines, std::span<const std::byte> file, const Channel& channel,
-           std::atomic<std::uint64_t>& acknowledged)
-        : lines_(lines), file_(file), channel_(channel), acknowledged_(&acknowledged) {}
+           std::atomic<std::uint64_t>& acknowledged, Foreign peer = {})
+        : lines_(lines), file_(file), channel_(channel), acknowledged_(&acknowledged), peer_(peer) {}
 
     [[nodiscard]] bool arrived() const { return line().ticket.load(std::memory_order_acquire) == received_ + 1; }
     [[nodiscard]] std::uint32_t length() const { return line().length; }
     [[nodiscard]] std::uint32_t fingerprint() const { return line().fingerprint; }
+    // Whether the payload lies in the peer's own memory, from where it has to be fetched.
+    [[nodiscard]] bool foreign() const { return length() > kInline && (line().offset & kForeign) != 0; }
+    [[nodiscard]] int fetch(std::byte* to) const { return peer_.read(to, line().offset & ~kForeign, length()); }
     [[nodiscard]] bool well_formed() const {
         const std::uint64_t at = line().offset;
+        if (foreign()) return peer_.allowed() && length() <= channel_.bytes;
         return length() <= kInline || (length() <= channel_.bytes && at >= channel_.payload_at && at <= file_.size() &&
                                        length() <= file_.size() - at);
     }
@@ -108,6 +112,7 @@ class Reader {
     std::span<const std::byte> file_;
     Channel channel_;
     std::atomic<std::uint64_t>* acknowledged_;
+    Foreign peer_;
     std::uint64_t received_ = 0;
 };
 

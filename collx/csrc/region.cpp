@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <random>
 #include <stdexcept>
 
 #include "futex.hpp"
@@ -50,6 +51,9 @@ Layout::Layout(std::uint32_t ranks) : size(ranks) {
 }
 
 Keeper::Keeper(Header& header) : header_(header) {
+    std::random_device chance;
+    for (std::uint64_t& word : secret_) word = std::uint64_t{chance()} << 32 | chance();
+    header.sign = {reinterpret_cast<std::uintptr_t>(&secret_), {secret_[0], secret_[1]}};
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 64 << 10);

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "foreign.hpp"
 #include "record.hpp"
 
 namespace collx {
@@ -25,11 +26,12 @@ struct alignas(64) Line {
     std::uint32_t length;
     std::uint32_t fingerprint;
     union {
-        std::uint64_t offset;  // of the payload in the writer's region, where it does not fit inline
+        std::uint64_t offset;  // of the payload in the writer's file, or kForeign and its address in the writer's memory
         std::byte inlined[kInline];
     };
 };
 static_assert(sizeof(Line) == 64);
+inline constexpr std::uint64_t kForeign = 1ull << 63;
 
 // `leaving`: starts nothing more, and all it was to send is sent.
 enum class State : std::uint32_t { running = 0, leaving = 1, departed = 2 };
@@ -47,6 +49,7 @@ struct Header {
     // A robust futex word: the keeper thread's id while the process lives; the kernel adds 0x40000000 when it dies.
     alignas(kApart) std::atomic<std::uint32_t> life;
     void* robust_next;  // the keeper's list entry; the kernel follows it in the owner's address space only
+    Sign sign;
     alignas(kApart) std::atomic<std::uint32_t> verdict;  // in rank 0's: 0, or 1 + the rank whose proposal won
     alignas(kApart) std::atomic<State> state;
     std::atomic<std::uint32_t> connected;  // 1 + the attempt of a shrink for which the owner is ready
@@ -65,6 +68,7 @@ struct alignas(kApart) Acknowledged {
     std::atomic<std::uint64_t> collective;
     std::atomic<std::uint64_t> mail;
     std::atomic<std::uint32_t> gone;
+    std::atomic<std::uint32_t> reads;  // 1 where it may read that peer's own memory
 };
 
 // One attempt of a shrink, in rank 0's region. Each word is decided by one compare-and-swap; see shrink.hpp.
@@ -122,11 +126,13 @@ class Keeper {
     static void* main(void* self);
 
     Header& header_;
+    std::uint64_t secret_[2];
     unsigned long thread_ = 0;
     std::atomic<std::uint32_t> phase_{0};  // 0 starting, 1 holding, 2 told to end
 };
 
-inline constexpr std::uint32_t kDied = 0x40000000u;  // FUTEX_OWNER_DIED
+inline constexpr std::uint32_t kDied = 0x40000000u;    // FUTEX_OWNER_DIED
+inline constexpr std::uint32_t kThread = 0x3fffffffu;  // FUTEX_TID_MASK
 
 [[nodiscard]] inline bool died(const Header& header) {
     return (header.life.load(std::memory_order_relaxed) & kDied) != 0;

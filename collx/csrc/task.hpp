@@ -16,6 +16,7 @@ struct Links {
     std::vector<Writer> to, mail_to;
     std::vector<Reader> from, mail_from;
     std::vector<Header*> headers;
+    std::vector<const Acknowledged*> said;  // by peer, what it says of this rank
     Header* own = nullptr;  // this rank's
     std::vector<std::uint32_t> touched;
     std::byte* region = nullptr;        // this rank's own, and its heap: what offsets in lines count from
@@ -24,6 +25,10 @@ struct Links {
     Recorder* recorder = nullptr;
     Verdict* verdict = nullptr;
 
+    // Whether the peer may read this rank's own memory.
+    [[nodiscard]] bool read_by(std::size_t peer) const {
+        return said[peer]->reads.load(std::memory_order_relaxed) != 0;
+    }
     // Whether the peers see these bytes in this rank's memory file.
     [[nodiscard]] bool in_heap(const std::byte* at, std::uint64_t bytes) const {
         const auto address = [](const std::byte* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); };

@@ -25,6 +25,7 @@ enum class Status : std::int32_t {
     op_failed,
     busy,       // this thread is in the middle of another call
     no_memory,
+    unreadable,  // the peer's memory can no longer be read
 };
 
 // Why a call ended, and whom it names (-1: nobody).

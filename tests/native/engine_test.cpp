@@ -122,7 +122,8 @@ bool run_lent(World& world, std::size_t rank, Rank& mine, Prepared& prepared, st
     return right;
 }
 
-// Three runs of a case in the caller's thread, three on the progress thread, and messages around the ring.
+// Runs of a case in the caller's thread, as many as a plan has ways for its data to go and one more, three on memory of the
+// heap, three on the progress thread, and messages around the ring.
 bool run_rank(World& world, std::size_t rank, Case& one) {
     Rank& mine = one.ranks[rank];
     Endpoint& endpoint = world[rank];
@@ -130,7 +131,7 @@ bool run_rank(World& world, std::size_t rank, Case& one) {
     Prepared prepared(Plan::decode(mine.plan));
     bool right = true;
     std::uint64_t sequence = world.calls;
-    for (int turn = 0; turn < 3; ++turn) {
+    for (int turn = 0; turn < 4; ++turn) {
         std::fill(mine.output.begin(), mine.output.end(), 0);
         right &= bool(endpoint.run(prepared, bytes(mine.input), bytes(mine.output), ++sequence, soon()));
         right &= mine.output == mine.expected;
@@ -156,7 +157,7 @@ bool run_case(World& world, Case& one) {
     for (std::size_t rank = 0; rank < one.ranks.size(); ++rank)
         threads.emplace_back([&, rank] { right[rank] = run_rank(world, rank, one); });
     for (auto& thread : threads) thread.join();
-    world.calls += 9;
+    world.calls += 10;
     return std::find(right.begin(), right.end(), 0) == right.end();
 }
 
