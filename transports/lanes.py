@@ -17,7 +17,8 @@ Region = _core.Region
 region_bytes = _core.region_bytes
 
 # Status of csrc/wait.hpp, in its order.
-OK, TIMED_OUT, DECIDED, DEPARTED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED, OP_FAILED, BUSY, NO_MEMORY, UNREADABLE = range(12)
+OK, TIMED_OUT, DECIDED, DEPARTED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED = range(8)
+OP_FAILED, BUSY, NO_MEMORY, UNREADABLE = range(8, 12)
 TRANSFER_TAG = -1  # of the transport's own messages; users' tags are not negative
 FOREVER = 1e8  # seconds
 UNDECIDED, UNITED, ATTEMPT_FAILED, GIVEN_UP = range(4)  # of csrc/shrink.hpp; GIVEN_UP + r: by rank r
@@ -101,8 +102,8 @@ class ShmTransport:
                 return CollxError(f"{here}: out of memory for what the call keeps aside")
             case _ if status == UNREADABLE:
                 return CollxError(
-                    f"{here}: the memory of rank {peer} can no longer be read; has it changed its user or what it may do"
-                    " since the communicator was made?"
+                    f"{here}: the memory of rank {peer} can no longer be read; has it changed its user or"
+                    " what it may do since the communicator was made?"
                 )
             case _ if status == CLOSED:
                 return ClosedError(f"{here}: the communicator was closed meanwhile")
