@@ -16,6 +16,7 @@ namespace collx {
 namespace {
 
 constexpr std::uint64_t kBudget = 8ull << 20;  // bytes of shared memory per rank and communicator
+constexpr std::uint64_t kCached = 2ull << 20;  // bytes of a rank's slots that the caches bear with
 constexpr std::uint64_t kLargestSlot = 64 << 10;
 constexpr std::uint32_t kFewestSlots = 2;  // as many as segments are in flight
 
@@ -24,17 +25,16 @@ std::size_t up(std::size_t value, std::size_t multiple) { return (value + multip
 }  // namespace
 
 Layout::Layout(std::uint32_t ranks) : size(ranks) {
-    // Large slots before many of them: a slot is the unit of pipelining, and a few in flight suffice.
+    // Large slots before many of them: a slot is the unit of pipelining, and a few in flight suffice. More of them let
+    // go of the caches what lay in the others, but two ranks want some that their readers have done with long ago.
     collective = {kMostSlots, kLargestSlot, 0, 0};
     mail = {4, 16 << 10, 0, 0};
-    const std::uint64_t room = kBudget / std::max(ranks, 2u);
-    while (collective.slots * collective.bytes + mail.slots * mail.bytes > room) {
-        if (collective.slots > kFewestSlots) {
-            collective.slots /= 2;
-        } else {
-            collective.bytes /= 2;
-            mail.bytes = std::min(mail.bytes, collective.bytes / 4);
-        }
+    const std::uint64_t lanes = std::max(ranks, 2u);
+    while (collective.slots > kFewestSlots && lanes * collective.slots * collective.bytes > kCached)
+        collective.slots /= 2;
+    while (lanes * (collective.slots * collective.bytes + mail.slots * mail.bytes) > kBudget) {
+        collective.bytes /= 2;
+        mail.bytes = std::min(mail.bytes, collective.bytes / 4);
         if (mail.bytes < 64) throw std::invalid_argument("too many ranks for the shared memory of one host");
     }
     attempts_at = sizeof(Header) + ranks * sizeof(Acknowledged);
