@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from tests.failures.kills import Trial, nothing_left, run
+from tests.failures.kills import nothing_left, run
+from tests.failures.trial import Trial
 
 JOBS = 12
 
