@@ -152,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found += run(trial)
         except AssertionError as error:
             sys.exit(f"{trial}: {error}")
-    if parsed.results:
-        detections.write(parsed.results, found)
+        if parsed.results:
+            detections.write(parsed.results, found)
     print(detections.table(found))
 
 
