@@ -3,6 +3,7 @@
 #   make test      the whole test suite
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
+#   make checks    what it costs that ranks compare their calls, into perf/results/checks.md
 #   make mismatches random mismatched pairs of calls, which must all be found; CASES=100000
 #   make kills     N jobs in which ranks are killed at random moments, and how soon the others learn of it; N=1000
 #   make prove     every schedule for every size 1..256, and random larger ones
@@ -14,10 +15,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
-INSTALL := $(BIN)/pip install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
+INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus yardstick test mismatches prove lint sanitize models docs
+.PHONY: sweep versus yardstick checks test mismatches prove lint sanitize models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -35,6 +36,9 @@ versus: .venv/.stamp-test
 yardstick: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.bounds
 	$(BIN)/python -m collx.perf.yardstick $(ARGS)
+
+checks: .venv/.stamp-test .venvs/unchecked/.stamp
+	$(BIN)/python -m collx.perf.checks .venvs/unchecked/bin/python --output perf/results/checks.md $(ARGS)
 
 mismatches: .venv/.stamp-test
 	$(BIN)/python -m tests.failures.mismatches $(or $(CASES),10000)
@@ -67,6 +71,15 @@ docs: .venv/.stamp-install
 	@test -x $(BIN)/pip || $(PYTHON) .ci/environment.py .venv
 	$(BIN)/pip install -q --upgrade 'pip>=25.1'
 	$(BIN)/pip install -q --group build
+	@touch $@
+
+# A second collx, built without the checks.
+.venvs/unchecked/.stamp: INTO := --python .venvs/unchecked/bin/python
+.venvs/unchecked/.stamp: UNCHECKED := 1
+.venvs/unchecked/.stamp: .venv/.stamp-tools $(BUILD_INPUTS)
+	@test -x $(@D)/bin/python || $(BIN)/python -m venv --without-pip $(@D)
+	$(BIN)/pip $(INTO) install -q --group build
+	$(INSTALL) -C build-dir=build/unchecked --editable .
 	@touch $@
 
 .venv/.stamp-install: .venv/.stamp-tools $(BUILD_INPUTS)

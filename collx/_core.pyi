@@ -8,6 +8,8 @@ import numpy
 from numpy.typing import NDArray
 
 
+CHECKED: bool = True
+
 def region_bytes(size: int) -> int: ...
 
 def geometry(size: int) -> tuple[int, int]: ...

@@ -18,6 +18,7 @@ NB_MODULE(_core, module) {
     namespace nb = nanobind;
     nb::set_leak_warnings(false);  // a daemon thread that the interpreter ended keeps what it was using
     module.doc() = "The native engine of collx. Private: use collx.";
+    module.attr("CHECKED") = kChecked;
     module.def("region_bytes", [](std::uint32_t size) { return Layout(size).heap_at; }, "size"_a);
     module.def("geometry", [](std::uint32_t size) {
         const Layout layout(size);
