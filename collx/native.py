@@ -127,17 +127,28 @@ class NativePending:
 class NativeEngine:
     """One rank's native engine over the regions `fds` of a communicator's ranks, its own (`region`) among them.
 
-    The descriptors may be closed once it is made; for `pidfds` and `keep` see ShmTransport. A failed call breaks the
+    The descriptors may be closed once it is made; for `pidfds` and `keep` see ShmTransport. `label` and `members`, its
+    ranks' numbers in the job, tell where a rank is that is waited for in another communicator. A failed call breaks the
     engine: the other ranks are told, and every later call raises ClosedError.
     """
 
     transports: tuple[str, ...] = ("shm",)
 
     def __init__(
-        self, region: Region, fds: Sequence[int], *, rank: int, pidfds: Sequence[int] = (), keep: object = None
+        self,
+        region: Region,
+        fds: Sequence[int],
+        *,
+        rank: int,
+        pidfds: Sequence[int] = (),
+        keep: object = None,
+        label: str = "",
+        members: Sequence[int] = (),
     ) -> None:
         self.transport = ShmTransport(region, fds, rank=rank, pidfds=pidfds, keep=keep)
         self._endpoint = self.transport.endpoint
+        if members:
+            self._endpoint.name(label, list(members))
         slots, self.capacity = _core.geometry(len(fds))
         self.window = min(slots, WINDOW)
         self._over: str | None = None  # why it takes no more calls

@@ -58,6 +58,7 @@ void Collective::end(Links& links) {
     }
     if (found.match == Match::different) return static_cast<void>(fail(Status::mismatched, found.peer));
     blocked_on = found.peer;
+    until_arrival = found.match == Match::unknown && links.recorder->ahead();
     if (found.match == Match::unknown) return;
     links.recorder->end(prepared_.timed, plan_.own_counts);
     finished = true;

@@ -34,7 +34,7 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
         case Status::ok:
             if (waiter.looked()) {
                 compare_calls(goal);
-                show_wait(goal, kind);
+                if (show_wait(goal, kind)) compare_communicators(goal);
                 end_departed(goal);
             }
             return {};
@@ -135,16 +135,31 @@ void Endpoint::compare_calls(Task* goal) {
     if (const int peer = recorder_.differing(); peer >= 0) end(goal, {Status::mismatched, peer});
 }
 
-void Endpoint::show_wait(const Task* goal, Kind kind) {
+// Tells the others whom this rank waits for; true where it makes no call before that wait ends.
+bool Endpoint::show_wait(const Task* goal, Kind kind) {
     const bool queued = goal == nullptr || kind == Kind::queued;
     const Task* collective = kind == Kind::collective ? goal : collectives_.empty() ? nullptr : collectives_.front().get();
-    if (collective != nullptr && (queued || collective == goal))
-        recorder_.block(recorder_.sequence(), collective->blocked_on);
-    else if (goal != nullptr)
-        recorder_.block(kInMessage, goal->blocked_on);
+    if (collective != nullptr && (queued || collective == goal)) {
+        const bool waited_for = kind == Kind::collective || std::ranges::any_of(collectives_, [&](const auto& task) {
+                                    return task.get() == goal;
+                                });
+        const bool lasts = kChecked && waited_for && collective->blocked_on >= 0 && links_.drowsy() && stuck(place_);
+        recorder_.block(recorder_.sequence(), collective->blocked_on,
+                        (lasts ? Recorder::kStuck : 0) | (collective->until_arrival ? Recorder::kArrival : 0));
+        return lasts;
+    }
+    if (goal != nullptr) recorder_.block(kInMessage, goal->blocked_on, 0);
+    return false;
+}
+
+// Ranks that are in different communicators may wait for each other for ever.
+void Endpoint::compare_communicators(Task* goal) {
+    crossing_ = crossed(place_);
+    if (!crossing_.empty()) end(goal, {Status::mismatched, -1});
 }
 
 std::string Endpoint::explain(const Outcome& mismatch) const {
+    if (!crossing_.empty()) return crossing_;
     const std::string told = recorder_.difference(static_cast<std::uint32_t>(mismatch.peer));
     if (!told.empty()) return told;
     const auto mine = recorded(links_.headers[rank_]->flight, recorder_.sequence());

@@ -64,6 +64,17 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
                                       consuming.mail);
         inboxes_.emplace_back(peer);
     }
+    place_.rank = rank;
+    place_.headers = links_.headers;
+    place_.verdict = &verdict;
+    place_.under_way = &under_way_;
+    place_.process = process_;
+}
+
+void Endpoint::name(std::string label, std::vector<std::uint32_t> members) {
+    place_.label = std::move(label);
+    place_.members = std::move(members);
+    enter(place_);
 }
 
 // -- calls in the caller's thread ---------------------------------------------------------------------
@@ -261,6 +272,7 @@ bool Endpoint::close() {
     nudge();
     if (driving()) return false;
     if (closed_.exchange(true)) return true;
+    depart(place_);
     while (!take()) {
         std::unique_lock lock(queue_);
         waiting_.fetch_add(1);

@@ -65,7 +65,9 @@ class Endpoint {
     [[nodiscard]] const Header& header(std::size_t peer) const { return *links_.headers[peer]; }
     // In one line: what two ranks disagree on, and who keeps this one waiting.
     [[nodiscard]] std::string explain(const Outcome& mismatch) const;
-    [[nodiscard]] std::string late(int waited_for) const { return laggards(rank_, links_.headers, waited_for); }
+    [[nodiscard]] std::string late(int waited_for) const { return laggards(place_, waited_for); }
+    // To be called first, if at all: how people know this communicator, and which ranks of the job its ranks are.
+    void name(std::string label, std::vector<std::uint32_t> members);
 
   private:
     using Tasks = std::deque<std::shared_ptr<Task>>;
@@ -78,7 +80,8 @@ class Endpoint {
     bool pass(Task* goal, Kind kind);
     bool step(Task& task);
     void compare_calls(Task* goal);
-    void show_wait(const Task* goal, Kind kind);
+    bool show_wait(const Task* goal, Kind kind);
+    void compare_communicators(Task* goal);
     void settle();
     void announce_leaving();
     void tell(const Task& task);
@@ -108,6 +111,8 @@ class Endpoint {
     const Interrupted interrupted_;
     Workspace workspace_;
     Recorder recorder_;
+    Communicator place_;
+    std::string crossing_;  // what was found to differ between communicators
 
     // Guarded by being the driver.
     Tasks collectives_, mails_;

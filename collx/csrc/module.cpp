@@ -19,6 +19,7 @@ NB_MODULE(_core, module) {
     nb::set_leak_warnings(false);  // a daemon thread that the interpreter ended keeps what it was using
     module.doc() = "The native engine of collx. Private: use collx.";
     module.attr("CHECKED") = kChecked;
+    lone_thread = &only_thread;
     module.def("region_bytes", [](std::uint32_t size) { return Layout(size).heap_at; }, "size"_a);
     module.def("geometry", [](std::uint32_t size) {
         const Layout layout(size);
@@ -47,6 +48,7 @@ NB_MODULE(_core, module) {
         .def("wait", &PyEndpoint::wait, "task"_a, "timeout"_a)
         .def("explain", &PyEndpoint::explain, "peer"_a, "bytes"_a, "wanted"_a)
         .def("late", &PyEndpoint::late, "waited_for"_a)
+        .def("name", &PyEndpoint::name, "label"_a, "members"_a)
         .def("calls", &PyEndpoint::calls, "peer"_a, "most"_a)
         .def("propose", &PyEndpoint::propose, "why"_a, "text"_a)
         .def("propose_failed", &PyEndpoint::propose_failed, "left"_a)

@@ -218,6 +218,9 @@ class PyEndpoint {
         return endpoint_->explain({Status::mismatched, peer, bytes, wanted});
     }
     [[nodiscard]] std::string late(int waited_for) const { return endpoint_->late(waited_for); }
+    void name(std::string label, std::vector<std::uint32_t> members) {
+        endpoint_->name(std::move(label), std::move(members));
+    }
     // The newest calls of `peer`, the oldest first.
     [[nodiscard]] std::vector<Shown> calls(std::size_t peer, std::uint64_t most) const {
         const Flight& flight = endpoint_->header(peer).flight;

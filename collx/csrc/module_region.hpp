@@ -22,6 +22,13 @@ inline bool interrupted() {
     return PyErr_CheckSignals() != 0;
 }
 
+// Whether no other thread runs Python code.
+inline bool only_thread() {
+    const nb::gil_scoped_acquire gil;
+    PyThreadState* const first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    return PyThreadState_Next(first) == nullptr;
+}
+
 // A rank's own region, alive from the moment it is made: what peers map is never without its keeper.
 class Region {
   public:

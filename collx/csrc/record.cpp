@@ -4,6 +4,7 @@
 #include <bit>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 namespace collx {
 
@@ -112,8 +113,12 @@ int Recorder::differing() {
     return -1;
 }
 
-void Recorder::block(std::uint64_t call, int peer) {
-    own_.blocked.store(call << 32 | static_cast<std::uint32_t>(peer + 1), std::memory_order_relaxed);
+void Recorder::block(std::uint64_t call, int peer, std::uint32_t flags) {
+    const std::uint64_t word = call << 32 | flags | static_cast<std::uint32_t>(peer + 1);
+    const std::int64_t before = std::exchange(shown_, now());
+    if (own_.blocked.load(std::memory_order_relaxed) != word) own_.since.store(shown_, std::memory_order_relaxed);
+    own_.looked.store(before, std::memory_order_relaxed);
+    own_.blocked.store(word, std::memory_order_release);
     blocked_ = true;
 }
 

@@ -51,8 +51,9 @@ inline constexpr std::uint32_t kHistory = 4;   // a power of two; more calls tha
 struct Flight {
     // The newest call: low half of its sequence << 32 | low half of its chain. Zero before the first.
     alignas(128) std::atomic<std::uint64_t> arrival;
-    // Whom the owner has waited for long enough to say so: sequence of the call << 32 | peer + 1; or zero.
+    // Whom the owner has waited for long enough to say so: sequence of the call << 32 | flags | peer + 1; or zero.
     alignas(128) std::atomic<std::uint64_t> blocked;
+    std::atomic<std::int64_t> since, looked;  // when it first said so, and when it last began a look that found nothing
     alignas(128) std::array<std::atomic<std::uint32_t>, kHistory> chains;
     std::array<Record, kRecords> records;
 };
@@ -128,13 +129,16 @@ class Recorder {
     [[nodiscard]] int differing();
 
     // Tells the others whom this rank waits for, and when that is over.
-    void block(std::uint64_t call, int peer);
+    static constexpr std::uint32_t kStuck = 1u << 31, kArrival = 1u << 30;  // what else it says: see Waiting
+    void block(std::uint64_t call, int peer, std::uint32_t flags);
     void unblock() {
         if (blocked_) own_.blocked.store(0, std::memory_order_relaxed);
         blocked_ = false;
     }
 
     [[nodiscard]] std::uint64_t sequence() const { return sequence_; }
+    // Whether this call may end before those that it does not hear have begun it.
+    [[nodiscard]] bool ahead() const { return ahead_ != 0; }
 
     // What differs between this rank's calls and the peer's, in one line; empty where the records do not tell.
     [[nodiscard]] std::string difference(std::uint32_t peer) const;
@@ -161,6 +165,7 @@ class Recorder {
     std::uint64_t all_agreed_ = 0;       // the newest in which this rank has heard of everybody
     std::uint64_t ahead_ = 1;            // how far this call may end ahead of those that it does not hear
     bool blocked_ = false;
+    std::int64_t shown_ = 0;  // when it last said whom it waits for
 };
 
 }  // namespace collx

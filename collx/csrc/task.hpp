@@ -88,6 +88,7 @@ class Task {
     bool finished = false;
     Outcome outcome;
     int blocked_on = -1;                  // the peer that the next step needs, for messages
+    bool until_arrival = false;           // it needs that peer to begin the call before, and nothing else
     std::uint64_t departed_at = 0;        // the endpoint's epoch when that peer was seen to have left
     Clock::time_point begun;
     std::atomic<bool> cancelled{false};   // by its caller, for the driver

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <optional>
+#include <tuple>
 
 namespace collx {
 
@@ -21,17 +22,9 @@ bool stopped(const Header& header) {
     return found == 1 && (state == 'T' || state == 't');
 }
 
-// Whom a rank has been waiting for in the call it is in; or -1.
-int waits_for(const Flight& flight) {
-    const std::uint64_t blocked = flight.blocked.load(std::memory_order_relaxed);
-    const std::uint64_t call = blocked >> 32;
-    if (call != kInMessage && call != (newest(flight) & 0xffffffffu)) return -1;
-    return static_cast<int>(blocked & 0xffffffffu) - 1;
-}
-
 std::string doing(const Header& header) {
     const Flight& flight = header.flight;
-    const int other = waits_for(flight);
+    const int other = waiting(flight).peer;
     const auto call = recorded(flight, newest(flight));
     std::string text = stopped(header) ? "is stopped" : "";
     const char* before = text.empty() ? "" : ", ";
@@ -50,7 +43,8 @@ std::string doing(const Header& header) {
 
 }  // namespace
 
-std::string laggards(std::uint32_t rank, const std::vector<Header*>& headers, int waited_for) {
+std::string laggards(const Communicator& here, int waited_for) {
+    const auto& [rank, headers] = std::tie(here.rank, here.headers);
     const Flight& own = headers[rank]->flight;
     const auto call = recorded(own, newest(own));
     const bool inside = call && call->progress == Progress::under_way;
@@ -63,7 +57,7 @@ std::string laggards(std::uint32_t rank, const std::vector<Header*>& headers, in
     int last = waited_for;
     while (late.empty() && last >= 0 && !seen[static_cast<std::size_t>(last)]) {
         seen[static_cast<std::size_t>(last)] = true;
-        const int next = waits_for(headers[static_cast<std::size_t>(last)]->flight);
+        const int next = waiting(headers[static_cast<std::size_t>(last)]->flight).peer;
         if (next < 0) late.push_back(static_cast<std::size_t>(last));
         last = next;
     }
@@ -72,7 +66,9 @@ std::string laggards(std::uint32_t rank, const std::vector<Header*>& headers, in
     int named = 0;
     for (const std::size_t peer : late) {
         if (named++ == kMostNamed) return told + ", and " + std::to_string(late.size() - kMostNamed) + " more are late";
-        told += (told.empty() ? "rank " : ", rank ") + std::to_string(peer) + " " + doing(*headers[peer]);
+        const std::string other = stopped(*headers[peer]) ? "" : elsewhere(here, peer);
+        told += (told.empty() ? "rank " : ", rank ") + std::to_string(peer) + " " +
+                (other.empty() ? doing(*headers[peer]) : other);
     }
     return told;
 }

@@ -31,7 +31,7 @@ DTYPES = [np.dtype(name) for name in ("u1", "i4", "i8", "f4", "f8", "c16")]
 OPS = ("sum", "prod", "lor", "lxor")  # every dtype has them
 COUNTS = (0, 1, 2, 6, 7, 30, 1000, 1200, 9000, 70_000)
 WAYS = ("plain", "plain", "async", "handle", "heap")
-KINDS = ("collective", "dtype", "count", "counts", "op", "root", "order")
+KINDS = ("collective", "dtype", "count", "counts", "op", "root", "order", "communicator")
 
 
 @dataclass(slots=True)
