@@ -101,9 +101,7 @@ def _shm_engine(
         fds = group.connect(members, label, fd, deadline, look)
         pidfds = [group.pidfds.fds[member] for member in members]
         name = "world" if label == "init" else label
-        return NativeEngine(
-            region, fds, rank=rank, pidfds=pidfds, keep=group.pidfds, label=name, members=members
-        )
+        return NativeEngine(region, fds, rank=rank, pidfds=pidfds, keep=group.pidfds, label=name, members=members)
     except CollxError:
         raise
     except RuntimeError as error:  # no address space, no thread or no descriptor to be had

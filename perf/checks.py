@@ -48,7 +48,9 @@ def measure(python: Path, ranks: int, calls: list[tuple[Call, int]], starts: int
 
 def row(call: Call, size: int, tag: str, starts: Starts) -> str:
     """One call's line of the table, from the rounds of one tag."""
-    ratios = [[turn.seconds["checked"] / turn.seconds["unchecked"] for turn in turns if turn.tag == tag] for turns in starts]
+    ratios = [
+        [turn.seconds["checked"] / turn.seconds["unchecked"] for turn in turns if turn.tag == tag] for turns in starts
+    ]
     every = [ratio for start in ratios for ratio in start]
     medians = sorted(statistics.median(start) for start in ratios if len(start) > 2)
     without = statistics.median(t.seconds["unchecked"] for turns in starts for t in turns if t.tag == tag)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from collx import calls
+import collx
+from collx import Communicator, calls
 from collx.agreement import unheard
+from collx.errors import CollxError, MismatchError
 from collx.planner import make_plan
 from tests.failures import mismatches
 
@@ -24,3 +28,68 @@ def test_empty_blocks_tell_nothing_of_who_is_behind_them(elements: int, silent: 
     call = calls.exscan(2, 3, np.zeros(elements), "sum", algorithm="doubling")
     plan, _ = make_plan(call.request, 2, 3, capacity=1 << 16, window=2)
     assert unheard(plan) == silent
+
+
+# -- different communicators --------------------------------------------------------------------------
+
+
+def crosswise(world: Communicator, threads: bool) -> str:
+    """The last rank calls on another communicator than the others; what every rank's call raises."""
+    first, second = world.split(0), world.split(0)
+    assert first is not None
+    assert second is not None
+    stop = threading.Event()
+    if threads:
+        threading.Thread(target=stop.wait).start()  # it might make the calls that are waited for
+    try:
+        comm = second if world.rank == world.size - 1 else first
+        for _ in range(2):
+            comm.broadcast(np.ones(3), timeout=0.5 if threads and comm is first else 30.0)
+    except CollxError as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        stop.set()
+    return ""
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_ranks_in_different_communicators_raise(size: int) -> None:
+    for told in collx.spawn(crosswise, size, False):
+        assert told.startswith(MismatchError.__name__)
+        assert "communicator differs: " in told
+        assert "communicator world/1.0" in told
+        assert "communicator world/2.0" in told
+
+
+def test_a_timeout_tells_in_which_communicator_a_rank_is() -> None:
+    told = collx.spawn(crosswise, 2, True)
+    assert any("is in broadcast #1 of communicator world/2.0" in text for text in told)
+
+
+def in_one_order(world: Communicator, seed: int) -> None:
+    """Calls on several communicators, as all ranks make them, by ranks that are late or have others under way."""
+    groups = [world, world.split(0), world.split(world.rank // 2), world.split(0, -world.rank)]
+    order, own = random.Random(seed), random.Random(f"{seed}/{world.rank}")
+    works: list[collx.Work] = []
+    for _ in range(300):
+        comm, collective, apart = (
+            order.choice(groups),
+            order.choice(("broadcast", "all_reduce", "scan")),
+            order.random(),
+        )
+        assert comm is not None
+        if own.random() < 0.2:
+            time.sleep(own.expovariate(500))  # so that others fall asleep in their waits
+        if apart < 0.3:
+            works.append(getattr(comm, collective)(np.ones(500), async_op=True))
+        else:
+            getattr(comm, collective)(np.ones(500))
+        while works and own.random() < 0.3:
+            works.pop(own.randrange(len(works))).wait()
+    for work in works:
+        work.wait()
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_calls_on_many_communicators_are_no_mismatch(size: int) -> None:
+    collx.spawn(in_one_order, size, random.randrange(10**6))
