@@ -7,6 +7,7 @@ percent in a fifth of a microsecond, so both jobs are started anew several times
 from __future__ import annotations
 
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -34,13 +35,16 @@ def unchecked(python: Path) -> Rival:
 
 def measure(python: Path, ranks: int, calls: list[tuple[Call, int]], starts: int, seconds: float) -> list[Starts]:
     """The rounds of every call."""
+    probing = [str(python), "-c", "from collx import _core; print(_core.CHECKED)"]
+    if subprocess.run(probing, capture_output=True, text=True).stdout != "False\n":
+        raise CollxError(f"{python} has no collx without checks; `make checks` makes one")
     found: list[Starts] = [[] for _ in calls]
     bracket = bracketing(lambda text: print(text, file=sys.stderr))
     for start in range(starts):
         rivals = [CHECKED, unchecked(python)]
         with Contest(rivals if start % 2 else rivals[::-1], ranks, bracket) as contest:
-            if ", unchecked" not in contest.versions.get("unchecked", ""):
-                raise CollxError(f"the collx of {python} is not one without checks: {contest.absent or 'make checks'}")
+            for why in contest.absent.values():
+                raise CollxError(why)
             for at, (call, size) in enumerate(calls):
                 found[at].append(contest.measure(call, seconds, ranks * size * 2)[0])
     return found
@@ -60,12 +64,14 @@ def row(call: Call, size: int, tag: str, starts: Starts) -> str:
 
 
 def table(calls: list[tuple[Call, int]], found: list[Starts], ranks: int) -> str:
+    host = machine.describe()
+    where = f"{host['cpu']}, {host['cores']} cores, {host['system']}, Python {host['python']}, {ranks} ranks"
     lines = [
         "# What it costs that ranks compare their calls",
         "",
-        f"Commit {revision()}, {time.strftime('%Y-%m-%d %H:%M')}, {machine.describe()}, {ranks} ranks, float32, methods"
-        " of the communicator on ordinary arrays. `make checks` makes it. The ratio is the time with checks by that"
-        " without, the median over all rounds of a tag; beside it the lowest and highest median of one start of both.",
+        f"Commit {revision()}, {time.strftime('%Y-%m-%d %H:%M')}, {where}, float32, methods on ordinary arrays; by"
+        " `make checks`. The ratio is the time with checks by that without, the median over all rounds of a tag; beside"
+        " it the lowest and the highest median of one start of both jobs.",
         "",
         "| collective | bytes | cores | without | ratio | by start | rounds |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",

@@ -47,11 +47,10 @@ def numpy_empty(count: int, dtype: str) -> Any:
 class Collx:
     def __init__(self) -> None:
         import collx
-        import collx._core
 
         self.comm = collx.init()
         self.rank, self.size = self.comm.rank, self.comm.size
-        self.version = f"collx {collx.__version__}{'' if collx._core.CHECKED else ', unchecked'}"
+        self.version = f"collx {collx.__version__}"
         self.barrier = self.comm.barrier
         self.close = self.comm.close
         self.empty: Callable[[int, str], Any] = numpy_empty
