@@ -98,9 +98,10 @@ std::string crossed(const Communicator& here) {
         if (there < 0 || !told.empty()) return;
         const Waiting their_wait = waiting(other.headers[static_cast<std::size_t>(there)]->flight);
         if (!their_wait.stuck || missing(other, their_wait) != static_cast<int>(other.rank)) return;
-        told = mine + " in " + in_call(here, here.rank) + ": communicator differs: " + theirs + " is in " +
-               in_call(other, static_cast<std::size_t>(there)) + ", where it waits for " + mine +
-               "; all ranks must make the same calls in the same order";
+        const std::string call = in_call(other, static_cast<std::size_t>(there));
+        if (call.empty() || other.verdict->decided()) return;  // that wait is over
+        told = mine + " in " + in_call(here, here.rank) + ": communicator differs: " + theirs + " is in " + call +
+               ", where it waits for " + mine + "; all ranks must make the same calls in the same order";
         other.verdict->propose(Why::mismatch, told);
     });
     return told;

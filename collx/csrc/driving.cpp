@@ -7,11 +7,18 @@
 
 namespace collx {
 
+namespace {
+
+constexpr std::chrono::seconds kSoon{5};  // a deadline so near may be what a program waits for: it is left to tell
+
+}  // namespace
+
 // Moves everything under way forward until `goal` ends, or its caller's `deadline` passes.
 Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline) {
     Outcome left;
     Waiter waiter(*links_.headers[rank_], &verdict, patience_, interrupted_, &seat_);
     while (!goal.finished && left) left = turn(waiter, &goal, kind, deadline);
+    recorder_.unblock();
     return goal.finished ? goal.outcome : left;
 }
 
@@ -34,7 +41,7 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
         case Status::ok:
             if (waiter.looked()) {
                 compare_calls(goal);
-                if (show_wait(goal, kind)) compare_communicators(goal);
+                if (show_wait(goal, kind, deadline)) compare_communicators(goal);
                 end_departed(goal);
             }
             return {};
@@ -135,15 +142,16 @@ void Endpoint::compare_calls(Task* goal) {
     if (const int peer = recorder_.differing(); peer >= 0) end(goal, {Status::mismatched, peer});
 }
 
-// Tells the others whom this rank waits for; true where it makes no call before that wait ends.
-bool Endpoint::show_wait(const Task* goal, Kind kind) {
+// Tells the others whom this rank waits for; true where it makes no call before that wait ends, and no deadline soon.
+bool Endpoint::show_wait(const Task* goal, Kind kind, Clock::time_point deadline) {
     const bool queued = goal == nullptr || kind == Kind::queued;
     const Task* collective = kind == Kind::collective ? goal : collectives_.empty() ? nullptr : collectives_.front().get();
     if (collective != nullptr && (queued || collective == goal)) {
         const bool waited_for = kind == Kind::collective || std::ranges::any_of(collectives_, [&](const auto& task) {
                                     return task.get() == goal;
                                 });
-        const bool lasts = kChecked && waited_for && collective->blocked_on >= 0 && links_.drowsy() && stuck(place_);
+        const bool lasts = kChecked && waited_for && collective->blocked_on >= 0 && links_.drowsy() &&
+                           earliest(goal, deadline) - Clock::now() > kSoon && stuck(place_);
         recorder_.block(recorder_.sequence(), collective->blocked_on,
                         (lasts ? Recorder::kStuck : 0) | (collective->until_arrival ? Recorder::kArrival : 0));
         return lasts;

@@ -80,7 +80,7 @@ class Endpoint {
     bool pass(Task* goal, Kind kind);
     bool step(Task& task);
     void compare_calls(Task* goal);
-    bool show_wait(const Task* goal, Kind kind);
+    bool show_wait(const Task* goal, Kind kind, Clock::time_point deadline);
     void compare_communicators(Task* goal);
     void settle();
     void announce_leaving();

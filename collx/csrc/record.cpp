@@ -84,6 +84,7 @@ void Recorder::write(Record& record, const Traits& traits) {
 }
 
 void Recorder::fail() {
+    unblock();
     Record& record = current();
     if (sequence_ == 0 || record.progress.load(std::memory_order_relaxed) != Progress::under_way) return;
     record.ended.store(now(), std::memory_order_relaxed);

@@ -93,3 +93,23 @@ def in_one_order(world: Communicator, seed: int) -> None:
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_calls_on_many_communicators_are_no_mismatch(size: int) -> None:
     collx.spawn(in_one_order, size, random.randrange(10**6))
+
+
+def revoked_elsewhere(world: Communicator) -> None:
+    """One rank waits in a communicator that the other revokes before it comes to the next call."""
+    group = world.split(0)
+    assert group is not None
+    for _ in range(20):
+        if world.rank == 0:
+            with pytest.raises(CollxError, match="revoked"):
+                group.barrier()
+        else:
+            time.sleep(0.005)  # until it sleeps
+            group.revoke()
+        world.barrier()
+        group = world.split(0)
+        assert group is not None
+
+
+def test_a_wait_that_was_revoked_is_no_mismatch() -> None:
+    collx.spawn(revoked_elsewhere, 2)
