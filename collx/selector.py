@@ -16,7 +16,7 @@ from collx.schedule import REGISTER, Algorithm, Builder, largest_message
 from collx.types import nearest
 
 KIB, MIB = 1 << 10, 1 << 20
-SEGMENT = 128 * KIB  # bytes that one message segment has at most: a few of them stay in cache
+SEGMENT = 64 * KIB  # bytes that one message segment has at most: a few of them stay in cache
 
 
 class Rule(NamedTuple):
@@ -29,8 +29,10 @@ class Rule(NamedTuple):
 
 
 # Read from above; the first rule that fits a call decides. Up to 16 ranks share memory and caches well enough for
-# everybody to read everybody; beyond, messages count, and then bytes.
+# everybody to read everybody; beyond, messages count, and then bytes. docs/tuning.md has the figures.
 DEFAULTS = (
+    Rule("all_reduce", 2, 64 * KIB, ("direct",)),
+    Rule("all_reduce", 4, 32 * KIB, ("direct",)),
     Rule("all_reduce", 16, 16 * KIB, ("direct",)),
     Rule("all_reduce", 16, math.inf, ("two_shot", "recursive_doubling")),
     Rule("all_reduce", math.inf, 16 * KIB, ("recursive_doubling",)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from collx.collectives import COLLECTIVES
 from collx.plan import Plan
 from collx.planner import make_plan
 from collx.request import Request
+from collx.schedule import REGISTER
+from collx.selector import DEFAULTS, KIB
 from collx.types import reduce_op
 
 
@@ -44,3 +48,18 @@ def test_small_blocks_fit_where_large_ones_do_not() -> None:
     assert planned("all_gather", 1, 300, "pat").segments == 1
     with pytest.raises(ValueError, match="'pat' here: its messages of 150 blocks do not fit into slots of 8192 bytes"):
         planned("all_gather", 64, 300, "pat")
+
+
+@pytest.mark.parametrize("collective", COLLECTIVES)
+def test_every_rule_can_decide_and_one_always_does(collective: str) -> None:
+    rules = [rule for rule in DEFAULTS if rule.collective == collective]
+    assert rules[-1].size == rules[-1].nbytes == float("inf")
+    for before, after in pairwise(rules):
+        assert before.size < after.size or (before.size == after.size and before.nbytes < after.nbytes)
+    assert all((collective, name) in REGISTER for rule in rules for name in rule.algorithms)
+
+
+@pytest.mark.parametrize(("size", "most"), [(2, 64 * KIB), (3, 32 * KIB), (4, 32 * KIB), (5, 16 * KIB), (16, 16 * KIB)])
+def test_one_round_serves_small_sums_of_few_ranks(size: int, most: int) -> None:
+    assert planned("all_reduce", most // 4, size).algorithm == "direct"
+    assert planned("all_reduce", most // 4 + 1, size).algorithm == "two_shot"
