@@ -9,8 +9,8 @@ Bound: 3 ranks, 3 calls; every sequence of broadcast from rank 0, broadcast from
   0 -> 1 -> 2 in which the third is like the first; in the first or second call one rank,
   any of them, makes any other of these, or the same with another dtype. 2 slots to a lane.
 Memory: sequentially consistent. A chain is the whole history, so hashes do not collide.
-Not here: death, and how all come to raise once one does, which is verdict.pml. Histories that are written over: ranks
-  that far apart wait for each other here.
+Not here: death, and how all come to raise once one does, which is verdict.pml. Calls in which ranks agree on no
+  counts, after which an arrival must be one call newer.
 
 Faults that must be found:
   BROKEN_CHAIN       messages carry what this call is, and nothing of those before
