@@ -133,7 +133,7 @@ bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t segment,
         if (!target.is_lane()) continue;
         const auto peer = static_cast<std::size_t>(target.peer);
         if (!at(prepared_.sending[peer], plan_.sends[peer], index, segment)) return false;
-        const int reader = !links.to[peer].room() ? target.peer : home ? links.to[peer].slot_reader() : -1;
+        const int reader = !links.to[peer].room() ? target.peer : home ? links.to[peer].pick_slot(move.around) : -1;
         if (reader >= 0) {
             if (blocked_on < 0) blocked_on = reader;
             return false;
@@ -241,10 +241,7 @@ void Collective::publish(Links& links, const Move& move, std::uint64_t bytes, co
         for (Writer* lane : lanes) lane->publish_inline(length, fingerprint_, payload);
     } else {
         const std::uint64_t offset = lanes.front()->slot_offset();
-        if (lanes.size() > 1)
-            lanes.front()->share_slot(lanes);
-        else
-            lanes.front()->own_slot();
+        lanes.front()->occupy_slot(lanes);
         for (Writer* lane : lanes) lane->publish(length, fingerprint_, offset);
     }
     for (const Operand& target : move.targets) {

@@ -15,7 +15,7 @@ class Writer {
     Writer(Line* lines, std::byte* region, const Channel& channel, std::uint32_t receiver,
            const std::atomic<std::uint64_t>& acknowledged)
         : lines_(lines), region_(region), channel_(channel), receiver_(receiver), acknowledged_(&acknowledged),
-          shared_(channel.slots) {}
+          slots_(channel.slots) {}
 
     // Whether the lane takes one more message now.
     [[nodiscard]] bool room() { return seen_ + channel_.slots > sent_ || consumed(sent_ + 1 - channel_.slots); }
@@ -27,14 +27,21 @@ class Writer {
     }
     [[nodiscard]] std::uint64_t sent() const { return sent_; }
 
-    // Who still reads the payload slot of the next message, whose last occupant may have had other readers; or -1.
-    [[nodiscard]] int slot_reader() {
-        for (auto& [lane, ticket] : shared_[index()])
-            if (!lane->consumed(ticket)) return static_cast<int>(lane->receiver_);
-        return -1;
+    // Picks the slot for the payload of the next message: the next one `around` the ring, or the first that is free, so
+    // that few are in use. Returns who still reads it, or -1.
+    [[nodiscard]] int pick_slot(bool around) {
+        slot_ = index();
+        if (around) return reader(slots_[slot_]);
+        int first = -1;
+        for (slot_ = 0; slot_ < slots_.size(); ++slot_) {
+            const int busy = reader(slots_[slot_]);
+            if (busy < 0) return -1;
+            if (first < 0) first = busy;
+        }
+        return first;
     }
 
-    [[nodiscard]] std::uint64_t slot_offset() const { return Layout::payload(channel_, receiver_, index()); }
+    [[nodiscard]] std::uint64_t slot_offset() const { return Layout::payload(channel_, receiver_, slot_); }
     [[nodiscard]] std::byte* slot() const { return region_ + slot_offset(); }
 
     // Sends what lies at `offset` in this rank's region: in a slot, its own or that of the lane a payload is shared
@@ -51,18 +58,28 @@ class Writer {
         finish(line, length, fingerprint);
     }
 
-    // To be called before publishing: `lanes` read the payload slot of this lane's next message as well.
-    void share_slot(const std::vector<Writer*>& lanes) {
-        auto& readers = shared_[index()];
-        readers.clear();
+    // To be called before publishing: the next messages of all `lanes`, this one among them, have their payload in the slot.
+    void occupy_slot(const std::vector<Writer*>& lanes) {
+        Slot& slot = slots_[slot_];
+        slot.ticket = sent_ + 1;
+        slot.others.clear();
         for (Writer* lane : lanes)
-            if (lane != this) readers.emplace_back(lane, lane->sent_ + 1);
-    }
-    void own_slot() {
-        if (!shared_[index()].empty()) shared_[index()].clear();
+            if (lane != this) slot.others.emplace_back(lane, lane->sent_ + 1);
     }
 
   private:
+    // The last message that had its payload there, and those of other lanes that had it too.
+    struct Slot {
+        std::uint64_t ticket = 0;
+        std::vector<std::pair<Writer*, std::uint64_t>> others;
+    };
+
+    [[nodiscard]] int reader(const Slot& slot) {
+        if (!consumed(slot.ticket)) return static_cast<int>(receiver_);
+        for (const auto& [lane, ticket] : slot.others)
+            if (!lane->consumed(ticket)) return static_cast<int>(lane->receiver_);
+        return -1;
+    }
     [[nodiscard]] std::uint64_t index() const { return sent_ & (channel_.slots - 1); }
 
     void finish(Line& line, std::uint32_t length, std::uint32_t fingerprint) {
@@ -78,7 +95,8 @@ class Writer {
     const std::atomic<std::uint64_t>* acknowledged_;
     std::uint64_t sent_ = 0;
     std::uint64_t seen_ = 0;  // acknowledged, as last looked up
-    std::vector<std::vector<std::pair<Writer*, std::uint64_t>>> shared_;
+    std::vector<Slot> slots_;
+    std::uint64_t slot_ = 0;  // picked
 };
 
 class Reader {

@@ -45,6 +45,7 @@ bool SendTask::step(Links& links) {
         if (length <= kInline) {
             lane.publish_inline(static_cast<std::uint32_t>(length), 0, data_ + sent_);
         } else {
+            if (lane.pick_slot(true) >= 0) break;
             collx::copy(lane.slot(), data_ + sent_, length);
             lane.publish(static_cast<std::uint32_t>(length), 0, lane.slot_offset());
         }

@@ -114,6 +114,9 @@ Move decode_move(Words& words, const Plan& plan) {
     if (move.sources.empty() || move.targets.empty()) throw std::invalid_argument("a move needs a source and a target");
     move.meets_peers = std::ranges::any_of(move.sources, &Operand::is_lane) ||
                        std::ranges::any_of(move.targets, &Operand::is_lane);
+    // Two ranks gain from a ring larger than the nearest caches: what is written there is not what was just read. With more
+    // of them the rings of all pairs would fill the last cache, so only those stay large that all receivers share.
+    move.around = plan.size <= 2 || std::ranges::count_if(move.targets, &Operand::is_lane) > 1;
     if (plan.segments == 1) merge(move);
     move.lendable = (flags & 8) != 0 && move.lengths.size() == 1 && move.sources[0].spans[0].space != Space::workspace;
     for (const std::uint64_t length : move.lengths) move.steps.push_back(step(length, plan.segments));

@@ -36,6 +36,7 @@ struct Move {
     bool whole = false;
     bool scale = false;
     bool meets_peers = false;  // has a lane
+    bool around = false;       // its payloads go around the ring of slots
     bool lendable = false;     // sends one block of the caller's memory that is kept (see collx/plan.py)
     std::size_t first_target = 0;  // of all moves' targets, numbered through
 
