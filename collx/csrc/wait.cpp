@@ -8,9 +8,10 @@ namespace collx {
 
 namespace {
 
-// ns; the longest time until a death or a signal is noticed in sleep. Naps double: a death soon after the wait began,
-// as in a job at work, is noticed soon, and a long wait costs nothing.
+// ns; the longest time until a death or a signal is noticed in sleep. The first naps are short, and then they double: a
+// death soon after the wait began, as in a job at work, is noticed soon, and a long wait costs nothing.
 constexpr std::int64_t kFirstNap = 1'000'000;
+constexpr std::uint32_t kShortNaps = 8;
 constexpr std::int64_t kLongestNap = 20'000'000;
 constexpr std::uint32_t kThorough = 25;  // naps from one look at the peers' processes to the next
 constexpr std::uint32_t kCheckEvery = 256;  // spins
@@ -57,7 +58,9 @@ Outcome Waiter::turn(Clock::time_point deadline) {
         return check(deadline);
     }
     const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - Clock::now()).count();
-    const std::int64_t nap = std::min(kFirstNap << std::min(naps_++, 5u), kLongestNap);
+    const std::uint32_t doublings = naps_ < kShortNaps ? 0 : std::min(naps_ - kShortNaps + 1, 5u);
+    const std::int64_t nap = std::min(kFirstNap << doublings, kLongestNap);
+    ++naps_;
     futex_wait(own_.bell, bell_, std::clamp<std::int64_t>(left, 1, nap));
     bell_ = own_.bell.load(std::memory_order_acquire);
     return check(deadline);
