@@ -14,10 +14,16 @@ constexpr std::chrono::seconds kSoon{5};  // a deadline so near may be what a pr
 }  // namespace
 
 // Moves everything under way forward until `goal` ends, or its caller's `deadline` passes.
-Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline) {
+Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline, Grip* grip) {
     Outcome left;
     Waiter waiter(*links_.headers[rank_], &verdict, patience_, interrupted_, &seat_);
-    while (!goal.finished && left) left = turn(waiter, &goal, kind, deadline);
+    while (!goal.finished && left) {
+        if (grip != nullptr && waiter.lasts()) {
+            grip->let_go();
+            grip = nullptr;
+        }
+        left = turn(waiter, &goal, kind, deadline);
+    }
     recorder_.unblock();
     return goal.finished ? goal.outcome : left;
 }

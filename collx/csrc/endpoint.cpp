@@ -80,12 +80,17 @@ void Endpoint::name(std::string label, std::vector<std::uint32_t> members) {
 // -- calls in the caller's thread ---------------------------------------------------------------------
 
 Outcome Endpoint::run(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
-                      Clock::time_point deadline, Clock::time_point begun) {
+                      Clock::time_point deadline, Clock::time_point begun, Grip* grip) {
     if (verdict.decided()) return {Status::decided, -1};
     if (driving()) return {Status::busy, -1};
-    if (!take_idle()) return finish(start(plan, input, output, sequence, deadline));
+    const bool idle = take_idle();
+    if (grip != nullptr && (plan.timed || !idle)) {
+        grip->let_go();
+        grip = nullptr;
+    }
+    if (!idle) return finish(start(plan, input, output, sequence, deadline));
     Collective task(plan, input, output, workspace_, sequence, begun, deadline);
-    return drive_and_leave(task, Kind::collective);
+    return drive_and_leave(task, Kind::collective, grip);
 }
 
 Outcome Endpoint::send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
@@ -106,8 +111,8 @@ Outcome Endpoint::recv(std::size_t peer, std::int64_t tag, std::byte* data, std:
     return drive_and_leave(task, Kind::mail);
 }
 
-Outcome Endpoint::drive_and_leave(Task& task, Kind kind) {
-    const Outcome outcome = drive(task, kind, task.deadline);
+Outcome Endpoint::drive_and_leave(Task& task, Kind kind, Grip* grip) {
+    const Outcome outcome = drive(task, kind, task.deadline, grip);
     if (!task.finished) task.give_up(outcome);  // nothing may refer to it any more
     if (!outcome && kind == Kind::collective) recorder_.fail();
     leave();

@@ -20,6 +20,15 @@
 
 namespace collx {
 
+// What a caller holds that others need, and which takes longer to let go of and get back than a short call takes.
+class Grip {
+  public:
+    virtual void let_go() = 0;
+
+  protected:
+    ~Grip() = default;
+};
+
 class Endpoint {
   public:
     // `files` are the mapped memory files of all ranks, this rank's first line initialised by its Keeper. `pidfds` tell
@@ -31,9 +40,9 @@ class Endpoint {
     Endpoint& operator=(const Endpoint&) = delete;
 
     // In the caller's thread, until the end. Deadlines are absolute.
-    // `begun` is for the record of the call.
+    // `begun` is for the record of the call. `grip` is let go of unless the call ends at once.
     Outcome run(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
-                Clock::time_point deadline, Clock::time_point begun = {});
+                Clock::time_point deadline, Clock::time_point begun = {}, Grip* grip = nullptr);
     Outcome send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
                  Clock::time_point deadline);
     Outcome recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes, Clock::time_point deadline);
@@ -73,9 +82,9 @@ class Endpoint {
     using Tasks = std::deque<std::shared_ptr<Task>>;
     enum class Kind { collective, mail, queued };
 
-    Outcome drive_and_leave(Task& task, Kind kind);
+    Outcome drive_and_leave(Task& task, Kind kind, Grip* grip = nullptr);
     Outcome finish(const std::shared_ptr<Task>& task);
-    Outcome drive(Task& goal, Kind kind, Clock::time_point deadline);
+    Outcome drive(Task& goal, Kind kind, Clock::time_point deadline, Grip* grip = nullptr);
     Outcome turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline);
     bool pass(Task* goal, Kind kind);
     bool step(Task& task);

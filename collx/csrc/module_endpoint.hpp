@@ -106,10 +106,14 @@ class PyEndpoint {
             static_cast<void>(endpoint_.release());  // a forked child cannot join threads it does not have
     }
 
-    // Lets other Python threads run; counted until it has the interpreter back.
-    class Outside {
+    // Lets other Python threads run, at once or when told to; counted until it has the interpreter back.
+    class Outside final : public Grip {
       public:
-        explicit Outside(PyEndpoint& endpoint) : callers_(endpoint.callers_) { callers_.fetch_add(1); }
+        explicit Outside(PyEndpoint& endpoint, bool at_once = true) : callers_(endpoint.callers_) {
+            callers_.fetch_add(1);
+            if (at_once) let_go();
+        }
+        void let_go() override { release_.emplace(); }
         ~Outside() {
             release_.reset();
             callers_.fetch_sub(1);
@@ -119,15 +123,15 @@ class PyEndpoint {
 
       private:
         std::atomic<int>& callers_;
-        std::optional<nb::gil_scoped_release> release_{std::in_place};
+        std::optional<nb::gil_scoped_release> release_;
     };
 
     Outcome at_once(PreparedPlan& plan, std::byte* input, std::byte* output, std::uint64_t sequence, double timeout) {
         Outcome outcome;
         {
-            const Outside outside(*this);
+            Outside outside(*this, false);
             const auto begun = Clock::now();
-            outcome = endpoint_->run(plan.prepared, input, output, sequence, after(timeout, begun), begun);
+            outcome = endpoint_->run(plan.prepared, input, output, sequence, after(timeout, begun), begun, &outside);
         }
         if (outcome.status == Status::closed) close();  // maybe a signal handler only began to
         return outcome;

@@ -98,11 +98,15 @@ class Waiter {
     // The caller looks again after every turn: the turn before sleep only announces it, so no bell is missed.
     [[nodiscard]] Outcome turn(Clock::time_point deadline);
 
+    // Whether the wait is no longer a short one.
+    [[nodiscard]] bool lasts() const { return turns_ >= std::min(patience_.spins(), kShort); }
     // Whether the last turn looked at the peers as well.
     [[nodiscard]] bool looked() const { return looked_; }
 
   private:
     [[nodiscard]] Outcome check(Clock::time_point deadline);
+
+    static constexpr std::uint32_t kShort = 64;  // turns
 
     Header& own_;
     Verdict* verdict_;
