@@ -31,7 +31,7 @@ class Rule(NamedTuple):
 # Read from above; the first rule that fits a call decides. Up to 16 ranks share memory and caches well enough for
 # everybody to read everybody; beyond, messages count, and then bytes. docs/tuning.md has the figures.
 DEFAULTS = (
-    Rule("all_reduce", 2, 64 * KIB, ("direct",)),
+    Rule("all_reduce", 2, 512 * KIB, ("direct",)),
     Rule("all_reduce", 4, 32 * KIB, ("direct",)),
     Rule("all_reduce", 16, 16 * KIB, ("direct",)),
     Rule("all_reduce", 16, math.inf, ("two_shot", "recursive_doubling")),

@@ -27,13 +27,13 @@ class Writer {
     }
     [[nodiscard]] std::uint64_t sent() const { return sent_; }
 
-    // Picks the slot for the payload of the next message: the next one `around` the ring, or the first that is free, so
-    // that few are in use. Returns who still reads it, or -1.
+    // Picks the slot for the payload of the next message: the next one `around` the ring, or the first that is free of
+    // a few. Returns who still reads it, or -1.
     [[nodiscard]] int pick_slot(bool around) {
         slot_ = index();
         if (around) return reader(slots_[slot_]);
         int first = -1;
-        for (slot_ = 0; slot_ < slots_.size(); ++slot_) {
+        for (slot_ = 0; slot_ < channel_.few; ++slot_) {
             const int busy = reader(slots_[slot_]);
             if (busy < 0) return -1;
             if (first < 0) first = busy;

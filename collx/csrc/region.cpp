@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::uint64_t kBudget = 8ull << 20;  // bytes of shared memory per rank and communicator
 constexpr std::uint64_t kCached = 2ull << 20;  // bytes of a rank's slots that the caches bear with
+constexpr std::uint64_t kHot = 1ull << 20;     // bytes of those of them that payloads for one receiver use
 constexpr std::uint64_t kLargestSlot = 64 << 10;
 constexpr std::uint32_t kFewestSlots = 2;  // as many as segments are in flight
 
@@ -27,8 +28,8 @@ std::size_t up(std::size_t value, std::size_t multiple) { return (value + multip
 Layout::Layout(std::uint32_t ranks) : size(ranks) {
     // Large slots before many of them: a slot is the unit of pipelining, and a few in flight suffice. More of them let
     // go of the caches what lay in the others, but two ranks want some that their readers have done with long ago.
-    collective = {kMostSlots, kLargestSlot, 0, 0};
-    mail = {4, 16 << 10, 0, 0};
+    collective = {kMostSlots, kMostSlots, kLargestSlot, 0, 0};
+    mail = {4, 4, 16 << 10, 0, 0};
     const std::uint64_t lanes = std::max(ranks, 2u);
     while (collective.slots > kFewestSlots && lanes * collective.slots * collective.bytes > kCached)
         collective.slots /= 2;
@@ -37,6 +38,8 @@ Layout::Layout(std::uint32_t ranks) : size(ranks) {
         mail.bytes = std::min(mail.bytes, collective.bytes / 4);
         if (mail.bytes < 64) throw std::invalid_argument("too many ranks for the shared memory of one host");
     }
+    const auto hot = static_cast<std::uint32_t>(kHot / (lanes * collective.bytes));
+    collective.few = std::clamp(hot, kFewestSlots, collective.slots);
     attempts_at = sizeof(Header) + ranks * sizeof(Acknowledged);
     std::size_t at = up(attempts_at + ranks * sizeof(Attempt), 4096);
     for (Channel* channel : {&collective, &mail}) {

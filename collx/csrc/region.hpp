@@ -80,6 +80,7 @@ struct Attempt {
 // Lanes of one kind: for every receiver `slots` lines and as many payload slots of `bytes` each.
 struct Channel {
     std::uint32_t slots = 0;  // a power of two
+    std::uint32_t few = 0;    // of them, enough for payloads that have one receiver
     std::uint64_t bytes = 0;
     std::size_t lines_at = 0;
     std::size_t payload_at = 0;
