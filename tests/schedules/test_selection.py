@@ -59,7 +59,9 @@ def test_every_rule_can_decide_and_one_always_does(collective: str) -> None:
     assert all((collective, name) in REGISTER for rule in rules for name in rule.algorithms)
 
 
-@pytest.mark.parametrize(("size", "most"), [(2, 512 * KIB), (3, 32 * KIB), (4, 32 * KIB), (5, 16 * KIB), (16, 16 * KIB)])
+@pytest.mark.parametrize(
+    ("size", "most"), [(2, 512 * KIB), (3, 32 * KIB), (4, 32 * KIB), (5, 16 * KIB), (16, 16 * KIB)]
+)
 def test_one_round_serves_small_sums_of_few_ranks(size: int, most: int) -> None:
     assert planned("all_reduce", most // 4, size).algorithm == "direct"
     assert planned("all_reduce", most // 4 + 1, size).algorithm == "two_shot"
