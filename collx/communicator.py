@@ -13,6 +13,7 @@ from collx.calls import Call, Op
 from collx.checks import seconds, whole64
 from collx.engine import Engine
 from collx.handle import Handle
+from collx.known import quick
 from collx.layout import Counts
 from collx.memory import shared_array
 from collx.messages import Messages
@@ -74,6 +75,7 @@ class Communicator(Messages):
 
     # -- collectives ---------------------------------------------------------------------------------
 
+    @quick
     def all_reduce(
         self,
         x: Any,
@@ -89,12 +91,10 @@ class Communicator(Messages):
         op: sum, prod, min, max, avg, band, bor, bxor, land, lor, lxor or ReduceOp.custom. min and max are not
         defined on complex dtypes, avg not on integers, band, bor and bxor on neither floats nor complex.
         """
-        result = self._recall(async_op, timeout, "all_reduce", x, out, op, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.all_reduce(self.rank, self.size, x, op, out=out, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, out, op, algorithm)
 
+    @quick
     def reduce_scatter(
         self,
         x: Any,
@@ -111,12 +111,10 @@ class Communicator(Messages):
         counts: rows for each rank, the same on all; None shares the first axis equally. `out` may be this
         rank's rows of `x`.
         """
-        result = self._recall(async_op, timeout, "reduce_scatter", x, out, op, counts, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.reduce_scatter(self.rank, self.size, x, op, counts=counts, out=out, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, out, op, counts, algorithm)
 
+    @quick
     def all_gather(
         self,
         x: Any,
@@ -132,12 +130,10 @@ class Communicator(Messages):
         counts: rows of each rank, the same on all; None where all have as many. `x` may be this rank's rows
         of `out`. A 0-d array is one row.
         """
-        result = self._recall(async_op, timeout, "all_gather", x, out, counts, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.all_gather(self.rank, self.size, x, counts=counts, out=out, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, out, counts, algorithm)
 
+    @quick
     def all_to_all(
         self,
         x: Any,
@@ -154,14 +150,12 @@ class Communicator(Messages):
         send_counts, recv_counts: rows for and from each rank, (sum(send_counts), ...) -> (sum(recv_counts),
         ...), given on all ranks or none; None shares the first axis equally. With `out=x` the input is copied first.
         """
-        result = self._recall(async_op, timeout, "all_to_all", x, out, send_counts, recv_counts, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.all_to_all(
             self.rank, self.size, x, send_counts=send_counts, recv_counts=recv_counts, out=out, algorithm=algorithm
         )
         return self._do(call, async_op, timeout, x, out, send_counts, recv_counts, algorithm)
 
+    @quick
     def broadcast(
         self,
         x: Any,
@@ -172,12 +166,10 @@ class Communicator(Messages):
         algorithm: Chosen | None = None,
     ) -> Any:
         """Overwrite `x` with the root's, of the same shape and dtype; returns `x`. The root's may be read-only."""
-        result = self._recall(async_op, timeout, "broadcast", x, None, root, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.broadcast(self.rank, self.size, x, root, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, None, root, algorithm)
 
+    @quick
     def reduce(
         self,
         x: Any,
@@ -190,12 +182,10 @@ class Communicator(Messages):
         algorithm: Chosen | None = None,
     ) -> Any:
         """As all_reduce, but on the root only; None on the other ranks, which ignore `out`."""
-        result = self._recall(async_op, timeout, "reduce", x, out, op, root, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.reduce(self.rank, self.size, x, op, root, out=out, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, out, op, root, algorithm)
 
+    @quick
     def gather(
         self,
         x: Any,
@@ -208,12 +198,10 @@ class Communicator(Messages):
         algorithm: Chosen | None = None,
     ) -> Any:
         """As all_gather, but on the root only; None on the other ranks, which ignore `out`."""
-        result = self._recall(async_op, timeout, "gather", x, out, root, counts, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.gather(self.rank, self.size, x, root, counts=counts, out=out, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, out, root, counts, algorithm)
 
+    @quick
     def scatter(
         self,
         x: Any,
@@ -230,12 +218,10 @@ class Communicator(Messages):
         Other ranks need `out`, or an `x` of the root's shape and dtype, which is not read; with `out` their
         `x` may be None. counts: rows for each rank, the same on all; None shares the first axis equally.
         """
-        result = self._recall(async_op, timeout, "scatter", x, out, root, counts, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.scatter(self.rank, self.size, x, root, counts=counts, out=out, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, out, root, counts, algorithm)
 
+    @quick
     def scan(
         self,
         x: Any,
@@ -247,12 +233,10 @@ class Communicator(Messages):
         algorithm: Chosen | None = None,
     ) -> Any:
         """The reduction of the `x` of ranks 0 .. rank, in rank order. No avg."""
-        result = self._recall(async_op, timeout, "scan", x, out, op, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.scan(self.rank, self.size, x, op, out=out, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, out, op, algorithm)
 
+    @quick
     def exscan(
         self,
         x: Any,
@@ -265,17 +249,14 @@ class Communicator(Messages):
     ) -> Any:
         """The reduction of the `x` of ranks 0 .. rank-1, in rank order. On rank 0 the value that changes nothing
         under `op` (0 for sum, the largest for min, ...; zero for custom ops). No avg."""
-        result = self._recall(async_op, timeout, "exscan", x, out, op, algorithm)
-        if result is not NotImplemented:
-            return result
         call = calls.exscan(self.rank, self.size, x, op, out=out, algorithm=algorithm)
         return self._do(call, async_op, timeout, x, out, op, algorithm)
 
+    @quick
     def barrier(self, timeout: float | None = None, *, algorithm: Chosen | None = None) -> None:
         """Return when every rank has called it."""
-        if self._recall(False, timeout, "barrier", None, None, algorithm) is NotImplemented:
-            call = calls.barrier(self.rank, self.size, algorithm=algorithm)
-            self._do(call, False, timeout, None, None, algorithm)
+        call = calls.barrier(self.rank, self.size, algorithm=algorithm)
+        self._do(call, False, timeout, None, None, algorithm)
 
     # -- beside the collectives ----------------------------------------------------------------------
 

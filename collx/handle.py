@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from collx.calls import Call
+from collx.known import quick
 from collx.member import Member
 
 
@@ -12,23 +13,22 @@ class Handle:
     """What `Communicator.plan` returns. Calling it runs the collective on the same memory again: on what the input
     holds by then, into the same `result`. As with the method itself, every rank must call it."""
 
-    __slots__ = ("_again", "_call", "_member")
+    __slots__ = ("_call", "_member", "_recall")
 
     def __init__(self, member: Member, call: Call) -> None:
         self._member = member
         self._call = call
-        self._again = member.bound(call)
+        self._recall = member.bound(call)
 
     @property
     def result(self) -> Any:
         """What every run returns: `out`, or the array made for it. It holds nothing before the first run."""
         return self._call.result
 
+    @quick
     def __call__(self, *, async_op: bool = False, timeout: float | None = None) -> Any:
         """Run it; the result, or with `async_op` a Work, which must have ended before the next run starts to be of
         use. Raises what the collective's method raises between ranks."""
-        if not async_op and timeout is None and self._again():
-            return self._call.result
         return self._member._do(self._call, async_op, timeout)
 
     def __repr__(self) -> str:

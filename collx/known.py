@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
+from collx import _core
 from collx.types import Array
+
+Recall = Callable[..., Any]  # (async_op, timeout, collective, x, out, *rest) -> a result, or NotImplemented
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def unknown(*_: Any) -> Any:
+    """The Recall that knows nothing."""
+    return NotImplemented
+
+
+def quick(method: Method) -> Method:
+    """The method of a class with `_recall`, which is asked first: the function runs for calls that are not known. It is
+    asked in the order of `Known.recall`; what the method does not take is False or None."""
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    given = [(p.name, ... if p.default is p.empty else p.default) for p in parameters]
+    positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    made = cast(Method, _core.quick(method, method.__name__, tuple(given), positional))
+    return cast(Method, functools.update_wrapper(made, method))
+
 
 Fill = tuple[Array, Array]  # an array, and the value that all of it is set to before a run
 Failed = Callable[[str, BaseException], None]  # is told what a call raises
@@ -30,8 +52,8 @@ class Known(Protocol):
         counts. `copied`: it reads a copy of x. `fill`: what the result is set to before."""
         ...
 
-    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None) -> Callable[[], bool]:
-        """What runs a plan on this memory; it returns False where that has to go the long way."""
+    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None, result: Any) -> Recall:
+        """A `recall` that runs a plan on this memory and returns `result`, whatever else it is given."""
         ...
 
     def forget(self) -> None:
@@ -56,8 +78,8 @@ class Unknown:
         self, prepared: Any, result: Any, given: tuple[Any, ...], copied: bool, fill: Array | None
     ) -> None: ...
 
-    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None) -> Callable[[], bool]:
-        return bool
+    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None, result: Any) -> Recall:
+        return unknown
 
     def forget(self) -> None: ...
 

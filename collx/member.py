@@ -18,6 +18,7 @@ from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
 from collx.errors import ClosedError, CollxError, MismatchError, TimeoutError
+from collx.known import Recall, unknown
 from collx.memory import SharedArray
 from collx.planner import make_plan
 from collx.request import Request
@@ -125,10 +126,12 @@ class Member:
             copied = call.before is not None
             self._known.remember(prepared, call.result, (call.request.collective, *given), copied, value)
 
-    def bound(self, call: Call) -> Callable[[], bool]:
-        """The short way of a handle: it runs the call, or returns False where that has to go the long way."""
+    def bound(self, call: Call) -> Recall:
+        """The short way of a handle."""
         prepared = self._prepared(call.request)
-        return bool if call.before is not None else self._known.bind(prepared, call.source, call.target, call.fill)
+        if call.before is not None:
+            return unknown
+        return self._known.bind(prepared, call.source, call.target, call.fill, call.result)
 
     def _queued(self) -> bool:
         """Whether asynchronous collectives are under way, behind which a synchronous one must queue."""

@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # What moves bytes; nothing here knows of schedules.
     "transports": ({"transports"}, {"errors", "compiled"}),
     # What runs plans; nothing here knows of schedules or algorithms.
-    "known": ({"known"}, {"terms"}),
+    "known": ({"known"}, {"compiled", "terms"}),
     "engine": (
         {"engine", "reference"},
         {"known", "plan", "agreement", "flight", "collectives", "transports", "terms", "errors"},
@@ -43,7 +43,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
         {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
-        {"buffers", "selector", "engine", "flight", "transports", "terms", "errors"},
+        {"buffers", "selector", "known", "engine", "flight", "transports", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
     "processes": ({"bootstrap", "lifeline", "launcher"}, {"errors"}),

@@ -10,6 +10,7 @@
 #include "module_endpoint.hpp"
 #include "module_garbage.hpp"
 #include "module_known.hpp"
+#include "module_quick.hpp"
 
 using namespace nanobind::literals;
 
@@ -64,4 +65,5 @@ NB_MODULE(_core, module) {
         .def("close", &PyEndpoint::close)
         .def_rw("sequence", &PyEndpoint::counted);
     bind_known(module);
+    bind_quick(module);
 }

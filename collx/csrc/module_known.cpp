@@ -212,28 +212,30 @@ void Known::clear() {
 
 // -- handles ------------------------------------------------------------------------------------------
 
-Bound::Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill)
-    : known_(std::move(known)), prepared_(std::move(prepared)), knows_(&nb::cast<Known&>(known_)),
+Bound::Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill,
+             nb::object result)
+    : known_(std::move(known)), prepared_(std::move(prepared)), result_(std::move(result)), knows_(&nb::cast<Known&>(known_)),
       plan_(plan_of(prepared_)), input_(at(input)), output_(at(output)) {
     if (fill.is_none()) return;
     filled_ = fill[0];
     fill_ = fill[1];
 }
 
-bool Bound::run() {
-    if (knows_ == nullptr) return false;
+nb::object Bound::recall(const double* timeout) {
+    if (knows_ == nullptr) return unknown();
     if (fill_) set(filled_.ptr(), fill_);
-    return knows_->run(prepared_, plan_, input_, output_, knows_->timeout());
+    const double seconds = timeout != nullptr ? *timeout : knows_->timeout();
+    return knows_->run(prepared_, plan_, input_, output_, seconds) ? result_ : unknown();
 }
 
 int Bound::traverse(visitproc visit, void* arg) {
-    for (const nb::object* object : {&known_, &prepared_, &filled_, &fill_}) Py_VISIT(object->ptr());
+    for (const nb::object* object : {&known_, &prepared_, &filled_, &fill_, &result_}) Py_VISIT(object->ptr());
     return 0;
 }
 
 void Bound::clear() {
     knows_ = nullptr;
-    for (nb::object* object : {&known_, &prepared_, &filled_, &fill_}) object->reset();
+    for (nb::object* object : {&known_, &prepared_, &filled_, &fill_, &result_}) object->reset();
 }
 
 // -- for Python ---------------------------------------------------------------------------------------
@@ -291,15 +293,20 @@ PyObject* recall(PyObject* self, PyObject* const* given, Py_ssize_t count) {
     });
 }
 
-PyObject* run(PyObject* self, PyObject* const*, Py_ssize_t) {
-    return returned([&] { return nb::borrow(nb::inst_ptr<Bound>(self)->run() ? Py_True : Py_False); });
+PyObject* recall_bound(PyObject* self, PyObject* const* given, Py_ssize_t count) {
+    return returned([&] {
+        double timeout = 0;
+        if (count < 2 || given[0] != Py_False || !read_seconds(given[1], timeout)) return unknown();
+        return nb::inst_ptr<Bound>(self)->recall(given[1] == Py_None ? nullptr : &timeout);
+    });
 }
 
 PyMethodDef known_methods[] = {
     {"recall", method(&recall), METH_FASTCALL,
      "recall($self, async_op, timeout, collective, x, out, /, *rest)\n--\n\n"},
     {nullptr, nullptr, 0, nullptr}};
-PyMethodDef bound_methods[] = {{"run", method(&run), METH_FASTCALL, "run($self, /)\n--\n\n"},
+PyMethodDef bound_methods[] = {{"recall", method(&recall_bound), METH_FASTCALL,
+                               "recall($self, async_op, timeout, /, *rest)\n--\n\n"},
                                {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace
@@ -315,13 +322,14 @@ void bind_known(nb::module_& module) {
         .def("remember", &Known::remember, "prepared"_a, "result"_a.none(), "given"_a, "copied"_a, "fill"_a.none())
         .def("bind",
              [](nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output,
-                nb::object fill) -> nb::object {
-                 return nb::cast(Bound(std::move(known), std::move(prepared), input, output, std::move(fill)))
-                     .attr("run");
+                nb::object fill, nb::object result) -> nb::object {
+                 return nb::cast(Bound(std::move(known), std::move(prepared), input, output, std::move(fill),
+                                       std::move(result)))
+                     .attr("recall");
              },
-             nb::sig("def bind(self, prepared: object, input: int, output: int, fill: object | None) -> "
-                     "collections.abc.Callable[[], bool]"),
-             "prepared"_a, "input"_a, "output"_a, "fill"_a.none())
+             nb::sig("def bind(self, prepared: object, input: int, output: int, fill: object | None, result: object) -> "
+                     "collections.abc.Callable[..., object]"),
+             "prepared"_a, "input"_a, "output"_a, "fill"_a.none(), "result"_a.none())
         .def("forget", &Known::forget)
         .def("close", &Known::close)
         .def_prop_rw("timeout", &Known::timeout, &Known::set_timeout);

@@ -90,15 +90,17 @@ class Known {
 // A plan bound to memory, for handles.
 class Bound {
   public:
-    // `fill`: an array, and what to set it to before each run; or None.
-    Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill);
-    bool run();  // false where it has to go the long way
+    // `fill`: an array, and what to set it to before each run; or None. `result` is what a run returns.
+    Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill,
+          nb::object result);
+    // Like Known::recall, for the one call; without a timeout it takes the communicator's.
+    nb::object recall(const double* timeout);
 
     int traverse(visitproc visit, void* arg);
     void clear();
 
   private:
-    nb::object known_, prepared_, filled_, fill_;
+    nb::object known_, prepared_, filled_, fill_, result_;
     Known* knows_;
     PreparedPlan& plan_;
     std::byte *input_, *output_;

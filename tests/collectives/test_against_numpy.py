@@ -54,7 +54,7 @@ def movements(comm: Communicator) -> None:
         mine = np.concatenate(parts[comm.rank])
         same(comm.all_to_all(mine), np.concatenate([parts[i][comm.rank] for i in range(comm.size)]))
         same(mine, np.concatenate(parts[comm.rank]))
-    assert comm.barrier() is None  # type: ignore[func-returns-value]
+    assert comm.barrier() is None
 
 
 @pytest.mark.parametrize("size", SIZES)
