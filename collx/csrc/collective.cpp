@@ -21,8 +21,7 @@ unsigned worth(const Plan& plan) {
 
 Prepared::Prepared(Plan decoded)
     : plan(std::move(decoded)), progress(plan.moves.size()), lent(plan.moves.size()), loans(plan.size, plan.targets),
-      ways(worth(plan)), sending(plan.size), receiving(plan.size) {
-    std::uint64_t bytes = 0;
+      sending(plan.size), receiving(plan.size) {
     for (const Move& move : plan.moves)
         for (const std::uint64_t length : move.lengths) bytes += length;
     timed = bytes >= kTimed;
@@ -40,7 +39,9 @@ void Collective::begin(Links& links) {
     begun_ = true;
     links.recorder->begin(plan_.traits, sequence_, begun);
     fingerprint_ = links.recorder->stamp();
-    prepared_.ways.begin();
+    if (prepared_.ways == nullptr)
+        prepared_.ways = &links.experience.of(plan_.traits.collective, prepared_.bytes, worth(plan_));
+    prepared_.ways->begin();
     choose_loans(links);
     if (plan_.workspace > 0) spaces_[2] = workspace_.reserve(plan_.workspace);
     std::ranges::fill(prepared_.progress, 0);
@@ -64,7 +65,7 @@ void Collective::end(Links& links) {
     finished = true;
     // A rank that has given up owns its memory again: what was read there may have changed before.
     if (links.verdict->decided()) fail(Status::decided, -1);
-    prepared_.ways.end();
+    prepared_.ways->end(prepared_.bytes);
 }
 
 bool Collective::step(Links& links) {
@@ -216,9 +217,9 @@ void Collective::fold_blocks(const Links& links, const Move& move, std::uint64_t
                                                : place(source.spans[block]) + begin);
         for (const Operand& target : move.targets)
             if (keep && !target.is_lane()) targets.push_back(place(target.spans[block]) + begin);
-        std::uint32_t streamed = prepared_.ways.goes(Ways::kResults) ? (1u << targets.size()) - 1 : 0;
+        std::uint32_t streamed = prepared_.ways->goes(Ways::kResults) ? (1u << targets.size()) - 1 : 0;
         if (payload != nullptr) {
-            streamed |= prepared_.ways.goes(Ways::kSlots) ? 1u << targets.size() : 0;
+            streamed |= prepared_.ways->goes(Ways::kSlots) ? 1u << targets.size() : 0;
             targets.push_back(payload + done_bytes);
         }
         if (move.scale)

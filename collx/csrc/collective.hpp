@@ -53,7 +53,8 @@ struct Prepared {
     std::vector<std::uint64_t> progress;  // segments done, by move
     std::vector<std::uint64_t> lent;      // segments lent, by move
     Loans loans;
-    Ways ways;
+    std::uint64_t bytes = 0;  // that a run moves
+    Ways* ways = nullptr;     // from its first run on
     std::vector<Cursor> sending, receiving;
     std::vector<void*> targets;
     std::vector<const void*> sources;

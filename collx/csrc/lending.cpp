@@ -15,7 +15,7 @@ constexpr std::uint64_t kLend = 4 << 10;  // bytes of a message from which lendi
 void Collective::choose_loans(const Links& links) {
     lending_[0] = links.in_heap(spaces_[0], plan_.read);
     lending_[1] = links.in_heap(spaces_[1], plan_.written);
-    foreign_ = prepared_.ways.goes(Ways::kForeign);
+    foreign_ = prepared_.ways->goes(Ways::kForeign);
     for (std::size_t peer = 0; foreign_ && peer < plan_.size; ++peer)
         foreign_ = plan_.sends[peer].empty() || links.read_by(peer);
     if (!lending_[0] && !lending_[1] && !foreign_) return;

@@ -8,6 +8,7 @@
 
 #include "lane.hpp"
 #include "wait.hpp"
+#include "ways.hpp"
 
 namespace collx {
 
@@ -23,6 +24,7 @@ struct Links {
     std::span<const std::byte> heap;
     std::vector<const void*> mailing;  // by peer, the send whose message is under way: messages go one by one
     Recorder* recorder = nullptr;
+    Experience experience;
     Verdict* verdict = nullptr;
 
     // Whether the peer may read this rank's own memory.

@@ -3,8 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <chrono>
 #include <cstdint>
+#include <map>
+#include <string>
+#include <tuple>
 
 namespace collx {
 
@@ -31,9 +35,10 @@ class Ways {
         ++runs_;
         if (timed_) begun_ = Clock::now();
     }
-    void end() {
+    // `bytes`: what the run has moved.
+    void end(std::uint64_t bytes) {
         if (!timed_) return;
-        const double taken = std::chrono::duration<double>(Clock::now() - begun_).count();
+        const double taken = std::chrono::duration<double>(Clock::now() - begun_).count() / static_cast<double>(bytes);
         double& known = seconds_[now_];
         known = known == 0 ? taken : (known + std::min(taken, 4 * known)) / 2;  // one rank's pause is no measure
         timed_ = false;
@@ -58,13 +63,26 @@ class Ways {
     }
 
     std::array<unsigned, kMost> ways_{};
-    std::array<double, kMost> seconds_{};  // of a run; 0 where it is not known
+    std::array<double, kMost> seconds_{};  // per byte; 0 where that is not known
     std::size_t count_ = 0;
     std::size_t best_ = 0;
     std::size_t now_ = 0;
     bool timed_ = false;
     std::uint64_t runs_ = 0;
     Clock::time_point begun_;
+};
+
+// The ways by what is like in them: the collective, the ways that are worth a trial, and the sizes to a factor of 16. So a
+// large call of a new size does not begin with all that is slow.
+class Experience {
+  public:
+    Ways& of(const char* collective, std::uint64_t bytes, unsigned worth) {
+        const int size = (64 - std::countl_zero(bytes)) / 4;
+        return ways_.try_emplace({collective, size, worth}, worth).first->second;
+    }
+
+  private:
+    std::map<std::tuple<std::string, int, unsigned>, Ways> ways_;
 };
 
 }  // namespace collx
