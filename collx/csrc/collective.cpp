@@ -64,7 +64,7 @@ void Collective::end(Links& links) {
     links.recorder->end(prepared_.timed, plan_.own_counts);
     finished = true;
     // A rank that has given up owns its memory again: what was read there may have changed before.
-    if (links.verdict->decided()) fail(Status::decided, -1);
+    if (borrowed_ && links.verdict->decided()) fail(Status::decided, -1);
     prepared_.ways->end(prepared_.bytes);
 }
 
@@ -192,6 +192,7 @@ bool Collective::as_expected(const Links& links, const Move& move, std::uint64_t
         if (kChecked && lane.fingerprint() != fingerprint_) return fail(Status::mismatched, source.peer), false;
         if (lane.length() != bytes || !lane.well_formed() || (lane.foreign() && move.sources.size() > 1))
             return fail(Status::mismatched, source.peer, lane.length(), bytes), false;
+        borrowed_ |= lane.lent();
     }
     return true;
 }

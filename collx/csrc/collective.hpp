@@ -102,6 +102,7 @@ class Collective final : public Task {
     std::uint32_t fingerprint_ = 0;  // what its messages carry: the chain of calls until this one
     bool begun_ = false;
     bool lending_[3] = {};  // by Space: it lies in this rank's heap
+    bool borrowed_ = false;  // it has read what others lent
     bool foreign_ = false;  // receivers read whatever is sent from where it lies
     std::uint32_t first_ = 0;  // the first move that is not finished
 };

@@ -58,10 +58,10 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
         links_.to.emplace_back(Layout::lines(own, layout.collective, peer), own, layout.collective, peer,
                                consumed.collective);
         links_.from.emplace_back(Layout::lines(theirs, layout.collective, rank), files[peer], layout.collective,
-                                 consuming.collective, foreign);
+                                 consuming.collective, layout.heap_at, foreign);
         links_.mail_to.emplace_back(Layout::lines(own, layout.mail, peer), own, layout.mail, peer, consumed.mail);
         links_.mail_from.emplace_back(Layout::lines(theirs, layout.mail, rank), files[peer], layout.mail,
-                                      consuming.mail);
+                                      consuming.mail, layout.heap_at);
         inboxes_.emplace_back(peer);
     }
     place_.rank = rank;

@@ -103,12 +103,14 @@ class Reader {
   public:
     // `file`: the peer's region with its heap, as mapped here.
     Reader(const Line* lines, std::span<const std::byte> file, const Channel& channel,
-           std::atomic<std::uint64_t>& acknowledged, Foreign peer = {})
-        : lines_(lines), file_(file), channel_(channel), acknowledged_(&acknowledged), peer_(peer) {}
+           std::atomic<std::uint64_t>& acknowledged, std::size_t heap_at, Foreign peer = {})
+        : lines_(lines), file_(file), channel_(channel), acknowledged_(&acknowledged), heap_at_(heap_at), peer_(peer) {}
 
     [[nodiscard]] bool arrived() const { return line().ticket.load(std::memory_order_acquire) == received_ + 1; }
     [[nodiscard]] std::uint32_t length() const { return line().length; }
     [[nodiscard]] std::uint32_t fingerprint() const { return line().fingerprint; }
+    // Whether the payload lies in memory that is the peer's caller's, of its heap or anywhere.
+    [[nodiscard]] bool lent() const { return length() > kInline && line().offset >= heap_at_; }
     // Whether the payload lies in the peer's own memory, from where it has to be fetched.
     [[nodiscard]] bool foreign() const { return length() > kInline && (line().offset & kForeign) != 0; }
     [[nodiscard]] int fetch(std::byte* to) const { return peer_.read(to, line().offset & ~kForeign, length()); }
@@ -130,6 +132,7 @@ class Reader {
     std::span<const std::byte> file_;
     Channel channel_;
     std::atomic<std::uint64_t>* acknowledged_;
+    std::size_t heap_at_;
     Foreign peer_;
     std::uint64_t received_ = 0;
 };
