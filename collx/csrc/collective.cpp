@@ -70,8 +70,9 @@ void Collective::end(Links& links) {
 
 bool Collective::step(Links& links) {
     if (!begun_) {
-        // It would move what it can before it waits, and so looks, for the first time.
-        if (prepared_.timed && links.verdict->look(false)) return fail(Status::decided, -1);
+        // A call behind one that failed must not begin: to the others that would say that this rank agreed until then.
+        // One that takes long would move what it can before it waits, and so looks, for the first time.
+        if (prepared_.timed ? links.verdict->look(false) : links.verdict->decided()) return fail(Status::decided, -1);
         begin(links);
     }
     bool any = false;

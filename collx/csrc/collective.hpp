@@ -8,8 +8,8 @@
 
 #include "loans.hpp"
 #include "plan.hpp"
-#include "ways.hpp"
 #include "task.hpp"
+#include "ways.hpp"
 
 namespace collx {
 

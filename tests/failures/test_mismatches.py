@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import collx
-from collx import Communicator, calls
+from collx import Communicator, Work, calls
 from collx.agreement import unheard
 from collx.errors import CollxError, MismatchError
 from collx.planner import make_plan
@@ -28,6 +28,34 @@ def test_empty_blocks_tell_nothing_of_who_is_behind_them(elements: int, silent: 
     call = calls.exscan(2, 3, np.zeros(elements), "sum", algorithm="doubling")
     plan, _ = make_plan(call.request, 2, 3, capacity=1 << 16, window=2)
     assert unheard(plan) == silent
+
+
+def ended(works: list[Work]) -> None:
+    for work in works:
+        work.wait(10)
+
+
+def queued_behind(world: Communicator) -> None:
+    """Rank 1 expects an element more than rank 0 sends it, and has its next call queued when that comes."""
+    for _ in range(30):
+        comm = world.split(0)
+        assert comm is not None
+        if comm.rank == 0:
+            world.recv(np.zeros(1), 1)
+        send, receive = ([28, 5], [29, 5]) if comm.rank else ([0, 28], [0, 28])
+        x = np.ones(sum(send))
+        works = [comm.all_to_all(x, send_counts=send, recv_counts=receive, async_op=True)]
+        works.append(comm.exscan(np.ones(1), async_op=True))
+        if comm.rank == 1:
+            world.send(np.zeros(1), 0)
+        with pytest.raises(MismatchError, match="count"):
+            ended(works)
+        comm.close()
+
+
+def test_a_call_behind_one_that_failed_does_not_begin() -> None:
+    """To rank 0, which hears nobody in exscan, it would say that all agreed until then."""
+    collx.spawn(queued_behind, 2)
 
 
 # -- different communicators --------------------------------------------------------------------------
