@@ -102,6 +102,7 @@ std::string crossed(const Communicator& here) {
         if (call.empty() || other.verdict->decided()) return;  // that wait is over
         told = mine + " in " + in_call(here, here.rank) + ": communicator differs: " + theirs + " is in " + call +
                ", where it waits for " + mine + "; all ranks must make the same calls in the same order";
+        here.verdict->propose(Why::mismatch, told);  // first: who learns of it there may close this one at once
         other.verdict->propose(Why::mismatch, told);
     });
     return told;

@@ -197,15 +197,18 @@ void Endpoint::expire(Task* goal) {
     });
 }
 
-// Ends calls that wait for a rank that has left, or is leaving and sends nothing more. Seen twice with nothing done in
-// between: what it sent is used up.
+// Ends calls that wait for a rank that has left, or is leaving and sends nothing more. Seen twice of the same rank with
+// nothing done in between: what it sent is used up. Another one may have been needed the first time: that a rank has
+// read what was lent to it is nothing done.
 void Endpoint::end_departed(Task* goal) {
     for_all(goal, [this](Task& task) {
         if (task.blocked_on < 0) return;
         const Header& header = *links_.headers[static_cast<std::size_t>(task.blocked_on)];
         const State state = header.state.load(std::memory_order_acquire);
         if (state == State::running || (state == State::leaving && task.sends())) return;
-        if (task.departed_at == epoch_) return task.give_up({Status::departed, task.blocked_on});
+        if (task.departed == task.blocked_on && task.departed_at == epoch_)
+            return task.give_up({Status::departed, task.blocked_on});
+        task.departed = task.blocked_on;
         task.departed_at = epoch_;
     });
 }

@@ -91,7 +91,8 @@ class Task {
     Outcome outcome;
     int blocked_on = -1;                  // the peer that the next step needs, for messages
     bool until_arrival = false;           // it needs that peer to begin the call before, and nothing else
-    std::uint64_t departed_at = 0;        // the endpoint's epoch when that peer was seen to have left
+    int departed = -1;                    // the peer it needed when that was last seen to have left,
+    std::uint64_t departed_at = 0;        // and the endpoint's epoch then
     Clock::time_point begun;
     std::atomic<bool> cancelled{false};   // by its caller, for the driver
     std::atomic<std::uint32_t> done{0};   // set last, for threads other than the driver

@@ -96,6 +96,22 @@ def test_different_calls_raise_everywhere(kind: str) -> None:
     ranks(kind, 2, mismatched)
 
 
+def leaving_one_after_the_other(world: Communicator) -> None:
+    """A rank that lends waits for many readers, each of which leaves when it has read."""
+    for _ in range(60):
+        comm = world.split(0)
+        assert comm is not None
+        x = comm.empty(8192, np.uint8)
+        x[:] = comm.rank
+        everything = comm.all_gather(x)
+        comm.close()
+        same(everything[:: x.size], np.arange(world.size, dtype=np.uint8))
+
+
+def test_ranks_that_leave_after_their_last_call_have_skipped_none() -> None:
+    ranks("shm", 7, leaving_one_after_the_other)
+
+
 def leaving_by_exception(comm: Communicator) -> str:
     if comm.rank == 1:
         with pytest.raises(KeyError), comm:

@@ -89,6 +89,26 @@ def test_ranks_in_different_communicators_raise(size: int) -> None:
         assert "communicator world/2.0" in told
 
 
+def crosswise_and_gone(world: Communicator) -> list[str]:
+    """Who learns of it first closes both communicators at once."""
+    raised = []
+    for _ in range(100):
+        first, second = world.split(0), world.split(0)
+        assert first is not None
+        assert second is not None
+        try:
+            (second if world.rank == 1 else first).all_gather(np.ones(2))
+        except CollxError as error:
+            raised.append(type(error).__name__)
+        first.close()
+        second.close()
+    return raised
+
+
+def test_who_leaves_after_a_mismatch_of_communicators_has_told_the_others() -> None:
+    assert collx.spawn(crosswise_and_gone, 4) == [[MismatchError.__name__] * 100] * 4
+
+
 def test_a_timeout_tells_in_which_communicator_a_rank_is() -> None:
     told = collx.spawn(crosswise, 2, True)
     assert any("is in broadcast #1 of communicator world/2.0" in text for text in told)
