@@ -95,7 +95,7 @@ class _Rank:
         if self.pid == 0:
             os.close(self.pipe)
             lifeline.die_with(parent)
-            _run(Place(rank, size, rank, f"unix:{directory}"), write, fn, args)
+            _run(Place(rank, size, rank, f"unix:{directory}", size), write, fn, args)
         os.close(write)
         os.set_blocking(self.pipe, False)
         try:

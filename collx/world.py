@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from collx import bootstrap, checks, lifeline
-from collx.bootstrap import LONE, Place
+from collx.bootstrap import Place
 from collx.communicator import Communicator, Look
 from collx.engine import Engine, ReferenceEngine
 from collx.errors import AbortedError, BootstrapError, ClosedError, CollxError, RankFailedError, TransportError
@@ -30,7 +31,8 @@ def init(timeout: float = TIMEOUT) -> Communicator:
     Collective among the job's ranks. `timeout`, in seconds, holds for this call and, as the default, for every
     later call on the communicator. Called again, returns the same communicator while it is open.
 
-    Environment: COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS and COLLX_LOCAL_RANK (set by `collx run`);
+    Environment: what `collx run` (COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS, COLLX_LOCAL_RANK, COLLX_LOCAL_SIZE), Open
+    MPI's mpirun, Hydra's mpiexec (MPICH, Intel MPI) or Slurm's srun tells a process of its place;
     COLLX_TRANSPORT (shm, memory) forces a transport, by default shm, or memory for a world of one.
 
     Where SIGUSR1 has its default disposition, it prints from then on what `Communicator.dump` prints, of all
@@ -113,10 +115,13 @@ def _shm_engine(
 
 def _directory(place: Place) -> str:
     kind, _, directory = place.rendezvous.partition(":")
-    if place is LONE:
+    if not place.rendezvous:
         return lifeline.job_directory()
-    if kind != "unix" or not directory.startswith("/"):
+    if kind not in ("unix", "job") or not directory.startswith("/"):
         raise BootstrapError(f"COLLX_RENDEZVOUS is {place.rendezvous!r}, but must be unix:/DIRECTORY")
+    if kind == "job":
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o700)
     return directory
 
 

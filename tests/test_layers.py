@@ -46,7 +46,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"buffers", "selector", "known", "engine", "flight", "transports", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
-    "processes": ({"bootstrap", "lifeline", "launcher"}, {"errors"}),
+    "processes": ({"bootstrap", "jobs", "lifeline", "launcher"}, {"errors"}),
     "world": (
         {"world", "spawning"},
         {"processes", "communicator", "engine", "native", "transports", "terms", "errors"},
