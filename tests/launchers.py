@@ -18,6 +18,7 @@ class Launcher:
     name: str
     command: str
     options: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()  # what enters the host on which the launcher itself runs
 
     def __str__(self) -> str:
         return self.name
@@ -32,7 +33,7 @@ class Launcher:
     def line(self, ranks: int, *arguments: object) -> list[str]:
         """The command that starts a program of Python on so many ranks."""
         launcher = str(self.python.with_name(self.command))
-        return [launcher, *self.options, "-n", str(ranks), str(self.python), *map(str, arguments)]
+        return [*self.inside, launcher, *self.options, "-n", str(ranks), str(self.python), *map(str, arguments)]
 
     def start(self, ranks: int, *arguments: object, **environ: str) -> subprocess.Popen[str]:
         """The job under way, in an environment without COLLX_* but `environ`."""

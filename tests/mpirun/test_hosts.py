@@ -1,0 +1,42 @@
+"""Jobs whose ranks are on two hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import hosts, jobs
+from tests.launchers import MPIS, Launcher
+
+each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hosts.Hosts]:
+    if reason := hosts.missing():
+        pytest.skip(f"no second host: {reason}")
+    with hosts.two_hosts(tmp_path_factory.mktemp("hosts")) as found:
+        yield found
+
+
+@each_mpi
+def test_ranks_know_their_place_on_each_host(mpi: Launcher, both: hosts.Hosts, tmp_path: Path) -> None:
+    """A third of the ranks on one host, the others on the other."""
+    path = jobs.program(
+        tmp_path,
+        """
+        from collx.bootstrap import find_place
+        from mpi4py import MPI
+
+        place, world = find_place(os.environ), MPI.COMM_WORLD
+        assert (place.rank, place.size) == (world.rank, world.size)
+        words = world.gather((os.uname().nodename, place.local_rank, place.local_size))
+        if words:
+            print(sorted(words))
+        """,
+    )
+    done = both.across(mpi, (1, 2)).run(3, path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[('alpha', 0, 1), ('beta', 0, 2), ('beta', 1, 2)]\n"
