@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from collx import bootstrap, checks, lifeline
 from collx.bootstrap import Place
@@ -76,7 +77,8 @@ def _lone_world(timeout: float) -> Communicator:
 
 def _shm_world(place: Place, timeout: float) -> Communicator:
     deadline = time.monotonic() + timeout
-    group = ShmGroup.join(_directory(place), place.rank, place.size, deadline)
+    with _meeting_place(place) as directory:
+        group = ShmGroup.join(directory, place.rank, place.size, deadline)
 
     def make_group(members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
         return _shm_engine(group, members, label, time.monotonic() + timeout, look)
@@ -113,16 +115,14 @@ def _shm_engine(
             os.close(fd)
 
 
-def _directory(place: Place) -> str:
+def _meeting_place(place: Place) -> AbstractContextManager[str]:
+    """The directory where the ranks of this host meet, as long as they do."""
     kind, _, directory = place.rendezvous.partition(":")
     if not place.rendezvous:
-        return lifeline.job_directory()
+        return contextlib.nullcontext(lifeline.job_directory())
     if kind not in ("unix", "job") or not directory.startswith("/"):
         raise BootstrapError(f"COLLX_RENDEZVOUS is {place.rendezvous!r}, but must be unix:/DIRECTORY")
-    if kind == "job":
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, 0o700)
-    return directory
+    return lifeline.shared_directory(directory) if kind == "job" else contextlib.nullcontext(directory)
 
 
 def _let_the_culprit_end_first(others: Sequence[int]) -> None:
