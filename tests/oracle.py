@@ -14,10 +14,17 @@ from tests.calls import Call
 
 
 def inputs(call: Call, seed: int = 0) -> list[Array]:
-    """What each rank contributes: numbers small enough that every op on up to 8 of them is exact in every dtype."""
-    rng = np.random.default_rng([seed, call.size, call.root])
+    """What each rank contributes: numbers small enough that every op on up to 8 of them is exact in every dtype. What
+    one sends to another in an all_to_all depends on nothing but the count of the two."""
     low, high = (1, 2) if call.op.name == "prod" else (0, 1)
-    given = [rng.integers(low, high + 1, call.given(rank)) for rank in range(call.size)]
+
+    def numbers(count: int, *of: int) -> Array:
+        return np.random.default_rng([seed, call.size, call.root, *of]).integers(low, high + 1, count)
+
+    if call.matrix:
+        given = [np.concatenate([numbers(n, i, j) for j, n in enumerate(row)]) for i, row in enumerate(call.matrix)]
+    else:
+        given = [numbers(call.given(rank), rank) for rank in range(call.size)]
     if np.issubdtype(call.dtype, np.complexfloating):
         return [(a + 1j * (a % 2)).astype(call.dtype) for a in given]
     return [a.astype(call.dtype) for a in given]

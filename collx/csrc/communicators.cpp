@@ -3,12 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 
 namespace collx {
 
 namespace {
 
+constexpr const char* kDiffers = "communicator differs";
 constexpr std::int64_t kVisible = 1'000'000;  // ns, in which what a rank has written surely reaches the others
 
 std::mutex entering;
@@ -87,6 +89,17 @@ std::string elsewhere(const Communicator& here, std::size_t member) {
     return told.empty() ? told : "is in " + told;
 }
 
+std::string left_for(const Communicator& here, std::size_t member) {
+    std::string told;
+    if (here.members.empty()) return told;
+    for_others(here, [&](const Communicator& other) {
+        if (place(other, here.members[member]) < 0 || !other.verdict->decided()) return;
+        const Proposal& proposal = other.verdict->proposal();
+        if (proposal.why == Why::mismatch && std::strstr(proposal.text, kDiffers) != nullptr) told = proposal.text;
+    });
+    return told;
+}
+
 std::string crossed(const Communicator& here) {
     std::string told;
     const Waiting wait = waiting(here.headers[here.rank]->flight);
@@ -100,9 +113,9 @@ std::string crossed(const Communicator& here) {
         if (!their_wait.stuck || missing(other, their_wait) != static_cast<int>(other.rank)) return;
         const std::string call = in_call(other, static_cast<std::size_t>(there));
         if (call.empty() || other.verdict->decided()) return;  // that wait is over
-        told = mine + " in " + in_call(here, here.rank) + ": communicator differs: " + theirs + " is in " + call +
+        told = mine + " in " + in_call(here, here.rank) + ": " + kDiffers + ": " + theirs + " is in " + call +
                ", where it waits for " + mine + "; all ranks must make the same calls in the same order";
-        here.verdict->propose(Why::mismatch, told);  // first: who learns of it there may close this one at once
+        here.verdict->propose(Why::mismatch, told);
         other.verdict->propose(Why::mismatch, told);
     });
     return told;

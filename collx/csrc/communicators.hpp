@@ -43,6 +43,10 @@ void depart(const Communicator& communicator);
 // What a member of `here` does in another communicator of this process; empty where it is in none.
 [[nodiscard]] std::string elsewhere(const Communicator& here, std::size_t member);
 
+// Why a member that has left `here` raised in another communicator of this process, where that was `crossed`, which it
+// may have learnt before it was said here; empty where it was not.
+[[nodiscard]] std::string left_for(const Communicator& here, std::size_t member);
+
 // Whether this rank waits in `here` for one that is stuck in another communicator until this one comes there: they call
 // on different communicators. Says so in both; what it says, or nothing.
 [[nodiscard]] std::string crossed(const Communicator& here);

@@ -158,7 +158,7 @@ bool Endpoint::show_wait(const Task* goal, Kind kind, Clock::time_point deadline
                                 });
         const bool lasts = kChecked && waited_for && collective->blocked_on >= 0 && links_.drowsy() &&
                            earliest(goal, deadline) - Clock::now() > kSoon && stuck(place_);
-        recorder_.block(recorder_.sequence(), collective->blocked_on,
+        recorder_.block(recorder_.sequence(), lacked(*collective),
                         (lasts ? Recorder::kStuck : 0) | (collective->until_arrival ? Recorder::kArrival : 0));
         return lasts;
     }
@@ -192,23 +192,40 @@ void Endpoint::end(Task* goal, Outcome why) {
 }
 
 void Endpoint::expire(Task* goal) {
-    for_all(goal, [now = Clock::now()](Task& task) {
-        if (now >= task.deadline) task.give_up({Status::timed_out, task.blocked_on});
+    for_all(goal, [this, now = Clock::now()](Task& task) {
+        if (now >= task.deadline) task.give_up({Status::timed_out, lacked(task)});
     });
 }
 
-// Ends calls that wait for a rank that has left, or is leaving and sends nothing more. Seen twice of the same rank with
-// nothing done in between: what it sent is used up. Another one may have been needed the first time: that a rank has
-// read what was lent to it is nothing done.
+// Whom to name as what a task waits for: one that it needs and that has not begun the call, or whom its next step needs.
+int Endpoint::lacked(const Task& task) const {
+    for (std::size_t peer = 0; peer < links_.headers.size(); ++peer)
+        if (peer != rank_ && newest(links_.headers[peer]->flight) < recorder_.sequence() && task.needs(links_, peer))
+            return static_cast<int>(peer);
+    return task.blocked_on;
+}
+
+// A rank that has left, or is leaving and sends nothing more, and without which the task cannot end; or -1.
+int Endpoint::departed(const Task& task) const {
+    for (std::size_t peer = 0; peer < links_.headers.size(); ++peer) {
+        const State state = links_.headers[peer]->state.load(std::memory_order_acquire);
+        if (state == State::running || (state == State::leaving && task.sends())) continue;
+        if (task.needs(links_, peer)) return static_cast<int>(peer);
+    }
+    return -1;
+}
+
+// Ends calls that need a rank that has left. Seen twice of the same rank with nothing done in between: what it sent is
+// used up, and what it has read was noticed.
 void Endpoint::end_departed(Task* goal) {
     for_all(goal, [this](Task& task) {
-        if (task.blocked_on < 0) return;
-        const Header& header = *links_.headers[static_cast<std::size_t>(task.blocked_on)];
-        const State state = header.state.load(std::memory_order_acquire);
-        if (state == State::running || (state == State::leaving && task.sends())) return;
-        if (task.departed == task.blocked_on && task.departed_at == epoch_)
-            return task.give_up({Status::departed, task.blocked_on});
-        task.departed = task.blocked_on;
+        const int peer = departed(task);
+        if (peer < 0) return;
+        if (task.departed == peer && task.departed_at == epoch_) {
+            crossing_ = left_for(place_, static_cast<std::size_t>(peer));
+            return task.give_up({crossing_.empty() ? Status::departed : Status::mismatched, peer});
+        }
+        task.departed = peer;
         task.departed_at = epoch_;
     });
 }

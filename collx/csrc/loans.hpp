@@ -39,6 +39,8 @@ class Loans {
         return true;
     }
 
+    // Whether the peer still reads something, as far as that is settled.
+    [[nodiscard]] bool outstanding(std::size_t peer) const { return lanes_[peer].back < lanes_[peer].lent; }
     [[nodiscard]] std::uint64_t returned(std::size_t target) const { return returned_[target]; }
 
   private:

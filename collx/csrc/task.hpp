@@ -74,6 +74,10 @@ class Task {
     // Does what can be done now; true where anything was. Sets `finished` at the end, or on failure `outcome` too.
     virtual bool step(Links& links) = 0;
 
+    // Whether it cannot end without what the peer has yet to do.
+    [[nodiscard]] virtual bool needs(const Links&, std::size_t peer) const {
+        return static_cast<int>(peer) == blocked_on;
+    }
     // Whether it sends a message, which a peer that is leaving still takes in.
     [[nodiscard]] virtual bool sends() const { return false; }
     // What went wrong, where that is not said by the outcome.
@@ -91,7 +95,7 @@ class Task {
     Outcome outcome;
     int blocked_on = -1;                  // the peer that the next step needs, for messages
     bool until_arrival = false;           // it needs that peer to begin the call before, and nothing else
-    int departed = -1;                    // the peer it needed when that was last seen to have left,
+    int departed = -1;                    // a peer it needed when that was last seen to have left,
     std::uint64_t departed_at = 0;        // and the endpoint's epoch then
     Clock::time_point begun;
     std::atomic<bool> cancelled{false};   // by its caller, for the driver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +17,10 @@ from collx.schedule import REGISTER
 from collx.types import reduce_op
 from collx.verify.own import own
 from tests.collectives.numbers import same
+from tests.collectives.test_own_schedules import star
 from tests.ranks import ranks
 
-STAR = """
-from collx import Recv, Schedule, Send
-
-def star(rank, size):
-    schedule = Schedule(1)
-    if rank > 0:
-        return schedule.round(Send(0, to=0)).round(Recv(0, source=0))
-    others = range(1, size)
-    schedule.round(*(Recv(0, source=peer, reduce="right") for peer in others))
-    return schedule.round(*(Send(0, to=peer) for peer in others))
-"""
+STAR = "from collx import Recv, Schedule, Send\n" + inspect.getsource(star)
 REGISTERS = """
 from collx.schedule import algorithm
 

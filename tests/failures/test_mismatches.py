@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 import time
@@ -87,6 +88,41 @@ def test_ranks_in_different_communicators_raise(size: int) -> None:
         assert "communicator differs: " in told
         assert "communicator world/1.0" in told
         assert "communicator world/2.0" in told
+
+
+def crosswise_with_loans(world: Communicator) -> str:
+    """Ranks that lend to each other wait for one another too, and all of them for the one that is elsewhere."""
+    first, second = world.split(0), world.split(0)
+    assert first is not None
+    assert second is not None
+    counts = [27_342, 13_371, 42_679, 820]
+    x = first.empty(sum(counts), np.uint8)
+    x[:] = 1
+    there = functools.partial(second.broadcast, np.ones(2), 1)
+    with pytest.raises(MismatchError, match="communicator differs") as caught:
+        there() if world.rank == 3 else first.reduce_scatter(x, counts=counts)
+    first.close()
+    second.close()
+    return str(caught.value)
+
+
+def test_who_waits_for_many_names_the_one_that_is_elsewhere() -> None:
+    assert all("rank 3" in told for told in collx.spawn(crosswise_with_loans, 4))
+
+
+def late_among_loans(world: Communicator) -> str:
+    if world.rank == 3:
+        with pytest.raises(CollxError):
+            world.recv(np.zeros(1), 0, timeout=30)
+        return "rank 3"
+    x = world.empty(4 * 20_000, np.uint8)
+    with pytest.raises(CollxError) as caught:
+        world.reduce_scatter(x, timeout=0.3)
+    return str(caught.value)
+
+
+def test_a_timeout_names_who_is_late_among_many_that_wait() -> None:
+    assert all("rank 3" in told for told in collx.spawn(late_among_loans, 4))
 
 
 def crosswise_and_gone(world: Communicator) -> list[str]:
