@@ -179,16 +179,19 @@ def _number(text: str, name: str) -> int:
 
 
 def find_transport(place: Place, environ: Mapping[str, str]) -> str:
-    """The transport that COLLX_TRANSPORT asks for, or the usual one. Raises TransportError where it cannot serve."""
+    """The transports that COLLX_TRANSPORT asks for, or the usual ones, joined by "+". Raises TransportError where they
+    cannot serve."""
     asked = environ.get("COLLX_TRANSPORT", "")
+    several = place.local_size < place.size
     if asked and asked not in TRANSPORTS:
         raise TransportError(f"COLLX_TRANSPORT is {asked!r}, but the transports are {', '.join(TRANSPORTS)}")
-    if asked in ("tcp", "mpi"):
-        raise TransportError(f"COLLX_TRANSPORT={asked}: the {asked} transport is not built yet; unset it for shm")
+    if asked == "tcp":
+        raise TransportError("COLLX_TRANSPORT=tcp: the tcp transport is not built yet; unset it for shm and mpi")
     if asked == "memory" and place.size > 1:
         raise TransportError(f"COLLX_TRANSPORT=memory joins threads, but this job has {place.size} processes; use shm")
-    if place.local_size < place.size:
+    if asked == "shm" and several:
         raise TransportError(
-            f"only {place.local_size} of {place.size} ranks are on this host, and no transport joins hosts yet"
+            f"COLLX_TRANSPORT=shm: only {place.local_size} of {place.size} ranks are on this host; unset it, and"
+            " MPI joins the others"
         )
-    return asked or ("memory" if place.size == 1 else "shm")
+    return asked or ("memory" if place.size == 1 else "shm+mpi" if several else "shm")

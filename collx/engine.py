@@ -54,6 +54,10 @@ class Engine(Protocol):
     window: int  # segments in flight at most
     sequence: int  # collectives so far: the newest one's number
 
+    def may_call(self) -> None:
+        """Raise TransportError where this thread may not call, which harms nothing."""
+        ...
+
     def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> Known:
         """The short way to its plans, for one communicator. Arrays of type `kind` are as good as NumPy's own;
         `failed(what, error)` is told what a call raises, `begin` starts an asynchronous one, and returns its Work."""
@@ -133,13 +137,16 @@ class ReferenceEngine:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.sequence = 0
-        self.transports: tuple[str, ...] = (transport.name,)
+        self.transports: tuple[str, ...] = tuple(transport.name.split("+"))
         self._lanes = Lanes(transport)
         self._me = f"rank {transport.rank}"
         self._judge = Judge(transport, transport.rank) if isinstance(transport, Board) else None
-        self._progress = Progress(self._me, self._poll, self._judged)
+        self._progress = Progress(self._me, self._poll, self._judged, transport.threads)
         self._told: list[Sent] = []
         self._flown: deque[tuple[Stamp, Task]] = deque(maxlen=SHOWN)
+
+    def may_call(self) -> None:
+        self._progress.may_call()
 
     def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> Unknown:
         return Unknown(timeout)

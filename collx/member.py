@@ -215,6 +215,7 @@ class Member:
     def _alive(self) -> None:
         if self._over is not None:
             raise ClosedError(f"rank {self.rank} of {self.size}: this communicator cannot be used: {self._over}")
+        self._engine.may_call()
 
     def _end(self, why: str) -> None:
         """Take no more calls, by either way."""
@@ -267,7 +268,8 @@ def dump_all() -> None:
                 text = text[os.write(2, text) :]
 
 
-def _at_exit() -> None:
+def leave_all() -> None:
+    """Close every communicator as the process ends; if by an exception, the other ranks are told of it."""
     fatal = getattr(sys, "last_value", None)  # what ended the program, if an exception did
     for member in list(_members):
         if fatal is not None:
@@ -281,5 +283,5 @@ def _after_fork() -> None:
         _members.discard(member)
 
 
-atexit.register(_at_exit)
+atexit.register(leave_all)
 os.register_at_fork(after_in_child=_after_fork)

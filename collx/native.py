@@ -162,6 +162,9 @@ class NativeEngine:
     def sequence(self, number: int) -> None:
         self._endpoint.sequence = number
 
+    def may_call(self) -> None:
+        """Any thread may."""
+
     def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> _core.Known:
         def ended(prepared: Prepared, outcome: Outcome, error: BaseException | None, limit: float) -> None:
             what = f"{prepared.plan.collective} #{self.sequence}"

@@ -48,7 +48,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
     "processes": ({"bootstrap", "jobs", "lifeline", "launcher"}, {"errors"}),
     "world": (
-        {"world", "spawning"},
+        {"world", "groups", "spawning"},
         {"processes", "communicator", "engine", "native", "transports", "terms", "errors"},
     ),
     "public": ({"collx"}, {"communicator", "world", "schedule", "terms", "errors"}),
@@ -61,7 +61,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
 # Narrower than its layer: of the transports, the engine knows only what every transport is and what ranks say of one
 # that failed, the native engine the lanes that it runs on, and the communicator how survivors agree.
 ONLY = {
-    "engine": {"transports": {"collx.transports.base", "collx.transports.verdict"}},
+    "engine": {"transports": {"collx.transports.base", "collx.transports.verdict", "collx.transports.waiting"}},
     "native": {"transports": {"collx.transports.base", "collx.transports.lanes", "collx.transports.verdict"}},
     "communicator": {"transports": {"collx.transports.base"}},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_impossible_values_name_the_variable(name: str, value: str, said: str) -
     ("asked", "place", "said"),
     [
         ("tcp", PLACE, "tcp transport is not built yet"),
-        ("mpi", LONE, "mpi transport is not built yet"),
+        ("shm", replace(PLACE, local_size=2), "only 2 of 4 ranks are on this host"),
         ("memory", PLACE, "4 processes; use shm"),
         ("smh", PLACE, "'smh', but the transports are shm, memory, tcp, mpi"),
     ],
