@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -59,9 +58,7 @@ def test_programs_one_after_another_in_one_job(mpi: Launcher, tmp_path: Path) ->
     *launch, python = mpi.line(3)
     script = " && ".join([f"{python} {path}"] * 3)
     with jobs.nothing_left_behind(str(tmp_path)):
-        done = subprocess.run(
-            [*launch, "sh", "-c", script], capture_output=True, text=True, timeout=jobs.DEADLINE, env=jobs.CLEAN
-        )
+        done = jobs.finished([*launch, "sh", "-c", script])
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == sorted(lines(3) * 3)
 
