@@ -68,7 +68,7 @@ class MpiGroup:
         """A communicator of `members`, in this order. Collective among them, who give the same label. Raises
         TimeoutError at `deadline` with one that did not come."""
         digest = hashlib.blake2b(label.encode(), digest_size=DIGEST).digest()
-        most = self.comm.Get_attr(MPI.TAG_UB)
+        most = MPI.COMM_WORLD.Get_attr(MPI.TAG_UB)
         assert isinstance(most, int)
         tag = int.from_bytes(digest[:4], "little") % most
         self._gather(members, label, digest, tag, deadline)
