@@ -27,6 +27,7 @@ class Launcher:
     meeting: tuple[str, ...]  # what `rendezvous` needs
     rendezvous: Callable[[Mapping[str, str]], str]
     host: str = ""
+    line: str = ""  # the descriptor of one that must be told to end the job, and does not name the rank that died
     optional: tuple[str, ...] = ()
 
     @property
@@ -68,6 +69,7 @@ _HYDRA = Launcher(
     local_size="MPI_LOCALNRANKS",
     meeting=("PMI_FD",),
     rendezvous=jobs.hydra,
+    line="PMI_FD",
 )
 _SLURM = Launcher(
     "Slurm",
@@ -97,7 +99,8 @@ class Place:
     """One process's place in a job, and on its host, where `local_size` of the job's ranks are.
 
     `rendezvous` says where those meet: "unix:DIRECTORY" in one that is there, "job:DIRECTORY" in one that whoever
-    comes first makes; "" where there is nobody to meet.
+    comes first makes; "" for a world of one. `pmi` is the descriptor of a launcher that has to be told when a job is to
+    end because a rank failed, and that does not name a rank that was killed; -1: it does both by itself.
     """
 
     rank: int
@@ -105,6 +108,7 @@ class Place:
     local_rank: int
     rendezvous: str
     local_size: int
+    pmi: int = -1
 
     def environment(self) -> dict[str, str]:
         """The variables in which `collx run` tells it to a process."""
@@ -147,7 +151,10 @@ def _read_place(launcher: Launcher, environ: Mapping[str, str]) -> Place:
     if not 1 <= local_size <= size:
         raise BootstrapError(f"{launcher.local_size} is {local_size}, but the job has {size} ranks")
     local_rank = _rank(environ, launcher.local_rank, local_size) if launcher.local_rank in environ else rank
-    return Place(rank, size, local_rank, launcher.rendezvous(environ) if local_size > 1 else "", local_size)
+    if size == 1:
+        return LONE
+    pmi = _number(environ[launcher.line], launcher.line) if launcher.line else -1
+    return Place(rank, size, local_rank, launcher.rendezvous(environ), local_size, pmi)
 
 
 def _local_size(launcher: Launcher, environ: Mapping[str, str]) -> int:

@@ -27,7 +27,7 @@ def hydra(environ: Mapping[str, str]) -> str:
             pid, _, _ = struct.unpack("3i", launcher.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         with open(f"/proc/{pid}/stat", "rb") as stat:
             started = stat.read().rpartition(b")")[2].split()[19]
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise BootstrapError(
             f"PMI_FD is {environ['PMI_FD']!r}, but does not lead to the launcher ({error}); start the program by the "
             "launcher itself, not by a process that closes descriptors (subprocess: pass close_fds=False)"

@@ -53,6 +53,19 @@ def fork() -> int:
         return os.fork()
 
 
+def fork_apart(body: Callable[[], object]) -> None:
+    """Run `body` in a process that is nobody's child, so that nobody waits for it, and not in the caller's session."""
+    pid = fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            if fork() == 0:
+                body()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
     """Ctrl-C in the block takes effect at its end: what it raised inside of os.fork would be swallowed by Python,
@@ -115,15 +128,7 @@ def _keep_directory(path: str) -> Callable[[], None]:
     """Fork a process that removes the directory when nobody has it locked any more. It begins to look when what this
     returns is called, or its caller has died."""
     begin, begun = os.pipe()
-    pid = fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            if fork() == 0:  # nobody's child, so that nobody has to wait for it
-                _remove_unused(begin, path)
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
+    fork_apart(lambda: _remove_unused(begin, path))
     os.close(begin)
     return lambda: os.close(begun)
 

@@ -8,26 +8,27 @@ import contextlib
 import importlib
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from collx import bootstrap, checks, lifeline
+from collx import bootstrap, checks, ending, lifeline
 from collx.bootstrap import Place
 from collx.communicator import Communicator
-from collx.errors import AbortedError, BootstrapError, ClosedError, RankFailedError, TransportError
+from collx.errors import BootstrapError, ClosedError, TransportError
 from collx.groups import Lone, Mpi, Shm, over_mpi
-from collx.member import dump_all, leave_all
+from collx.member import dump_all
 from collx.transports.shm import ShmGroup
+from collx.witness import Ledger
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 TIMEOUT = 300.0  # seconds
 
+_ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
 
 
@@ -66,14 +67,15 @@ def join(place: Place, timeout: float) -> Communicator:
     """As init, for a given place; the world so made is what init returns from then on."""
     global _joined
     transports = bootstrap.find_transport(place, os.environ)
-    if "mpi" in transports:
-        world = _joined_by_mpi(_world_of_mpi(place), timeout, "world")
-    elif transports == "memory":
-        world = _made(Lone(), place, (os.uname().nodename,), timeout, "world")
-    else:
-        with _meeting_place(place) as directory:
-            group = ShmGroup.join(directory, place.rank, place.size, time.monotonic() + timeout)
-        world = _made(Shm(group, range(place.size)), place, group.hosts, timeout, "world")
+    with _witnessed(place):
+        if "mpi" in transports:
+            world = _joined_by_mpi(_world_of_mpi(place), timeout, "world")
+        elif transports == "memory":
+            world = _made(Lone(), place, (os.uname().nodename,), timeout, "world")
+        else:
+            with _meeting_place(place) as directory:
+                group = ShmGroup.join(directory, place.rank, place.size, time.monotonic() + timeout)
+            world = _made(Shm(group, range(place.size)), place, group.hosts, timeout, "world")
     _joined = (world, place, os.getpid())
     return world
 
@@ -114,7 +116,7 @@ def _made(ranks: Lone | Shm | Mpi, place: Place, hosts: Sequence[str], timeout: 
     engine = ranks.engine(range(place.size), label, timeout)
     if place.size > 1:
         pids = ranks.group.pids if isinstance(ranks, Shm) else ()
-        atexit.register(_end, [pid for pid in pids if pid != os.getpid()])
+        atexit.register(ending.end, place, _ledger, [pid for pid in pids if pid != os.getpid()])
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, lambda *_: dump_all())
     return Communicator(
@@ -152,25 +154,16 @@ def _meeting_place(place: Place) -> AbstractContextManager[str]:
     return lifeline.shared_directory(directory) if kind == "job" else contextlib.nullcontext(directory)
 
 
-def _end(others: Sequence[int]) -> None:
-    """Before an exception ends this rank. `others` are processes of other ranks.
-
-    Where another one failed first, it ends first: whoever started them all will name it. Under MPI the others might
-    wait for this one in their calls, and this one for them in MPI_Finalize: when they have been told, MPI ends the job.
-    """
-    fatal = getattr(sys, "last_value", None)
-    mpi = sys.modules.get("mpi4py.MPI")
-    if fatal is None:
+@contextlib.contextmanager
+def _witnessed(place: Place) -> Iterator[None]:
+    """In the block the ranks come together. From then on there is somebody who says which rank was killed, where its
+    launcher does not."""
+    global _ledger
+    if place.pmi < 0:
+        yield
         return
-    in_use = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.size > 1
-    if in_use:
-        leave_all()
-    if isinstance(fatal, (AbortedError, RankFailedError)):
-        lifeline.await_end(others)
-        if in_use:
-            time.sleep(lifeline.GRACE)  # in which the job is ended by the one that failed first
-    if mpi is not None and in_use:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
-                stream.flush()
-        mpi.COMM_WORLD.Abort(1)
+    with _meeting_place(place) as directory:
+        _ledger = Ledger(directory, place.rank, place.local_rank)
+        yield
+        if place.local_rank == 0:
+            lifeline.fork_apart(lambda: _ledger.become_witness(place.size, place.local_size))

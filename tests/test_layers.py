@@ -46,9 +46,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"buffers", "selector", "known", "engine", "flight", "transports", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
-    "processes": ({"bootstrap", "jobs", "lifeline", "launcher"}, {"errors"}),
+    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "witness"}, {"errors"}),
     "world": (
-        {"world", "groups", "spawning"},
+        {"world", "ending", "groups", "spawning"},
         {"processes", "communicator", "engine", "native", "transports", "terms", "errors"},
     ),
     "public": ({"collx"}, {"communicator", "world", "schedule", "terms", "errors"}),

@@ -50,6 +50,7 @@ def test_the_place_and_where_its_host_meets(environ: dict[str, str]) -> None:
     place = find_place(environ)
     assert (place.rank, place.size, place.local_rank, place.local_size) == (5, 6, 1, 2)
     assert place.rendezvous.startswith("job:/")
+    assert place.pmi == int(environ.get("PMI_FD", -1))
     assert find_place(environ) == place
 
 
@@ -74,7 +75,7 @@ def test_a_world_of_one_meets_nobody(environ: dict[str, str]) -> None:
         ("OMPI_COMM_WORLD_LOCAL_RANK", "2", "OMPI_COMM_WORLD_LOCAL_RANK is 2, but it goes from 0 to 1"),
         ("PMI_SIZE", "many", "PMI_SIZE is 'many', which is not a number"),
         ("PMI_FD", "1000000", "PMI_FD is '1000000', but does not lead to the launcher"),
-        ("PMI_FD", "x", "PMI_FD is 'x', but does not lead to the launcher"),
+        ("PMI_FD", "x", "PMI_FD is 'x', which is not a number"),
         ("SLURM_NODEID", "3", "SLURM_NODEID is 3, but it goes from 0 to 2"),
         ("SLURM_STEP_TASKS_PER_NODE", "2(x", "is '2(x', which does not list how many"),
     ],

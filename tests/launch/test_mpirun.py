@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,41 @@ def test_what_is_killed_while_it_meets_leaves_nothing(mpi: Launcher, tmp_path: P
     with jobs.nothing_left_behind(str(tmp_path)):
         done = mpi.run(3, path)
     assert done.returncode != 0
+
+
+ENDING = """
+comm = collx.init()
+comm.barrier()
+if comm.rank == 1:
+    %s
+while True:
+    time.sleep(1)  # nobody hears of it by collx
+"""
+
+
+@pytest.mark.parametrize("transport", ["shm", "mpi"])
+def test_a_rank_that_is_killed_is_named(mpi: Launcher, transport: str, tmp_path: Path) -> None:
+    path = jobs.program(tmp_path, ENDING % "os.kill(os.getpid(), signal.SIGKILL)")
+    with jobs.nothing_left_behind(str(tmp_path)):
+        done = mpi.run(3, path, COLLX_TRANSPORT=transport, MARK=str(tmp_path))
+    assert done.returncode != 0
+    assert re.search(r"rank 1 (of 3|with PID)", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("transport", ["shm", "mpi"])
+def test_an_exception_ends_the_job(mpi: Launcher, transport: str, tmp_path: Path) -> None:
+    path = jobs.program(tmp_path, ENDING % "print('unwritten', end=''); raise ValueError('lost my way')")
+    with jobs.nothing_left_behind(str(tmp_path)):
+        done = mpi.run(3, path, COLLX_TRANSPORT=transport, MARK=str(tmp_path))
+    assert done.returncode != 0
+    assert "ValueError: lost my way" in done.stderr
+    assert done.stdout == "unwritten"
+
+
+def test_who_ends_well_is_not_said_to_be_killed(mpi: Launcher, tmp_path: Path) -> None:
+    """At whatever time, and whatever the next program of the job does there."""
+    path = jobs.program(tmp_path, SUM + "comm.close(); time.sleep(0.1 * comm.rank)")
+    *launch, python = mpi.line(3)
+    with jobs.nothing_left_behind(str(tmp_path)):
+        done = jobs.finished([*launch, "sh", "-c", f"{python} {path} && {python} {path}"], MARK=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")

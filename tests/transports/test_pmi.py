@@ -110,6 +110,15 @@ def test_the_line_stays_as_it_was() -> None:
         assert os.get_blocking(int(environ["PMI_FD"]))
 
 
+def test_the_launcher_is_told_to_end_the_job() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        pmi.abort(theirs.fileno())
+        assert ours.recv(100) == b"cmd=abort exitcode=1\n"
+        ours.close()
+        pmi.abort(theirs.fileno())  # that it has gone is no error
+
+
 @pytest.mark.parametrize("fd", ["x", "1000000"])
 def test_a_line_that_leads_nowhere(fd: str) -> None:
     with pytest.raises(collx.BootstrapError, match=f"PMI_FD is '{fd}', which leads to no launcher"):

@@ -1,0 +1,57 @@
+"""What a rank does at the end of its process for the others' sake."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+from collx import lifeline
+from collx.bootstrap import Place
+from collx.errors import AbortedError, RankFailedError
+from collx.member import leave_all
+from collx.transports import pmi
+from collx.witness import FAILED, LEFT, Ledger
+
+
+def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
+    """Before the process ends; where an exception ends it, so does the job. `others` are processes of other ranks.
+
+    Where another one failed first, it ends first: whoever started them all will name it. Under MPI the others might
+    wait for this one in their calls, and this one for them in MPI_Finalize: when they have been told, MPI ends the job.
+    Without MPI the launcher does, or is told to.
+    """
+    fatal = getattr(sys, "last_value", None)
+    if fatal is None:
+        if ledger is not None:
+            ledger.write(LEFT)
+        return
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and (not mpi.Is_initialized() or mpi.Is_finalized() or mpi.COMM_WORLD.size == 1):
+        mpi = None
+    if mpi is not None or place.pmi >= 0:
+        leave_all()
+    if isinstance(fatal, (AbortedError, RankFailedError)):
+        lifeline.await_end(others)
+        if mpi is not None:
+            time.sleep(lifeline.GRACE)  # in which the job is ended by the one that failed first
+    if ledger is not None:
+        ledger.write(FAILED)
+    if mpi is None and place.pmi >= 0:
+        reason = traceback.format_exception_only(fatal)[-1].strip()
+        _say(f"collx: rank {place.rank} of {place.size} (pid {os.getpid()}) ended by {reason}; ending the job\n")
+        pmi.abort(place.pmi)
+    elif mpi is not None:
+        _say("")
+        mpi.COMM_WORLD.Abort(1)
+
+
+def _say(line: str) -> None:
+    """Write what has been printed so far, and this."""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, line)):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.write(text)
+            stream.flush()

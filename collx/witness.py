@@ -1,0 +1,74 @@
+"""Names the rank that was killed, under launchers that do not.
+
+Hydra ends a job as soon as one of its processes dies, and tells which process that was, not which rank; nobody in the
+job has the time to say so. So one process on each host, which is none of the launcher's, watches its ranks. They keep a
+*ledger*: a file in the directory where they meet, with a page for each, that soon has no name any more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import sys
+
+PAGE = struct.Struct("=III")  # the rank, its process, and what became of it
+THERE, LEFT, FAILED = range(1, 4)  # it has come; it ended by itself; it ended and says so, and has the job ended
+LEDGER = "ledger"
+
+
+class Ledger:
+    """One rank's page, for it to write; `local_rank` is the page's number."""
+
+    def __init__(self, directory: str, rank: int, local_rank: int) -> None:
+        self._rank, self._at, self._pid = rank, local_rank * PAGE.size, os.getpid()
+        self._fd = os.open(f"{directory}/{LEDGER}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.write(THERE)
+
+    def write(self, state: int) -> None:
+        if os.getpid() == self._pid:  # what it forked is no rank
+            os.pwrite(self._fd, PAGE.pack(self._rank, self._pid, state), self._at)
+
+    def become_witness(self, size: int, pages: int) -> None:
+        """Make this process, forked for it, the witness of the host's `pages` ranks of `size`, who all have come."""
+        os.dup2(self._fd, 3)
+        os.closerange(4, 1 << 16)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        # Another program: as a fork it would keep a copy of all memory that this rank changes.
+        os.execv(sys.executable, [sys.executable, "-IS", __file__, str(size), str(pages)])
+
+
+def watch(ledger: int, size: int, pages: int) -> None:
+    """Return when all ranks of the ledger have left; when some are killed before, say which were the first."""
+    poll = select.poll()
+    watched, ended = dict[int, int](), list[int]()  # pages
+    for number in range(pages):
+        try:
+            watched[pidfd := os.pidfd_open(read(ledger, number)[1])] = number
+            poll.register(pidfd, select.POLLIN)
+        except ProcessLookupError:
+            ended.append(number)
+    told = [read(ledger, number) for number in range(pages)]
+    while ended or watched:
+        if any(read(ledger, number)[2] == FAILED for number in range(pages)):
+            return
+        # Who has left may have gone on to another program of the job, whose page it is then.
+        killed = [told[number] for number in ended if read(ledger, number) == (*told[number][:2], THERE)]
+        if killed:
+            names = ", ".join(f"rank {rank} of {size} (pid {pid})" for rank, pid, _ in killed)
+            os.write(2, f"collx: {names} on {os.uname().nodename} was killed, or exited without closing\n".encode())
+            return
+        ended = []
+        for pidfd, _ in poll.poll() if watched else ():
+            poll.unregister(pidfd)
+            ended.append(watched.pop(pidfd))
+
+
+def read(ledger: int, number: int) -> tuple[int, ...]:
+    return PAGE.unpack(os.pread(ledger, PAGE.size, number * PAGE.size))
+
+
+if __name__ == "__main__":
+    watch(3, int(sys.argv[1]), int(sys.argv[2]))
