@@ -268,9 +268,9 @@ def dump_all() -> None:
                 text = text[os.write(2, text) :]
 
 
-def leave_all() -> None:
+def leave_all(fatal: BaseException | None = None) -> None:
     """Close every communicator as the process ends; if by an exception, the other ranks are told of it."""
-    fatal = getattr(sys, "last_value", None)  # what ended the program, if an exception did
+    fatal = fatal or getattr(sys, "last_value", None)  # what ended the program, if an exception did
     for member in list(_members):
         if fatal is not None:
             member._break("the program", fatal)
