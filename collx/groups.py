@@ -106,9 +106,9 @@ def over_mpi(group: MpiGroup, forced: bool, deadline: float) -> Mpi | Shm:
     if forced or not group.share(range(group.size)):
         return Mpi(group, None)
     near = group.near(range(group.size))
-    directory = lifeline.job_directory() if near[0] == group.rank else ""
-    directory = exchange(group.comm, directory, deadline)[near[0]]
-    processes = ShmGroup.join(directory, near.index(group.rank), len(near), deadline)
+    path = exchange(group.comm, lifeline.new_path(), deadline)[near[0]]
+    with lifeline.shared_directory(path) as directory:
+        processes = ShmGroup.join(directory, near.index(group.rank), len(near), deadline)
     numbers = group.numbers()
     shm = Shm(processes, [numbers[member] for member in near] if numbers else [])
     return shm if len(near) == group.size else Mpi(group, shm)

@@ -89,6 +89,11 @@ def job_directory() -> str:
     return tempfile.mkdtemp(prefix="collx-")  # mode 0700
 
 
+def new_path() -> str:
+    """Where to make a directory that has not been there before."""
+    return os.path.join(os.path.abspath(tempfile.gettempdir()), f"collx-{os.urandom(8).hex()}")
+
+
 @contextlib.contextmanager
 def shared_directory(path: str) -> Iterator[str]:
     """In the block `path` is a directory that only this user can enter; whoever comes first makes it, and it is removed
