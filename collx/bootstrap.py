@@ -202,3 +202,11 @@ def find_transport(place: Place, environ: Mapping[str, str]) -> str:
             " MPI joins the others"
         )
     return asked or ("memory" if place.size == 1 else "shm+mpi" if several else "shm")
+
+
+def compares(environ: Mapping[str, str]) -> bool:
+    """Whether ranks compare their calls before one of MPI's own collectives; COLLX_CHECK=0: they do not."""
+    asked = environ.get("COLLX_CHECK", "1")
+    if asked not in ("0", "1"):
+        raise BootstrapError(f"COLLX_CHECK is {asked!r}, but must be 0 or 1")
+    return asked == "1"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from collx import lifeline
+from collx.bootstrap import compares
 from collx.engine import Engine, ReferenceEngine
 from collx.errors import CollxError, TransportError
 from collx.transports.base import Transport
@@ -16,6 +17,7 @@ from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.shm import ShmGroup, heap_bytes, memory_file
 
 if TYPE_CHECKING:
+    from collx.mpi.ways import Ways
     from collx.transports.lanes import Region
     from collx.transports.mpi_group import MpiGroup
 
@@ -76,10 +78,11 @@ class Shm:
 
 
 class Mpi:
-    """Ranks that MPI joins; those that share a machine by its memory, where `shm` has them."""
+    """Ranks that MPI joins; those that share a machine by its memory, where `shm` has them. `ways` is how they make
+    MPI's own collectives."""
 
-    def __init__(self, group: MpiGroup, shm: Shm | None) -> None:
-        self.group, self.shm = group, shm
+    def __init__(self, group: MpiGroup, shm: Shm | None, ways: Ways) -> None:
+        self.group, self.shm, self.ways = group, shm, ways
         self._near = group.near(range(group.size))  # the ranks that `shm` numbers from 0
 
     def engine(self, members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
@@ -88,27 +91,30 @@ class Mpi:
         here = [self._near.index(member) for member in near]
         if self.shm is not None and len(near) == len(members):
             return self.shm.engine(here, label, timeout, look)
+        from collx.mpi.engine import MpiEngine
         from collx.transports.mixed import MixedTransport
         from collx.transports.mpi import MpiTransport
 
         far = MpiTransport(self.group.connect(members, label, deadline))
         if self.shm is None or not self.group.share(members):
-            return ReferenceEngine(far)
+            return MpiEngine(far, far, self.ways)
         shm = self.shm.transport(here, label, max(deadline - time.monotonic(), 0.0))
-        return ReferenceEngine(MixedTransport(far, shm, [list(members).index(member) for member in near]))
+        return MpiEngine(MixedTransport(far, shm, [list(members).index(member) for member in near]), far, self.ways)
 
 
 def over_mpi(group: MpiGroup, forced: bool, deadline: float) -> Mpi | Shm:
     """What joins all ranks of `group`: MPI alone where that is forced, else shared memory wherever there is some.
     Collective."""
+    from collx.mpi.ways import agreed_ways
     from collx.transports.mpi_group import exchange
 
+    ways = agreed_ways(group.comm, compares(os.environ), deadline)
     if forced or not group.share(range(group.size)):
-        return Mpi(group, None)
+        return Mpi(group, None, ways)
     near = group.near(range(group.size))
     path = exchange(group.comm, lifeline.new_path(), deadline)[near[0]]
     with lifeline.shared_directory(path) as directory:
         processes = ShmGroup.join(directory, near.index(group.rank), len(near), deadline)
     numbers = group.numbers()
     shm = Shm(processes, [numbers[member] for member in near] if numbers else [])
-    return shm if len(near) == group.size else Mpi(group, shm)
+    return shm if len(near) == group.size else Mpi(group, shm, ways)

@@ -134,8 +134,9 @@ class Member:
         return self._known.bind(prepared, call.source, call.target, call.fill, call.result)
 
     def _queued(self) -> bool:
-        """Whether asynchronous collectives are under way, behind which a synchronous one must queue."""
-        return self._last is not None and not self._last.done()
+        """Whether asynchronous collectives are under way, behind which a synchronous one must queue, unless its engine
+        waits for them itself."""
+        return not self._engine.mpi and self._last is not None and not self._last.done()
 
     def _run(self, collective: str, prepared: Any, source: int, target: int, limit: float) -> None:
         self._engine.sequence = sequence = self._engine.sequence + 1
@@ -192,8 +193,9 @@ class Member:
             cached = None
         if cached is not None:
             return cached[0]
-        plan, op = make_plan(request, self.rank, self.size, self._engine.capacity, self._engine.window)
-        prepared = self._engine.prepare(plan, op)
+        engine = self._engine
+        plan, op = make_plan(request, self.rank, self.size, engine.capacity, engine.window, engine.mpi)
+        prepared = engine.prepare(plan, op)
         if len(self._plans) >= PLANS:
             del self._plans[next(iter(self._plans))]
             self._known.forget()

@@ -133,6 +133,7 @@ class NativeEngine:
     """
 
     transports: tuple[str, ...] = ("shm",)
+    mpi = False
 
     def __init__(
         self,

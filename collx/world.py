@@ -41,7 +41,8 @@ def init(timeout: float = TIMEOUT) -> Communicator:
     Environment: what `collx run` (COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS, COLLX_LOCAL_RANK, COLLX_LOCAL_SIZE), Open
     MPI's mpirun, Hydra's mpiexec (MPICH, Intel MPI) or Slurm's srun tells a process of its place;
     COLLX_TRANSPORT (shm, mpi, memory) forces a transport; by default it is shm, with mpi where ranks are on several
-    hosts, or memory for a world of one. Without it, on one host, MPI is not touched.
+    hosts, or memory for a world of one. Without it, on one host, MPI is not touched. COLLX_CHECK=0, alike on all
+    ranks, keeps them from comparing their calls before MPI's own collectives.
 
     Where SIGUSR1 has its default disposition, it prints from then on what `Communicator.dump` prints, of all
     communicators, instead of ending the process; not where this is called outside the main thread.

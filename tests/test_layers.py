@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "flight": ({"flight"}, set()),
     "agreement": ({"agreement"}, {"plan", "collectives", "terms"}),
     "selector": (
-        {"selector", "planner", "request"},
+        {"selector", "planner", "request", "semantics"},
         {"algorithms", "schedule", "collectives", "plugins", "proof", "plan", "agreement", "terms", "errors"},
     ),
     # What moves bytes; nothing here knows of schedules.
@@ -39,6 +39,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"native"},
         {"known", "plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"},
     ),
+    "mpi": (
+        {"mpi"},
+        {"engine", "known", "plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"},
+    ),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
@@ -49,7 +53,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "witness"}, {"errors"}),
     "world": (
         {"world", "ending", "groups", "spawning"},
-        {"processes", "communicator", "engine", "native", "transports", "terms", "errors"},
+        {"processes", "communicator", "engine", "native", "mpi", "transports", "terms", "errors"},
     ),
     "public": ({"collx"}, {"communicator", "world", "schedule", "terms", "errors"}),
     # What stands on the public API, as a user's program does; the register of algorithms belongs to it.

@@ -21,7 +21,7 @@ from collx.transports.waiting import Pause
 # Counts of MPI are ints. A longer message is pieces of this many bytes, and a last one of fewer, which may be none: so
 # every piece shows by its length whether the message has the length that is wanted.
 PIECE = 1 << 30
-FAREWELL = struct.Struct("=q")  # how many pieces its rank has sent before
+FAREWELL = struct.Struct("=qq")  # how many pieces its rank has sent before, and its last word
 
 
 def threads() -> Threads:
@@ -85,6 +85,7 @@ class MpiTransport:
         self.size: int = comm.size if size is None else size
         self.threads = threads()
         self.closed = False
+        self.word = 0  # which peers are told when this end is closed
         self.under_way: set[_Transfer] = set()  # of which MPI still uses the memory
         self._lanes: dict[int, _Lane] = {}
         self._farewells: list[tuple[MPI.Request, bytes]] | None = None
@@ -109,11 +110,17 @@ class MpiTransport:
             _closed.append(self)
             sweep()
 
+    def parted(self, peer: int) -> int | None:
+        """The last word of a rank that has closed its end, None of one that has not."""
+        lane = self._lane(peer)
+        with calls:
+            return lane.word if lane.farewell() else None
+
     def leave(self) -> bool:
         """Say farewell to all peers; whether they all have done so, and nothing is left to come or to go."""
         lanes = [self._lane(peer) for peer in range(self.size) if self.reaches(peer)]
         if self._farewells is None:
-            self._farewells = [lane.say_farewell() for lane in lanes]
+            self._farewells = [lane.say_farewell(self.word) for lane in lanes]
         self._farewells = [said for said in self._farewells if not said[0].Test()]
         self.under_way = {transfer for transfer in self.under_way if not transfer.settled()}
         left = [lane.left() for lane in lanes]
@@ -155,12 +162,10 @@ class _Lane:
         seats = -(-size // comm.size)  # ranks per process
         mine, theirs = rank // comm.size, peer // comm.size
         self.comm, self.peer, self.process = comm, peer, peer % comm.size
-        self._out, self._into = (
-            2 * (mine * seats + theirs),
-            2 * (theirs * seats + mine),
-        )  # tags; the odd ones: farewells
+        self._out, self._into = 2 * (mine * seats + theirs), 2 * (theirs * seats + mine)  # tags; odd ones: farewells
         self._sent = self._received = 0  # pieces
         self._last: int | None = None  # how many pieces the peer has sent, once it has said farewell
+        self.word = 0  # and its last word
         self.waiting: deque[_Receive] = deque()
 
     def send(self, piece: memoryview) -> MPI.Request:
@@ -176,16 +181,16 @@ class _Lane:
         self._received += 1
         return message, status.Get_count(MPI.BYTE)
 
-    def say_farewell(self) -> tuple[MPI.Request, bytes]:
-        word = FAREWELL.pack(self._sent)
-        return self.comm.Isend([word, MPI.BYTE], self.process, self._out + 1), word
+    def say_farewell(self, word: int) -> tuple[MPI.Request, bytes]:
+        said = FAREWELL.pack(self._sent, word)
+        return self.comm.Isend([said, MPI.BYTE], self.process, self._out + 1), said
 
     def farewell(self) -> bool:
         """Whether the peer has closed its end."""
         if self._last is None and self.comm.Iprobe(self.process, self._into + 1):
-            word = bytearray(FAREWELL.size)
-            self.comm.Recv([word, MPI.BYTE], self.process, self._into + 1)
-            (self._last,) = FAREWELL.unpack(word)
+            said = bytearray(FAREWELL.size)
+            self.comm.Recv([said, MPI.BYTE], self.process, self._into + 1)
+            self._last, self.word = FAREWELL.unpack(said)
         return self._last is not None
 
     def left(self) -> bool:

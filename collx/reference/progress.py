@@ -7,6 +7,7 @@ thread; elsewhere they move when the user asks for one of them.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -22,7 +23,23 @@ class Awaited(Protocol):
     def done(self) -> bool: ...
 
 
+class Driven:
+    """What moves only while somebody asks for it: nobody pauses before he asks again."""
+
+    def done(self) -> bool:
+        raise NotImplementedError
+
+
 Steps = Iterator[Awaited]
+
+
+class Passage(Protocol):
+    """When a call began and ended, and what it failed with."""
+
+    begun: float
+    ended_at: float
+    ended: bool
+    error: Exception | None
 
 
 class Task:
@@ -52,7 +69,7 @@ class Task:
             if self.awaited is not None and not self.awaited.done():
                 if time.monotonic() > self.deadline:
                     raise TimeoutError(f"{self.what} waited {self.timeout:g} s for {self.awaited}")
-                return moved
+                return moved or isinstance(self.awaited, Driven)
             moved = True
             self.awaited = next(self.steps, None)
             if self.awaited is None:
@@ -82,6 +99,16 @@ class Progress:
         self.over: Exception | None = None
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def idle(self) -> bool:
+        """Whether a call could begin, and nothing is under way."""
+        return not (self.ordered or self.free or self.over)
+
+    def drained(self) -> bool:
+        """Whether a call could begin, when all collectives under way have ended."""
+        while self.ordered:
+            self.help(self.ordered[-1], math.inf)
+        return self.over is None
 
     def usable(self, what: str) -> None:
         """Raise ClosedError where no call can be made any more."""
