@@ -11,10 +11,12 @@ import os
 import select
 import struct
 import sys
+from typing import NamedTuple
 
 PAGE = struct.Struct("=III")  # the rank, its process, and what became of it
 THERE, LEFT, FAILED = range(1, 4)  # it has come; it ended by itself; it ended and says so, and has the job ended
 LEDGER = "ledger"
+TURN = 0.02  # seconds between looks at who has come
 
 
 class Ledger:
@@ -30,7 +32,7 @@ class Ledger:
             os.pwrite(self._fd, PAGE.pack(self._rank, self._pid, state), self._at)
 
     def become_witness(self, size: int, pages: int) -> None:
-        """Make this process, forked for it, the witness of the host's `pages` ranks of `size`, who all have come."""
+        """Make this process, forked for it, the witness of the host's `pages` ranks of `size`."""
         os.dup2(self._fd, 3)
         os.closerange(4, 1 << 16)
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -40,34 +42,46 @@ class Ledger:
         os.execv(sys.executable, [sys.executable, "-IS", __file__, str(size), str(pages)])
 
 
+class Page(NamedTuple):
+    """What a ledger says of one rank."""
+
+    number: int
+    rank: int
+    pid: int
+    state: int
+
+
+def read(ledger: int, number: int) -> Page:
+    page = os.pread(ledger, PAGE.size, number * PAGE.size)
+    return Page(number, *PAGE.unpack(page.ljust(PAGE.size, b"\0")))
+
+
 def watch(ledger: int, size: int, pages: int) -> None:
-    """Return when all ranks of the ledger have left; when some are killed before, say which were the first."""
+    """Return when all ranks of the ledger have ended; when some are killed, say which were the first."""
     poll = select.poll()
-    watched, ended = dict[int, int](), list[int]()  # pages
-    for number in range(pages):
-        try:
-            watched[pidfd := os.pidfd_open(read(ledger, number)[1])] = number
-            poll.register(pidfd, select.POLLIN)
-        except ProcessLookupError:
-            ended.append(number)
-    told = [read(ledger, number) for number in range(pages)]
-    while ended or watched:
-        if any(read(ledger, number)[2] == FAILED for number in range(pages)):
-            return
-        # Who has left may have gone on to another program of the job, whose page it is then.
-        killed = [told[number] for number in ended if read(ledger, number) == (*told[number][:2], THERE)]
-        if killed:
-            names = ", ".join(f"rank {rank} of {size} (pid {pid})" for rank, pid, _ in killed)
-            os.write(2, f"collx: {names} on {os.uname().nodename} was killed, or exited without closing\n".encode())
-            return
+    watched, missing = dict[int, Page](), set(range(pages))
+    while True:
         ended = []
-        for pidfd, _ in poll.poll() if watched else ():
+        for page in [read(ledger, number) for number in sorted(missing)]:
+            if page.state == THERE:
+                missing.discard(page.number)
+                try:
+                    watched[pidfd := os.pidfd_open(page.pid)] = page
+                    poll.register(pidfd, select.POLLIN)
+                except ProcessLookupError:
+                    ended.append(page)
+        for pidfd, _ in poll.poll(0 if ended else TURN * 1000 if missing else None):
             poll.unregister(pidfd)
             ended.append(watched.pop(pidfd))
-
-
-def read(ledger: int, number: int) -> tuple[int, ...]:
-    return PAGE.unpack(os.pread(ledger, PAGE.size, number * PAGE.size))
+        if any(read(ledger, number).state == FAILED for number in range(pages)):
+            return
+        # Who has left may have gone on to another program of the job, whose page it is then.
+        killed = [page for page in ended if read(ledger, page.number) == page]
+        if killed:
+            names = ", ".join(f"rank {page.rank} of {size} (pid {page.pid})" for page in killed)
+            os.write(2, f"collx: {names} on {os.uname().nodename} was killed, or exited without closing\n".encode())
+        if killed or not watched:
+            return
 
 
 if __name__ == "__main__":

@@ -157,14 +157,14 @@ def _meeting_place(place: Place) -> AbstractContextManager[str]:
 
 @contextlib.contextmanager
 def _witnessed(place: Place) -> Iterator[None]:
-    """In the block the ranks come together. From then on there is somebody who says which rank was killed, where its
-    launcher does not."""
+    """In the block the ranks come together. From its beginning somebody is there who says which rank was killed, where
+    the launcher does not."""
     global _ledger
     if place.pmi < 0:
         yield
         return
     with _meeting_place(place) as directory:
         _ledger = Ledger(directory, place.rank, place.local_rank)
-        yield
         if place.local_rank == 0:
             lifeline.fork_apart(lambda: _ledger.become_witness(place.size, place.local_size))
+        yield

@@ -98,3 +98,15 @@ def test_what_a_rank_forks_writes_nothing(tmp_path: Path) -> None:
         os._exit(0)
     os.wait()
     assert (tmp_path / "ledger").read_bytes() == before
+
+
+def test_who_comes_later_is_watched_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first = rank_of(0, tmp_path)
+
+    def meanwhile() -> None:
+        go(rank_of(1, tmp_path, killed=True))
+        while "rank 11 of 20" not in capfd.readouterr().err:
+            pass
+        go(first)
+
+    assert said(tmp_path, 2, capfd, meanwhile) == ""
