@@ -16,7 +16,8 @@ from typing import Self
 from mpi4py import MPI
 
 from collx.errors import BootstrapError, CollxError, MismatchError, TimeoutError, TransportError
-from collx.transports.mpi import blocking_calls, calls, retire
+from collx.transports.mpi import retire
+from collx.transports.mpi_calls import blocking_calls, calls
 from collx.transports.waiting import Pause
 
 TEXT = 512  # bytes at most that a rank tells of itself
