@@ -16,6 +16,8 @@ from collx.member import leave_all
 from collx.transports import pmi
 from collx.witness import FAILED, LEFT, Ledger
 
+PASSED_ON = 0.2  # seconds in which a launcher passes on what was said last: Hydra does not once it is told to end a job
+
 
 def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
     """Before the process ends; where an exception ends it, so does the job. `others` are processes of other ranks.
@@ -40,12 +42,15 @@ def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
             time.sleep(lifeline.GRACE)  # in which the job is ended by the one that failed first
     if ledger is not None:
         ledger.write(FAILED)
-    if mpi is None and place.pmi >= 0:
-        reason = traceback.format_exception_only(fatal)[-1].strip()
-        _say(f"collx: rank {place.rank} of {place.size} (pid {os.getpid()}) ended by {reason}; ending the job\n")
+    if mpi is None and place.pmi < 0:
+        return
+    rank, size = (place.rank, place.size) if mpi is None else (mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size)
+    reason = traceback.format_exception_only(fatal)[-1].strip()
+    _say(f"collx: rank {rank} of {size} (pid {os.getpid()}) ended by {reason}; ending the job\n")
+    time.sleep(PASSED_ON)
+    if mpi is None:
         pmi.abort(place.pmi)
-    elif mpi is not None:
-        _say("")
+    else:
         mpi.COMM_WORLD.Abort(1)
 
 

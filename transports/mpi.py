@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections import deque
+from collections.abc import Callable
 
 from mpi4py import MPI
 
@@ -40,6 +41,7 @@ class MpiTransport:
         self.size: int = comm.size if size is None else size
         self.threads = threads()
         self.closed = False
+        self.parting: Callable[[], None] | None = None  # to be done before the farewells, by a thread that may call MPI
         self.word = 0  # which peers are told when this end is closed
         self.under_way: set[_Transfer] = set()  # of which MPI still uses the memory
         self._lanes: dict[int, _Lane] = {}
@@ -75,6 +77,8 @@ class MpiTransport:
         """Say farewell to all peers; whether they all have done so, and nothing is left to come or to go."""
         lanes = [self._lane(peer) for peer in range(self.size) if self.reaches(peer)]
         if self._farewells is None:
+            if self.parting is not None:
+                self.parting()
             self._farewells = [lane.say_farewell(self.word) for lane in lanes]
         self._farewells = [said for said in self._farewells if not said[0].Test()]
         self.under_way = {transfer for transfer in self.under_way if not transfer.settled()}

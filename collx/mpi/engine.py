@@ -33,7 +33,8 @@ from collx.reference.lanes import COLLECTIVE, Stamp
 from collx.reference.progress import Steps, Task
 from collx.reference.reduction import combine
 from collx.transports.base import Transport
-from collx.transports.mpi import MpiTransport, calls
+from collx.transports.mpi import MpiTransport
+from collx.transports.mpi_calls import calls
 from collx.types import Array, ReduceOp
 
 LARGE = 16 << 20  # bytes from which MPI's nonblocking collectives are no slower than its blocking ones
@@ -188,12 +189,13 @@ class MpiEngine(ReferenceEngine):
         return {rank: sorted(found, key=lambda call: call.sequence)[-SHOWN:]}
 
     def close(self) -> None:
-        if self._guard is not None and not MPI.Is_finalized():
-            with calls:
-                self._guard.close()
-                self._kept.close()
-        self._mpi.word = self.sequence
+        self._mpi.word, self._mpi.parting = self.sequence, self._give_back
         super().close()
+
+    def _give_back(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._kept.close()
 
 
 def _flown(call: Blocking, ended: float) -> Flown:

@@ -15,7 +15,8 @@ from collx.mpi.guard import Guard
 from collx.mpi.kept import Kept
 from collx.reference.lanes import COLLECTIVE, Lanes, Stamp
 from collx.reference.progress import Driven, Steps
-from collx.transports.mpi import MpiTransport, calls
+from collx.transports.mpi import MpiTransport
+from collx.transports.mpi_calls import calls
 
 
 class Agreed:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from collx.errors import TransportError
 from collx.transports.base import Threads
-from collx.transports.mpi import threads
+from collx.transports.mpi_calls import threads
 from collx.transports.mpi_group import exchange
 
 
