@@ -55,8 +55,18 @@ class Hosts:
     def across(self, mpi: Launcher, ranks: Sequence[int]) -> Launcher:
         """The launcher, started on the first host, with room for so many ranks on each."""
         places = ",".join(f"{address}:{count}" for address, count in zip(ADDRESSES, ranks, strict=True))
-        options = {  # Open MPI puts all on the first host where it may oversubscribe
-            "openmpi": ("--allow-run-as-root", "--prtemca", "plm_ssh_agent", str(self.agent), "--host", places),
+        options = {  # Open MPI puts all on the first host where it may oversubscribe; between them, its own TCP
+            "openmpi": (
+                "--allow-run-as-root",
+                "--mca",
+                "pml",
+                "ob1",
+                "--prtemca",
+                "plm_ssh_agent",
+                str(self.agent),
+                "--host",
+                places,
+            ),
             "mpich": ("-launcher", "ssh", "-launcher-exec", str(self.agent), "-hosts", places),
         }
         return dataclasses.replace(mpi, options=options[mpi.name], inside=self.inside(0))

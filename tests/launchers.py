@@ -46,11 +46,13 @@ class Launcher:
             env=jobs.CLEAN | environ,
         )
 
-    def run(self, ranks: int, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, ranks: int, *arguments: object, deadline: float = jobs.DEADLINE, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
         """What the job does; one that hangs is ended by its launcher, which then ends its ranks."""
         job = self.start(ranks, *arguments, **environ)
         try:
-            out, err = job.communicate(timeout=jobs.DEADLINE)
+            out, err = job.communicate(timeout=deadline)
         except subprocess.TimeoutExpired:
             job.terminate()
             out, err = job.communicate(timeout=jobs.DEADLINE)

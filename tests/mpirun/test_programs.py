@@ -12,37 +12,27 @@ import pytest
 
 from tests import jobs
 from tests.launchers import MPIS, Launcher
-
-PROGRAMS = Path(__file__).parent
-NAMES = {path.stem for path in PROGRAMS.glob("*.py") if "\ndef check(run: Run)" in path.read_text()}
-FEW = ("--max-bytes", "32K", "--factor", "512", "--repeats", "1")
+from tests.programs import DEADLINE, FEW, FEWER, FOLDER, NAMES, passed
 
 Wrong = Callable[[str], subprocess.CompletedProcess[str]]
 each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
 
 
-def passed(output: str) -> dict[str, int]:
-    """How many cases of each program passed; none may have failed."""
-    assert "FAIL" not in output
-    ends = re.findall(r"^# (\w+): (\d+) of (\d+) cases passed$", output, re.MULTILINE)
-    assert all(good == cases for _, good, cases in ends), output
-    assert len(re.findall("^PASS", output, re.MULTILINE)) == sum(int(cases) for _, _, cases in ends)
-    return {program: int(cases) for program, _, cases in ends}
-
-
 @each_mpi
+@pytest.mark.parametrize("forced", ["", "mpi"])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 8])
-def test_all_programs_pass(mpi: Launcher, ranks: int) -> None:
-    done = mpi.run(ranks, PROGRAMS, *FEW)
+def test_all_programs_pass(mpi: Launcher, ranks: int, forced: str) -> None:
+    """With what is chosen by itself on one host, and with MPI forced."""
+    done = mpi.run(ranks, FOLDER, *(FEW if ranks < 7 else FEWER), deadline=DEADLINE, COLLX_TRANSPORT=forced)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    transports = "shm" if ranks > 1 else "memory"
-    assert done.stdout.startswith(f"# <collx.Communicator rank 0 of {ranks} over {transports}> on ")
+    used = forced or ("shm" if ranks > 1 else "memory")
+    assert done.stdout.startswith(f"# <collx.Communicator rank 0 of {ranks} over {used}> on ")
     assert passed(done.stdout).keys() == NAMES
 
 
 @each_mpi
 def test_a_program_by_itself(mpi: Launcher) -> None:
-    done = mpi.run(3, PROGRAMS / "reduce.py", "--min-bytes", 4096, "--max-bytes", "1M", "--dtypes", "float32")
+    done = mpi.run(3, FOLDER / "reduce.py", "--min-bytes", 4096, "--max-bytes", "1M", "--dtypes", "float32")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^PASS reduce float32 avg root 2 \d+ B$", done.stdout, re.MULTILINE)
     assert re.search(r"^PASS reduce float32 \w+ root \d 4096 B$", done.stdout, re.MULTILINE)
@@ -50,12 +40,12 @@ def test_a_program_by_itself(mpi: Launcher) -> None:
 
 
 def test_some_of_all_programs() -> None:
-    done = jobs.collx_run("-n", 2, "--tag", "off", "python", PROGRAMS, "scan", "barrier", *FEW)
+    done = jobs.collx_run("-n", 2, "--tag", "off", "python", FOLDER, "scan", "barrier", *FEW)
     assert list(passed(done.stdout)) == ["scan", "barrier"]
 
 
 WRONG = f"""
-sys.path.insert(0, "{PROGRAMS}")
+sys.path.insert(0, "{FOLDER}")
 import all_reduce, harness
 
 right = collx.Communicator.all_reduce
@@ -114,7 +104,7 @@ def test_an_error_is_told_and_ends_the_job(wrong: Wrong) -> None:
     ],
 )
 def test_mistakes_on_the_command_line(mistake: tuple[str, ...], said: str) -> None:
-    program = [sys.executable, str(PROGRAMS / "all_reduce.py"), *mistake]
+    program = [sys.executable, str(FOLDER / "all_reduce.py"), *mistake]
     done = subprocess.run(program, capture_output=True, text=True, timeout=jobs.DEADLINE, env=jobs.CLEAN)
     assert done.returncode != 0
     assert said in done.stderr
