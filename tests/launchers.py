@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests import jobs
 
+DEADLINE = 200.0  # seconds, for many more ranks than there are cores
 ROOT = Path(__file__).parents[1]
 
 
@@ -46,13 +47,11 @@ class Launcher:
             env=jobs.CLEAN | environ,
         )
 
-    def run(
-        self, ranks: int, *arguments: object, deadline: float = jobs.DEADLINE, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, ranks: int, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
         """What the job does; one that hangs is ended by its launcher, which then ends its ranks."""
         job = self.start(ranks, *arguments, **environ)
         try:
-            out, err = job.communicate(timeout=deadline)
+            out, err = job.communicate(timeout=DEADLINE)
         except subprocess.TimeoutExpired:
             job.terminate()
             out, err = job.communicate(timeout=jobs.DEADLINE)

@@ -9,7 +9,6 @@ FOLDER = Path(__file__).parent / "mpirun"
 NAMES = {path.stem for path in FOLDER.glob("*.py") if "\ndef check(run: Run)" in path.read_text()}
 FEW = ("--max-bytes", "32K", "--factor", "512", "--repeats", "1")
 FEWER = ("--min-bytes", "100", *FEW, "--dtypes", "bool,int32,bfloat16,float32,complex128")  # for slow jobs
-DEADLINE = 200.0  # seconds, for all of them on many more ranks than there are cores
 
 
 def passed(output: str) -> dict[str, int]:

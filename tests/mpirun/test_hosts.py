@@ -9,7 +9,7 @@ import pytest
 
 from tests import hosts, jobs
 from tests.launchers import MPIS, Launcher
-from tests.programs import DEADLINE, FEWER, FOLDER, NAMES, passed
+from tests.programs import FEWER, FOLDER, NAMES, passed
 
 each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
 
@@ -47,7 +47,7 @@ def test_ranks_know_their_place_on_each_host(mpi: Launcher, both: hosts.Hosts, t
 @pytest.mark.parametrize("forced", ["", "mpi"])
 def test_all_programs_pass(mpi: Launcher, both: hosts.Hosts, forced: str) -> None:
     """With shared memory inside a host, and with MPI forced there too."""
-    done = both.across(mpi, (2, 1)).run(3, FOLDER, *FEWER, deadline=DEADLINE, COLLX_TRANSPORT=forced)
+    done = both.across(mpi, (2, 1)).run(3, FOLDER, *FEWER, COLLX_TRANSPORT=forced)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     assert done.stdout.startswith(
         f"# <collx.Communicator rank 0 of 3 over {forced or 'shm+mpi'}> on alpha (2), beta (1);"

@@ -12,7 +12,7 @@ import pytest
 
 from tests import jobs
 from tests.launchers import MPIS, Launcher
-from tests.programs import DEADLINE, FEW, FEWER, FOLDER, NAMES, passed
+from tests.programs import FEW, FEWER, FOLDER, NAMES, passed
 
 Wrong = Callable[[str], subprocess.CompletedProcess[str]]
 each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
@@ -23,7 +23,7 @@ each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7, 8])
 def test_all_programs_pass(mpi: Launcher, ranks: int, forced: str) -> None:
     """With what is chosen by itself on one host, and with MPI forced."""
-    done = mpi.run(ranks, FOLDER, *(FEW if ranks < 7 else FEWER), deadline=DEADLINE, COLLX_TRANSPORT=forced)
+    done = mpi.run(ranks, FOLDER, *(FEW if ranks < 7 else FEWER), COLLX_TRANSPORT=forced)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     used = forced or ("shm" if ranks > 1 else "memory")
     assert done.stdout.startswith(f"# <collx.Communicator rank 0 of {ranks} over {used}> on ")
