@@ -18,6 +18,12 @@ def threads() -> Threads:
     return Threads.MAIN
 
 
+def check_running() -> None:
+    """Raise ClosedError where MPI was finalized: it would end the program."""
+    if MPI.Is_finalized():
+        raise ClosedError("MPI was finalized, so that nothing can be sent any more")
+
+
 class Calls:
     """Calls into MPI: by a thread that may, and MPI's errors as ours. They are one thread's at a time, but those that
     block where MPI takes several threads."""
@@ -30,8 +36,7 @@ class Calls:
         return threads() is not Threads.MAIN or bool(MPI.Is_thread_main())
 
     def __enter__(self) -> None:
-        if MPI.Is_finalized():
-            raise ClosedError("MPI was finalized, so that nothing can be sent any more")
+        check_running()
         if not self.allowed():
             raise TransportError(
                 "MPI was initialised with MPI_THREAD_FUNNELED or less, so that only the main thread may communicate;"

@@ -34,7 +34,7 @@ from collx.reference.progress import Steps, Task
 from collx.reference.reduction import combine
 from collx.transports.base import Transport
 from collx.transports.mpi import MpiTransport
-from collx.transports.mpi_calls import calls
+from collx.transports.mpi_calls import calls, check_running
 from collx.types import Array, ReduceOp
 
 LARGE = 16 << 20  # bytes from which MPI's nonblocking collectives are no slower than its blocking ones
@@ -108,6 +108,7 @@ class MpiEngine(ReferenceEngine):
 
     def _run(self, prepared: MpiPlan, source: int, target: int, sequence: int, timeout: float) -> None:
         """A synchronous call where this thread may block."""
+        check_running()
         begun = time.monotonic()
         traits, guard = prepared.traits, self._guard
         chain = self._lanes.calls.chain(sequence, traits)
