@@ -39,6 +39,7 @@ class MpiTransport:
         self.comm = comm
         self.rank: int = comm.rank if rank is None else rank
         self.size: int = comm.size if size is None else size
+        self._processes = comm.size  # asked now: MPI may be finalized when it is needed
         self.threads = threads()
         self.closed = False
         self.parting: Callable[[], None] | None = None  # to be done before the farewells, by a thread that may call MPI
@@ -92,7 +93,7 @@ class MpiTransport:
         if peer not in self._lanes:
             if not self.reaches(peer):
                 raise TransportError(f"rank {self.rank}: the mpi transport does not reach rank {peer}")
-            self._lanes[peer] = _Lane(self.comm, self.rank, peer, self.size)
+            self._lanes[peer] = _Lane(self.comm, self._processes, self.rank, peer, self.size)
         return self._lanes[peer]
 
 
@@ -117,10 +118,10 @@ def sweep() -> None:
 class _Lane:
     """What goes between this rank and `peer`, and in which order that is received."""
 
-    def __init__(self, comm: MPI.Comm, rank: int, peer: int, size: int) -> None:
-        seats = -(-size // comm.size)  # ranks per process
-        mine, theirs = rank // comm.size, peer // comm.size
-        self.comm, self.peer, self.process = comm, peer, peer % comm.size
+    def __init__(self, comm: MPI.Comm, processes: int, rank: int, peer: int, size: int) -> None:
+        seats = -(-size // processes)  # ranks per process
+        mine, theirs = rank // processes, peer // processes
+        self.comm, self.peer, self.process = comm, peer, peer % processes
         self._out, self._into = 2 * (mine * seats + theirs), 2 * (theirs * seats + mine)  # tags; odd ones: farewells
         self._sent = self._received = 0  # pieces
         self._last: int | None = None  # how many pieces the peer has sent, once it has said farewell
