@@ -69,10 +69,10 @@ class MpiTransport:
             sweep()
 
     def parted(self, peer: int) -> int | None:
-        """The last word of a rank that has closed its end, None of one that has not."""
+        """The last word of a rank that has closed its end, when all that it sent before was asked for and told."""
         lane = self._lane(peer)
         with calls:
-            return lane.word if lane.farewell() else None
+            return lane.word if lane.farewell() and lane.last == lane.told else None
 
     def leave(self) -> bool:
         """Say farewell to all peers; whether they all have done so, and nothing is left to come or to go."""
@@ -124,7 +124,8 @@ class _Lane:
         self.comm, self.peer, self.process = comm, peer, peer % processes
         self._out, self._into = 2 * (mine * seats + theirs), 2 * (theirs * seats + mine)  # tags; odd ones: farewells
         self._sent = self._received = 0  # pieces
-        self._last: int | None = None  # how many pieces the peer has sent, once it has said farewell
+        self.told = 0  # pieces that were received and asked for
+        self.last: int | None = None  # how many pieces the peer has sent, once it has said farewell
         self.word = 0  # and its last word
         self.waiting: deque[_Receive] = deque()
 
@@ -147,15 +148,15 @@ class _Lane:
 
     def farewell(self) -> bool:
         """Whether the peer has closed its end."""
-        if self._last is None and self.comm.Iprobe(self.process, self._into + 1):
+        if self.last is None and self.comm.Iprobe(self.process, self._into + 1):
             said = bytearray(FAREWELL.size)
             self.comm.Recv([said, MPI.BYTE], self.process, self._into + 1)
-            self._last, self.word = FAREWELL.unpack(said)
-        return self._last is not None
+            self.last, self.word = FAREWELL.unpack(said)
+        return self.last is not None
 
     def left(self) -> bool:
         """Whether nothing more comes from the peer."""
-        return self.farewell() and self._received == self._last
+        return self.farewell() and self._received == self.last
 
 
 class _Transfer:
@@ -230,6 +231,7 @@ class _Send(_Transfer):
 class _Receive(_Transfer):
     def __init__(self, transport: MpiTransport, lane: _Lane, view: memoryview) -> None:
         super().__init__(transport, lane, view)
+        self.untold = len(self.pieces)
         with calls:
             lane.waiting.append(self)
             self.advance()  # what has come is on its way from now on, whoever asks next
@@ -238,6 +240,12 @@ class _Receive(_Transfer):
         waiting = self.lane.waiting
         while waiting and waiting[0].taken_in():
             waiting.popleft()
+
+    def done(self) -> bool:
+        ended = super().done()
+        if ended:
+            self.lane.told, self.untold = self.lane.told + self.untold, 0
+        return ended
 
     def taken_in(self) -> bool:
         """Take in what has come of this message, the first that the lane waits for; whether that was its end."""
