@@ -56,8 +56,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"processes", "communicator", "engine", "native", "mpi", "transports", "terms", "errors"},
     ),
     "public": ({"collx"}, {"communicator", "world", "schedule", "terms", "errors"}),
-    # What stands on the public API, as a user's program does; the register of algorithms belongs to it.
-    "perf": ({"perf"}, {"public", "algorithms", "plugins", "schedule", "terms", "errors"}),
+    # What stands on the public API, as a user's program does; the register of algorithms belongs to it, and who is in a
+    # job.
+    "perf": ({"perf"}, {"public", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
     "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
 }

@@ -37,6 +37,8 @@ _OPS = {
 }  # fmt: skip
 _ON_BOOL = _OPS | {"sum": MPI.BOR, "prod": MPI.BAND, "land": MPI.BAND, "lor": MPI.BOR, "lxor": MPI.BXOR}
 
+_bytes_at = MPI.buffer.fromaddress
+
 # Those for which MPI allocates room for as much as they reduce, in each call anew, unless the request is persistent.
 _BUFFERED = ("all_reduce", "reduce_scatter", "reduce")
 
@@ -54,6 +56,7 @@ class Collective:
         # MPI's reduce_scatter in place has its result at the beginning of the input, and its exscan may write to rank
         # 0, which has its result already.
         self._apart = plan.collective == ("reduce_scatter" if plan.inplace else "exscan" if plan.rank == 0 else "")
+        self._room = plan.input_bytes if plan.collective == "exscan" else plan.output_bytes
         name = (_NAMES if self._counts is None else _BY_COUNTS)[plan.collective]
         self._blocking: Callable[..., None] = getattr(comm, name)
         self._starting: Callable[..., Any] = getattr(comm, f"I{name.lower()}")
@@ -92,9 +95,8 @@ class Collective:
 
     def _arguments(self, source: int, target: int) -> tuple[Any, ...]:
         plan, kind, counts = self.plan, self._type, self._counts
-        room = plan.input_bytes if plan.collective == "exscan" else plan.output_bytes
-        given: Any = [MPI.buffer.fromaddress(source, plan.input_bytes), kind]
-        taken: Any = [MPI.buffer.fromaddress(target, room), kind]
+        given: Any = [_bytes_at(source, plan.input_bytes), kind]
+        taken: Any = [_bytes_at(target, self._room), kind]
         own: Any = MPI.IN_PLACE if plan.inplace and not self._apart else given
         at_root = plan.rank == plan.root
         match plan.collective:

@@ -12,7 +12,6 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from mpi4py import MPI
 
@@ -49,13 +48,9 @@ class MpiPlan(PreparedPlan):
     large: bool
 
 
-class Blocking(NamedTuple):
-    """A call in a blocking collective."""
-
-    number: int
-    traits: Traits
-    begun: float
-    timeout: float
+# A call in a blocking collective: its number, what ranks must agree on, when it began, its timeout. A bare tuple: to
+# make anything else takes as long as a small message.
+Blocking = tuple[int, Traits, float, float]
 
 
 class MpiEngine(ReferenceEngine):
@@ -115,7 +110,7 @@ class MpiEngine(ReferenceEngine):
         way = self._way(prepared, source, target) if prepared.large else BLOCKING
         agreed = guard is None or guard.soon(chain, way, SOON)
         if agreed and not prepared.large:
-            self._block(prepared, source, target, Blocking(sequence, traits, begun, timeout))
+            self._block(prepared, source, target, (sequence, traits, begun, timeout))
         else:
             stamp = Stamp(COLLECTIVE, sequence, chain, traits)
             steps = self._steps(prepared, stamp, source, target, timeout, way, agreed)
@@ -150,7 +145,7 @@ class MpiEngine(ReferenceEngine):
             yield from compared(self._guard, self._mpi, self._lanes, stamp)
             _, way = self._guard.outcome()
         if way == BLOCKING and not prepared.large:
-            self._block(prepared, source, target, Blocking(stamp.number, stamp.traits, begun, timeout))
+            self._block(prepared, source, target, (stamp.number, stamp.traits, begun, timeout))
             return
         kept = self._kept if way not in (None, NONBLOCKING) else None
         if kept is not None and way == BLOCKING:
@@ -163,7 +158,8 @@ class MpiEngine(ReferenceEngine):
         try:
             prepared.collective.run(source, target)
         except MPI.Exception as error:
-            what = f"{self._me} in {call.traits.collective} #{call.number}"
+            number, traits, *_ = call
+            what = f"{self._me} in {traits.collective} #{number}"
             raise TransportError(f"{what}: MPI failed: {' '.join(str(error).split())}") from error
         finally:
             self._blocked = None
@@ -171,12 +167,15 @@ class MpiEngine(ReferenceEngine):
 
     def look(self) -> None:
         """End the job where this rank blocks for too long. In a thread of its own."""
-        call = self._blocked
-        if call is None or time.monotonic() < call.begun + call.timeout:
+        call = self._blocked  # which ends meanwhile
+        if call is None:
+            return
+        number, traits, begun, timeout = call
+        if time.monotonic() < begun + timeout:
             return
         told = (
-            f"{self._me} in {call.traits.collective} #{call.number} has been in MPI's own collective for"
-            f" {call.timeout:g} s. All ranks have begun it and none can leave it, so this ends the job; is one of them"
+            f"{self._me} in {traits.collective} #{number} has been in MPI's own collective for"
+            f" {timeout:g} s. All ranks have begun it and none can leave it, so this ends the job; is one of them"
             " stopped, or the network broken?\n"
         )
         print(table(f"{self._me}: its last collectives", self.flown()) + told, file=sys.stderr, end="", flush=True)
@@ -200,6 +199,6 @@ class MpiEngine(ReferenceEngine):
 
 
 def _flown(call: Blocking, ended: float) -> Flown:
-    t = call.traits
+    number, t, begun, _ = call
     state = STATES.index("done" if ended else "under way")
-    return Flown(call.number, t.collective, t.dtype, t.op, t.root, t.count, t.algorithm, state, call.begun, ended)
+    return Flown(number, t.collective, t.dtype, t.op, t.root, t.count, t.algorithm, state, begun, ended)
