@@ -146,26 +146,31 @@ except collx.CollxError as error:
 
 @each_mpi
 @pytest.mark.parametrize(
-    ("calls", "told"),
+    ("calls", "what", "values"),
     [
-        ("lambda: comm.all_reduce(x), lambda: comm.all_reduce(x[:5])", "count differs: 6 here, 5 on rank 1"),
-        ("lambda: comm.all_reduce(x), lambda: comm.all_reduce(x, 'prod')", "op differs: sum here, prod on rank 1"),
-        ("lambda: comm.broadcast(x, 0), lambda: comm.broadcast(x, 1)", "root differs: 0 here, 1 on rank 1"),
-        (
-            "lambda: comm.barrier(), lambda: comm.all_gather(x)",
-            "collective differs: barrier here, all_gather on rank 1",
-        ),
-        ("lambda: comm.all_reduce(x), lambda: comm.all_reduce(x, 'max')", "op differs"),  # which MPI does not make
-        ("lambda: comm.all_reduce(x), lambda: comm.close()", "RankFailedError: rank 0 in all_reduce #2: ranks? 1"),
-        ("lambda: comm.barrier(), lambda: sys.exit()", "RankFailedError: rank 0 in barrier #2: ranks? 1"),
+        ("lambda: comm.all_reduce(x), lambda: comm.all_reduce(x[:5])", "count", "65"),
+        ("lambda: comm.all_reduce(x), lambda: comm.all_reduce(x, 'prod')", "op", ("sum", "prod")),
+        ("lambda: comm.broadcast(x, 0), lambda: comm.broadcast(x, 1)", "root", "01"),
+        ("lambda: comm.barrier(), lambda: comm.all_gather(x)", "collective", ("barrier", "all_gather")),
+        ("lambda: comm.all_reduce(x), lambda: comm.all_reduce(x, 'max')", "op", ("sum", "max")),  # by a schedule
     ],
 )
 def test_what_ranks_call_differently_is_told_before_mpi_sees_it(
-    mpi: Launcher, calls: str, told: str, tmp_path: Path
+    mpi: Launcher, calls: str, what: str, values: tuple[str, str], tmp_path: Path
 ) -> None:
     done = made(mpi, 3, tmp_path, DIFFERENT.format(calls=calls))
-    assert re.search(f"^rank 0: .*{told}", done.stdout, re.MULTILINE), done.stdout + done.stderr
-    assert "rank 0 got through" not in done.stdout
+    one, other = values
+    told = f"{what} differs: ({one} here, {other}|{other} here, {one}) on rank"
+    for rank in range(3):  # in its own words, or in those of the first to tell
+        assert re.search(f"^rank {rank}: MismatchError: .*{told}", done.stdout, re.MULTILINE), done.stdout + done.stderr
+
+
+@each_mpi
+@pytest.mark.parametrize("leaves", ["lambda: comm.close()", "lambda: sys.exit()"])
+def test_who_leaves_before_a_call_is_told(mpi: Launcher, leaves: str, tmp_path: Path) -> None:
+    done = made(mpi, 3, tmp_path, DIFFERENT.format(calls=f"lambda: comm.barrier(), {leaves}"))
+    told = r"^rank 0: RankFailedError: rank 0 in barrier #2: ranks? (1|2|1, 2) left before this call$"
+    assert re.search(told, done.stdout, re.MULTILINE), done.stdout + done.stderr
 
 
 @each_mpi
