@@ -76,11 +76,17 @@ comm.recv(x, 0 if comm.rank else 1)
 
 
 @each_mpi
-@pytest.mark.parametrize("forced", [False, True], ids=["shm", "mpi"])
 @pytest.mark.parametrize("how", WELL)
-def test_a_program_that_ends_well_ends(mpi: Launcher, how: str, forced: bool, tmp_path: Path) -> None:
-    environ = {"COLLX_TRANSPORT": "mpi"} if forced else {}
-    done = mpi.run(3, jobs.program(tmp_path, PRELUDE + WELL[how]), **environ)
+def test_a_program_that_ends_well_ends(mpi: Launcher, how: str, tmp_path: Path) -> None:
+    done = mpi.run(3, jobs.program(tmp_path, PRELUDE + WELL[how]), COLLX_TRANSPORT="mpi")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@each_mpi
+@pytest.mark.parametrize("how", ["nothing is closed", "an error that is caught"])
+def test_it_ends_too_where_collx_does_not_use_mpi(mpi: Launcher, how: str, tmp_path: Path) -> None:
+    done = mpi.run(3, jobs.program(tmp_path, PRELUDE + WELL[how]))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
