@@ -17,6 +17,7 @@ from collx.transports import pmi
 from collx.witness import FAILED, LEFT, Ledger
 
 PASSED_ON = 0.2  # seconds in which a launcher passes on what was said last: Hydra does not once it is told to end a job
+CULPRIT_GRACE = 0.5  # seconds in which the rank that failed first, or its launcher, may end the job
 
 
 def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
@@ -34,15 +35,16 @@ def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and (not mpi.Is_initialized() or mpi.Is_finalized() or mpi.COMM_WORLD.size == 1):
         mpi = None
-    if mpi is not None or place.pmi >= 0:
+    abortable = mpi is not None or place.pmi >= 0
+    if abortable:
         leave_all()
     if isinstance(fatal, (AbortedError, RankFailedError)):
         lifeline.await_end(others)
-        if mpi is not None:
-            time.sleep(lifeline.GRACE)  # in which the job is ended by the one that failed first
+        if abortable:
+            time.sleep(CULPRIT_GRACE)
     if ledger is not None:
         ledger.write(FAILED)
-    if mpi is None and place.pmi < 0:
+    if not abortable:
         return
     rank, size = (place.rank, place.size) if mpi is None else (mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size)
     reason = traceback.format_exception_only(fatal)[-1].strip()

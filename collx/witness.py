@@ -58,7 +58,7 @@ def read(ledger: int, number: int) -> Page:
 
 def watch(ledger: int, size: int, pages: int) -> None:
     """Return when all ranks of the ledger have ended; when some are killed, say which were the first."""
-    poll = select.poll()
+    poll = select.epoll()
     watched, missing = dict[int, Page](), set(range(pages))
     while True:
         ended = []
@@ -67,19 +67,21 @@ def watch(ledger: int, size: int, pages: int) -> None:
                 missing.discard(page.number)
                 try:
                     watched[pidfd := os.pidfd_open(page.pid)] = page
-                    poll.register(pidfd, select.POLLIN)
+                    poll.register(pidfd, select.EPOLLIN)
                 except ProcessLookupError:
                     ended.append(page)
-        for pidfd, _ in poll.poll(0 if ended else TURN * 1000 if missing else None):
-            poll.unregister(pidfd)
-            ended.append(watched.pop(pidfd))
+        if not ended:
+            for pidfd, _ in poll.poll(TURN if missing else None, 1):  # the first that ended
+                poll.unregister(pidfd)
+                ended.append(watched.pop(pidfd))
         if any(read(ledger, number).state == FAILED for number in range(pages)):
             return
         # Who has left may have gone on to another program of the job, whose page it is then.
         killed = [page for page in ended if read(ledger, page.number) == page]
         if killed:
             names = ", ".join(f"rank {page.rank} of {size} (pid {page.pid})" for page in killed)
-            os.write(2, f"collx: {names} on {os.uname().nodename} was killed, or exited without closing\n".encode())
+            was = "was" if len(killed) == 1 else "were"
+            os.write(2, f"collx: {names} on {os.uname().nodename} {was} killed, or exited without closing\n".encode())
         if killed or not watched:
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,3 +54,21 @@ def test_all_programs_pass(mpi: Launcher, both: hosts.Hosts, forced: str) -> Non
         f"# <collx.Communicator rank 0 of 3 over {forced or 'shm+mpi'}> on alpha (2), beta (1);"
     )
     assert passed(done.stdout).keys() == NAMES
+
+
+@each_mpi
+def test_a_rank_that_is_killed_on_another_host_is_named(mpi: Launcher, both: hosts.Hosts, tmp_path: Path) -> None:
+    path = jobs.program(
+        tmp_path,
+        """
+        comm = collx.init()
+        comm.barrier()
+        if comm.rank == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+        """,
+    )
+    with jobs.nothing_left_behind(str(tmp_path)):
+        done = both.across(mpi, (1, 2)).run(3, path)
+    assert done.returncode != 0
+    assert re.search(r"rank 2 (of 3|with PID).* on (node )?beta", done.stderr), done.stderr
