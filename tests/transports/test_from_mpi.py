@@ -72,14 +72,15 @@ threading.Event().wait()
 MANY = """
 from collx.transports import mpi
 
-for round in range(int(sys.argv[1])):
+for round in range(30):
     comm = collx.from_mpi(world, timeout=30)
     if round % 10 == 0:
         assert comm.all_reduce(np.array([1])) == [world.size]
     comm.close()
 world.Barrier()
 mpi.sweep()
-assert len(mpi._closed) <= 1
+assert len(mpi._closed) <= 1, mpi._closed
+assert not mpi._retired
 """
 
 FINALIZED = """
@@ -95,8 +96,8 @@ else:
 """
 
 
-def run(mpi: Launcher, size: int, folder: Path, text: str, *arguments: object, **environ: str) -> str:
-    done = mpi.run(size, jobs.program(folder, OWN + text), *arguments, **environ)
+def run(mpi: Launcher, size: int, folder: Path, text: str, **environ: str) -> str:
+    done = mpi.run(size, jobs.program(folder, OWN + text), **environ)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -122,8 +123,8 @@ def test_a_deadline_holds_where_others_do_not_come(mpi: Launcher, tmp_path: Path
 
 @each_mpi
 def test_as_many_as_one_likes_one_after_the_other(mpi: Launcher, tmp_path: Path) -> None:
-    """MPICH has 2000 communicators of MPI at a time, and each of ours takes two. Open MPI, slower, has more."""
-    run(mpi, 2, tmp_path, MANY, 1100 if mpi.name == "mpich" else 100, COLLX_TRANSPORT="mpi")
+    """MPI has some 2000 communicators at a time at most: what is closed is given back."""
+    run(mpi, 2, tmp_path, MANY, COLLX_TRANSPORT="mpi")
 
 
 @each_mpi
