@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from collx.errors import AbortedError, ClosedError, TimeoutError, TransportError
@@ -97,6 +98,7 @@ class Progress:
         self.ordered: deque[Task] = deque()
         self.free: list[Task] = []
         self.over: Exception | None = None
+        self._helpers = 0  # threads that wait for a call, and move all of them on meanwhile
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -146,15 +148,28 @@ class Progress:
             self.may_call()
         limit = time.monotonic() + timeout
         pause = Pause()
-        while not task.ended:
-            if self.turn():
-                pause = Pause()
-            elif time.monotonic() > limit:
-                raise TimeoutError(f"{task.what} has not ended after {timeout:g} s")
-            elif not task.ended:
-                pause()
+        with self._helped():
+            while not task.ended:
+                if self.turn():
+                    pause = Pause()
+                elif time.monotonic() > limit:
+                    raise TimeoutError(f"{task.what} has not ended after {timeout:g} s")
+                elif not task.ended:
+                    pause()
         if task.error is not None:
             raise task.error
+
+    @contextmanager
+    def _helped(self) -> Iterator[None]:
+        """In the block the engine's own thread makes room: two that look by turns wait for each other at every look."""
+        with self.lock:
+            self._helpers += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._helpers -= 1
+            self._wake.set()
 
     def turn(self) -> bool:
         """Let every call go on as far as it can now; returns whether any did."""
@@ -199,10 +214,10 @@ class Progress:
     def _work(self) -> None:
         pause = Pause()
         while self.over is None:
-            if self.turn():
-                pause = Pause()
-            elif self.ordered or self.free:
-                pause()
-            else:
+            if self._helpers or not (self.ordered or self.free):
                 self._wake.wait()
                 self._wake.clear()
+            elif self.turn():
+                pause = Pause()
+            else:
+                pause()
