@@ -47,7 +47,7 @@ std::string laggards(const Communicator& here, int waited_for) {
     const auto& [rank, headers] = std::tie(here.rank, here.headers);
     const Flight& own = headers[rank]->flight;
     const auto call = recorded(own, newest(own));
-    const bool inside = call && call->progress == Progress::under_way;
+    const bool inside = call && call->progress != Progress::done;  // its own time may be up already
     std::vector<std::size_t> late;
     for (std::size_t peer = 0; peer < headers.size(); ++peer) {
         if (peer == rank) continue;
