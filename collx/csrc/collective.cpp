@@ -102,14 +102,14 @@ bool Collective::step(Links& links) {
 
 // A call may wait for many, and each of them for others, but who has not come keeps all of them waiting. Of those that
 // are needed `blocked_on` is only the first.
-bool Collective::needs(const Links& links, std::size_t peer) const {
+bool Collective::needs(Links& links, std::size_t peer) const {
     if (!begun_) return false;
     const auto open = [&](const std::vector<Cursor>& cursors, const std::vector<std::vector<std::uint32_t>>& moves) {
         return cursors[peer].index < moves[peer].size();
     };
     return static_cast<int>(peer) == blocked_on || prepared_.loans.outstanding(peer) ||
            (open(prepared_.receiving, plan_.receives) && !links.from[peer].arrived()) ||
-           (open(prepared_.sending, plan_.sends) && links.to[peer].full());
+           (open(prepared_.sending, plan_.sends) && !links.to[peer].room());
 }
 
 bool Collective::at(const Cursor& cursor, const std::vector<std::uint32_t>& moves, std::uint32_t index,

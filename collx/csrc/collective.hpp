@@ -70,7 +70,7 @@ class Collective final : public Task {
     Collective(Prepared& prepared, std::byte* input, std::byte* output, Workspace& workspace, std::uint64_t sequence,
                Clock::time_point begun, Clock::time_point deadline);
     bool step(Links& links) override;
-    [[nodiscard]] bool needs(const Links& links, std::size_t peer) const override;
+    [[nodiscard]] bool needs(Links& links, std::size_t peer) const override;
     [[nodiscard]] std::string complaint() const override { return prepared_.complaint; }
 
   private:

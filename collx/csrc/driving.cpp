@@ -198,7 +198,7 @@ void Endpoint::expire(Task* goal) {
 }
 
 // Whom to name as what a task waits for: one that it needs and that has not begun the call, or whom its next step needs.
-int Endpoint::lacked(const Task& task) const {
+int Endpoint::lacked(const Task& task) {
     for (std::size_t peer = 0; peer < links_.headers.size(); ++peer)
         if (peer != rank_ && newest(links_.headers[peer]->flight) < recorder_.sequence() && task.needs(links_, peer))
             return static_cast<int>(peer);
@@ -206,7 +206,7 @@ int Endpoint::lacked(const Task& task) const {
 }
 
 // A rank that has left, or is leaving and sends nothing more, and without which the task cannot end; or -1.
-int Endpoint::departed(const Task& task) const {
+int Endpoint::departed(const Task& task) {
     for (std::size_t peer = 0; peer < links_.headers.size(); ++peer) {
         const State state = links_.headers[peer]->state.load(std::memory_order_acquire);
         if (state == State::running || (state == State::leaving && task.sends())) continue;
@@ -222,8 +222,9 @@ void Endpoint::end_departed(Task* goal) {
         const int peer = departed(task);
         if (peer < 0) return;
         if (task.departed == peer && task.departed_at == epoch_) {
-            crossing_ = left_for(place_, static_cast<std::size_t>(peer));
-            return task.give_up({crossing_.empty() ? Status::departed : Status::mismatched, peer});
+            const std::string why = left_for(place_, static_cast<std::size_t>(peer));
+            if (!why.empty()) crossing_ = why;  // another task may have ended for another rank
+            return task.give_up({why.empty() ? Status::departed : Status::mismatched, peer});
         }
         task.departed = peer;
         task.departed_at = epoch_;

@@ -96,8 +96,8 @@ class Endpoint {
     void tell(const Task& task);
     void for_all(Task* goal, const std::function<void(Task&)>& act);
     void end(Task* goal, Outcome why);
-    [[nodiscard]] int lacked(const Task& task) const;
-    [[nodiscard]] int departed(const Task& task) const;
+    [[nodiscard]] int lacked(const Task& task);
+    [[nodiscard]] int departed(const Task& task);
     void end_departed(Task* goal);
     void expire(Task* goal);
     [[nodiscard]] Clock::time_point earliest(const Task* goal, Clock::time_point deadline) const;

@@ -19,7 +19,6 @@ class Writer {
 
     // Whether the lane takes one more message now.
     [[nodiscard]] bool room() { return seen_ + channel_.slots > sent_ || consumed(sent_ + 1 - channel_.slots); }
-    [[nodiscard]] bool full() const { return acknowledged_->load(std::memory_order_acquire) + channel_.slots <= sent_; }
 
     // Whether the receiver has done with message number `ticket`.
     [[nodiscard]] bool consumed(std::uint64_t ticket) {

@@ -75,7 +75,7 @@ class Task {
     virtual bool step(Links& links) = 0;
 
     // Whether it cannot end without what the peer has yet to do.
-    [[nodiscard]] virtual bool needs(const Links&, std::size_t peer) const {
+    [[nodiscard]] virtual bool needs(Links&, std::size_t peer) const {
         return static_cast<int>(peer) == blocked_on;
     }
     // Whether it sends a message, which a peer that is leaving still takes in.
