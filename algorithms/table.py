@@ -19,6 +19,9 @@ Rounds are the longest chain of communicating rounds, bytes the most that any ra
 (for all_to_all of one rank's input), each on {samples} ranks. *Ordered* algorithms keep rank order, as
 non-commutative ops need; *uniform* ones need blocks of one size; *powers of two* are all the sizes that those so
 marked take. `collx perf COLLECTIVE --algorithm all` measures them side by side.
+
+Where MPI joins the ranks there is one more, `mpi`: [MPI's own collective](design.md#mpis-own-collectives), which is no
+schedule.
 """
 
 

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collx.spawning import spawn
     from collx.types import ReduceOp
     from collx.work import Work
-    from collx.world import init
+    from collx.world import from_mpi, init
 
 __all__ = [
     "AbortedError", "BootstrapError", "ClosedError", "CollxError", "Communicator", "Copy", "MismatchError",
     "RankFailedError", "Recv", "ReduceOp", "RevokedError", "Schedule", "ScheduleError", "Send", "TimeoutError",
-    "TransportError", "Work", "__version__", "init", "spawn",
+    "TransportError", "Work", "__version__", "from_mpi", "init", "spawn",
 ]  # fmt: skip
 
 # Imported when first asked for, so that schedules can be written and proved where the native module is not built.
@@ -38,6 +38,7 @@ _LATER = {
     "Communicator": "collx.communicator",
     "ReduceOp": "collx.types",
     "Work": "collx.work",
+    "from_mpi": "collx.world",
     "init": "collx.world",
     "spawn": "collx.spawning",
 }

@@ -99,7 +99,8 @@ def _run(argv: list[str]) -> int:
         parser.error(f"-n {options.n}: a job has at least one rank")
     command = _command(parser, options.program, options.module)
     try:
-        bootstrap.find_transport(bootstrap.Place(0, options.n, 0, ""), os.environ)  # no need for every rank to say it
+        place = bootstrap.Place(0, options.n, 0, "", options.n)
+        bootstrap.find_transport(place, os.environ)  # no need for every rank to say it
         return launcher.launch(command, options.n, tag=options.tag == "on", keep_going=options.keep_going)
     except TransportError as error:
         parser.error(str(error))

@@ -304,6 +304,7 @@ class Communicator(Messages):
         """
         if self._left:
             self._alive()
+        self._engine.may_call()
         self._engine.revoke()
 
     def shrink(self, timeout: float | None = None) -> Communicator:

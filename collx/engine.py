@@ -25,7 +25,7 @@ from collx.known import Begin, Failed, Known, Unknown
 from collx.plan import Plan
 from collx.reference.lanes import DIFFERED, TAGGED, Lanes, Sent, Stamp
 from collx.reference.moves import PlanRun, bytes_at
-from collx.reference.progress import Progress, Steps, Task
+from collx.reference.progress import Passage, Progress, Steps, Task
 from collx.reference.reduction import Combine, combine
 from collx.reference.verdict import BoardSurvivors, Judge
 from collx.transports.base import Board, Survivors, Transport
@@ -52,7 +52,12 @@ class Engine(Protocol):
     transports: tuple[str, ...]
     capacity: int  # bytes that one message segment may have at most
     window: int  # segments in flight at most
+    mpi: bool  # whether it runs plans that are MPI's own collectives
     sequence: int  # collectives so far: the newest one's number
+
+    def may_call(self) -> None:
+        """Raise TransportError where this thread may not call, which harms nothing."""
+        ...
 
     def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> Known:
         """The short way to its plans, for one communicator. Arrays of type `kind` are as good as NumPy's own;
@@ -129,19 +134,23 @@ class ReferenceEngine:
 
     capacity = 1 << 62
     window = 1
+    mpi = False
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.sequence = 0
-        self.transports: tuple[str, ...] = (transport.name,)
+        self.transports: tuple[str, ...] = tuple(transport.name.split("+"))
         self._lanes = Lanes(transport)
         self._me = f"rank {transport.rank}"
         self._judge = Judge(transport, transport.rank) if isinstance(transport, Board) else None
-        self._progress = Progress(self._me, self._poll, self._judged)
+        self._progress = Progress(self._me, self._poll, self._judged, transport.threads)
         self._told: list[Sent] = []
-        self._flown: deque[tuple[Stamp, Task]] = deque(maxlen=SHOWN)
+        self._flown: deque[tuple[Stamp, Passage]] = deque(maxlen=SHOWN)
 
-    def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> Unknown:
+    def may_call(self) -> None:
+        self._progress.may_call()
+
+    def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> Known:
         return Unknown(timeout)
 
     def prepare(self, plan: Plan, op: ReduceOp) -> PreparedPlan:
@@ -210,6 +219,9 @@ class ReferenceEngine:
         self._progress.usable(f"{self._me}: {prepared.traits.collective} #{sequence}")
         stamp = self._lanes.calls.begin(sequence, prepared.traits)
         steps = PlanRun(prepared.plan, prepared.combine, self._lanes, stamp, source, target).steps()
+        return self._submitted(steps, stamp, timeout, background=background)
+
+    def _submitted(self, steps: Steps, stamp: Stamp, timeout: float, *, background: bool) -> Task:
         task = self._progress.submit(steps, f"{self._me} in {stamp}", timeout, ordered=True, background=background)
         self._flown.append((stamp, task))
         return task

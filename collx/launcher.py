@@ -162,7 +162,7 @@ class _Job:
             with self._signals():
                 for rank in range(self.size):
                     if not self.interrupts:
-                        self._start(Place(rank, self.size, rank, f"unix:{keeper.directory}"), keeper)
+                        self._start(Place(rank, self.size, rank, f"unix:{keeper.directory}", self.size), keeper)
                 while self.running:
                     self._turn()
                 for stream in self.streams:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import select
 import shutil
@@ -12,8 +13,10 @@ import struct
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
+
+from collx.errors import BootstrapError
 
 GRACE = 1.0  # seconds
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -50,6 +53,19 @@ def fork() -> int:
         return os.fork()
 
 
+def fork_apart(body: Callable[[], object]) -> None:
+    """Run `body` in a process that is nobody's child, so that nobody waits for it, and not in the caller's session."""
+    pid = fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            if fork() == 0:
+                body()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
     """Ctrl-C in the block takes effect at its end: what it raised inside of os.fork would be swallowed by Python,
@@ -71,6 +87,68 @@ def interrupts_held_back() -> Iterator[None]:
 def job_directory() -> str:
     """A new directory that only this user can enter, for ranks to meet in."""
     return tempfile.mkdtemp(prefix="collx-")  # mode 0700
+
+
+def new_path() -> str:
+    """Where to make a directory that has not been there before."""
+    return os.path.join(os.path.abspath(tempfile.gettempdir()), f"collx-{os.urandom(8).hex()}")
+
+
+@contextlib.contextmanager
+def shared_directory(path: str) -> Iterator[str]:
+    """In the block `path` is a directory that only this user can enter; whoever comes first makes it, and it is removed
+    when the last has left the block, however that one ends. Raises BootstrapError where it cannot be had."""
+    try:
+        place = _entered(path)
+    except OSError as error:
+        raise BootstrapError(
+            f"ranks cannot meet in {path}: {error.strerror}; does TMPDIR name a local disk?"
+        ) from error
+    try:
+        yield path
+    finally:
+        os.close(place)  # and with it the lock
+
+
+def _entered(path: str) -> int:
+    """The directory, open and locked against its removal."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            if not os.path.lexists(path):
+                stack.callback(_keep_directory(path))  # before there is anything to keep
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path, 0o700)
+            try:
+                place = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            if os.fstat(place).st_uid == os.geteuid():  # else it will be refused, and its owner could lock it for ever
+                fcntl.flock(place, fcntl.LOCK_SH)
+            if os.fstat(place).st_nlink:
+                return place
+            os.close(place)
+
+
+def _keep_directory(path: str) -> Callable[[], None]:
+    """Fork a process that removes the directory when nobody has it locked any more. It begins to look when what this
+    returns is called, or its caller has died."""
+    begin, begun = os.pipe()
+    fork_apart(lambda: _remove_unused(begin, path))
+    os.close(begin)
+    return lambda: os.close(begun)
+
+
+def _remove_unused(begin: int, path: str) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.dup2(begin, 0)
+    os.closerange(1, 1 << 16)
+    os.read(0, 1)
+    with contextlib.suppress(OSError):
+        place = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(place, fcntl.LOCK_EX)
+        if os.fstat(place).st_nlink:  # else the path may be another's by now
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class Keeper:

@@ -134,8 +134,9 @@ class Member:
         return self._known.bind(prepared, call.source, call.target, call.fill, call.result)
 
     def _queued(self) -> bool:
-        """Whether asynchronous collectives are under way, behind which a synchronous one must queue."""
-        return self._last is not None and not self._last.done()
+        """Whether asynchronous collectives are under way, behind which a synchronous one must queue, unless its engine
+        waits for them itself."""
+        return not self._engine.mpi and self._last is not None and not self._last.done()
 
     def _run(self, collective: str, prepared: Any, source: int, target: int, limit: float) -> None:
         self._engine.sequence = sequence = self._engine.sequence + 1
@@ -192,8 +193,9 @@ class Member:
             cached = None
         if cached is not None:
             return cached[0]
-        plan, op = make_plan(request, self.rank, self.size, self._engine.capacity, self._engine.window)
-        prepared = self._engine.prepare(plan, op)
+        engine = self._engine
+        plan, op = make_plan(request, self.rank, self.size, engine.capacity, engine.window, engine.mpi)
+        prepared = engine.prepare(plan, op)
         if len(self._plans) >= PLANS:
             del self._plans[next(iter(self._plans))]
             self._known.forget()
@@ -215,6 +217,7 @@ class Member:
     def _alive(self) -> None:
         if self._over is not None:
             raise ClosedError(f"rank {self.rank} of {self.size}: this communicator cannot be used: {self._over}")
+        self._engine.may_call()
 
     def _end(self, why: str) -> None:
         """Take no more calls, by either way."""
@@ -267,8 +270,9 @@ def dump_all() -> None:
                 text = text[os.write(2, text) :]
 
 
-def _at_exit() -> None:
-    fatal = getattr(sys, "last_value", None)  # what ended the program, if an exception did
+def leave_all(fatal: BaseException | None = None) -> None:
+    """Close every communicator as the process ends; if by an exception, the other ranks are told of it."""
+    fatal = fatal or getattr(sys, "last_value", None)  # what ended the program, if an exception did
     for member in list(_members):
         if fatal is not None:
             member._break("the program", fatal)
@@ -281,5 +285,5 @@ def _after_fork() -> None:
         _members.discard(member)
 
 
-atexit.register(_at_exit)
+atexit.register(leave_all)
 os.register_at_fork(after_in_child=_after_fork)

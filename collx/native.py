@@ -133,6 +133,7 @@ class NativeEngine:
     """
 
     transports: tuple[str, ...] = ("shm",)
+    mpi = False
 
     def __init__(
         self,
@@ -161,6 +162,9 @@ class NativeEngine:
     @sequence.setter
     def sequence(self, number: int) -> None:
         self._endpoint.sequence = number
+
+    def may_call(self) -> None:
+        """Any thread may."""
 
     def known(self, timeout: float, kind: type[Array], failed: Failed, begin: Begin) -> _core.Known:
         def ended(prepared: Prepared, outcome: Outcome, error: BaseException | None, limit: float) -> None:

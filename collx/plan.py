@@ -92,6 +92,8 @@ class Plan:
     count: str = ""  # what all ranks must pass alike, for people; empty where the bytes say it
     called: str = ""  # what the user called, where that is another name than the collective's
     ordered: bool = False  # reductions must keep rank order
+    elements: tuple[int, ...] = ()  # only where it is MPI's own collective, without moves: those of each block
+    inplace: bool = False  # likewise: the blocks that are both input and output lie in the same memory
 
     def step(self, length: int) -> int:
         """How many bytes of a block of `length` bytes each segment takes; the last ones may take less."""

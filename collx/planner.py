@@ -13,18 +13,23 @@ from collx.collectives import COLLECTIVES
 from collx.plan import GRAIN, Lane, Move, Plan, balanced, lower, segments_needed
 from collx.request import Request
 from collx.schedule import Schedule, largest_message
-from collx.selector import SEGMENT, select
+from collx.selector import MPI, SEGMENT, by_mpi, select
 from collx.types import DTYPE_CODES, Array, ReduceOp, reduce_op
 
 _SUM = reduce_op("sum")
 
 
-def make_plan(request: Request, rank: int, size: int, capacity: int, window: int) -> tuple[Plan, ReduceOp]:
+def make_plan(
+    request: Request, rank: int, size: int, capacity: int, window: int, mpi: bool = False
+) -> tuple[Plan, ReduceOp]:
     """The plan of `rank`, and the op for the engine to run it with.
 
-    `capacity` and `window` are the engine's: bytes of a message segment, and segments in flight, at most. Raises
-    ValueError as `select` does, ScheduleError for a user's function that is wrong.
+    `capacity` and `window` are the engine's: bytes of a message segment, and segments in flight, at most; `mpi`: it
+    runs MPI's own collectives too. Raises ValueError as `select` does, ScheduleError for a user's function that is
+    wrong.
     """
+    if by_mpi(request, mpi):
+        return _without_moves(request, rank, size), request.op or _SUM
     room = min(capacity, SEGMENT)
     algorithm = select(request, size, room)
     schedule = algorithm.build(rank, size, request.root)
@@ -50,6 +55,22 @@ def make_plan(request: Request, rank: int, size: int, capacity: int, window: int
         called=request.called, ordered=request.ordered,
     )  # fmt: skip
     return plan, _on_blocks(request, schedule.blocks) if request.custom else op
+
+
+def _without_moves(request: Request, rank: int, size: int) -> Plan:
+    """The plan that is MPI's own collective."""
+    spec, itemsize = COLLECTIVES[request.collective], request.dtype.itemsize
+    blocks = size if spec.per_rank else 1
+    where = (rank, size, request.root, blocks)
+    given, taken = (
+        sum(request.elements[block % blocks] for block in of(*where)) * itemsize for of in (spec.before, spec.after)
+    )
+    return Plan(
+        collective=request.collective, algorithm=MPI, rank=rank, size=size, root=request.root,
+        dtype=DTYPE_CODES[request.dtype], op=(request.op or _SUM).code, itemsize=itemsize, moves=(), segments=1,
+        window=1, workspace=0, input_bytes=given, output_bytes=taken, count=counts_text(request.elements),
+        called=request.called, elements=request.elements, inplace=request.inplace,
+    )  # fmt: skip
 
 
 def _block_bytes(request: Request, schedule: Schedule, itemsize: int) -> list[int]:

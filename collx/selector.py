@@ -13,9 +13,11 @@ from collx.plan import GRAIN
 from collx.plugins import algorithm_named
 from collx.request import Request
 from collx.schedule import REGISTER, Algorithm, Builder, largest_message
+from collx.semantics import refusal
 from collx.types import nearest
 
 KIB, MIB = 1 << 10, 1 << 20
+MPI = "mpi"  # the algorithm that is none of ours: MPI's own collective
 SEGMENT = 64 * KIB  # bytes that one message segment has at most: a few of them stay in cache
 
 
@@ -63,6 +65,21 @@ DEFAULTS = (
     Rule("exscan", math.inf, math.inf, ("chain", "doubling")),
     Rule("barrier", math.inf, math.inf, ("dissemination",)),
 )
+
+
+def by_mpi(request: Request, there: bool) -> bool:
+    """Whether MPI's own collective serves the call: on an engine that has them (`there`) wherever it means the same, as
+    ours in Python never win there.
+
+    Raises ValueError where the call asks for it and it cannot serve.
+    """
+    asked = isinstance(request.algorithm, str) and request.algorithm == MPI
+    if request.algorithm is not None and not asked:
+        return False
+    why = refusal(request) if there else "no MPI joins the ranks (COLLX_TRANSPORT=mpi, under mpirun)"
+    if asked and why is not None:
+        raise ValueError(f"{request.collective} cannot use 'mpi' here: {why}; leave algorithm= out")
+    return why is None
 
 
 def select(request: Request, size: int, room: int) -> Algorithm:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from collx import checks, lifeline, world
 from collx.bootstrap import Place
 from collx.errors import AbortedError, CollxError, RankFailedError
+from collx.member import leave_all
 
 CULPRIT_GRACE = 1.0  # seconds that a report of somebody else's failure waits for that failure's own report
 END_GRACE = 0.5  # seconds from SIGTERM to SIGKILL
@@ -95,7 +96,7 @@ class _Rank:
         if self.pid == 0:
             os.close(self.pipe)
             lifeline.die_with(parent)
-            _run(Place(rank, size, rank, f"unix:{directory}"), write, fn, args)
+            _run(Place(rank, size, rank, f"unix:{directory}", size), write, fn, args)
         os.close(write)
         os.set_blocking(self.pipe, False)
         try:
@@ -195,8 +196,10 @@ def _run(place: Place, pipe: int, fn: Callable[..., Any], args: tuple[Any, ...])
         try:
             with world.join(place, world.TIMEOUT) as comm:  # an exception is told to the other ranks
                 report = _packed_result(place, fn(comm, *args))
+            leave_all()
             code = 0
         except BaseException as error:
+            leave_all(error)
             if os.getpid() != me:
                 code = _code_of(error)
             report = _packed_error(place, error)

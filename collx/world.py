@@ -1,26 +1,34 @@
-"""Makes the world communicator: `init` for the job this process was started in, `join` for a place one knows."""
+"""Makes the world communicator: `init` for the job this process was started in, `join` for a place one knows,
+`from_mpi` for the ranks of an MPI communicator."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
-from collx import bootstrap, checks, lifeline
-from collx.bootstrap import LONE, Place
-from collx.communicator import Communicator, Look
-from collx.engine import Engine, ReferenceEngine
-from collx.errors import AbortedError, BootstrapError, ClosedError, CollxError, RankFailedError, TransportError
+from collx import bootstrap, checks, ending, lifeline
+from collx.bootstrap import Place
+from collx.communicator import Communicator
+from collx.errors import BootstrapError, ClosedError, TransportError
+from collx.groups import Lone, Mpi, Shm, over_mpi
 from collx.member import dump_all
-from collx.transports.memory import MemoryHub, MemoryTransport
-from collx.transports.shm import ShmGroup, heap_bytes, memory_file
+from collx.transports.shm import ShmGroup
+from collx.witness import Ledger
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 TIMEOUT = 300.0  # seconds
 
+_ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
 
 
@@ -30,8 +38,11 @@ def init(timeout: float = TIMEOUT) -> Communicator:
     Collective among the job's ranks. `timeout`, in seconds, holds for this call and, as the default, for every
     later call on the communicator. Called again, returns the same communicator while it is open.
 
-    Environment: COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS and COLLX_LOCAL_RANK (set by `collx run`);
-    COLLX_TRANSPORT (shm, memory) forces a transport, by default shm, or memory for a world of one.
+    Environment: what `collx run` (COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS, COLLX_LOCAL_RANK, COLLX_LOCAL_SIZE), Open
+    MPI's mpirun, Hydra's mpiexec (MPICH, Intel MPI) or Slurm's srun tells a process of its place;
+    COLLX_TRANSPORT (shm, mpi, memory) forces a transport; by default it is shm, with mpi where ranks are on several
+    hosts, or memory for a world of one. Without it, on one host, MPI is not touched. COLLX_CHECK=0, alike on all
+    ranks, keeps them from comparing their calls before MPI's own collectives.
 
     Where SIGUSR1 has its default disposition, it prints from then on what `Communicator.dump` prints, of all
     communicators, instead of ending the process; not where this is called outside the main thread.
@@ -56,71 +67,104 @@ def init(timeout: float = TIMEOUT) -> Communicator:
 def join(place: Place, timeout: float) -> Communicator:
     """As init, for a given place; the world so made is what init returns from then on."""
     global _joined
-    transport = bootstrap.find_transport(place, os.environ)
-    world = _lone_world(timeout) if transport == "memory" else _shm_world(place, timeout)
+    transports = bootstrap.find_transport(place, os.environ)
+    with _witnessed(place):
+        if "mpi" in transports:
+            world = _joined_by_mpi(_world_of_mpi(place), timeout, "world")
+        elif transports == "memory":
+            world = _made(Lone(), place, (os.uname().nodename,), timeout, "world")
+        else:
+            with _meeting_place(place) as directory:
+                group = ShmGroup.join(directory, place.rank, place.size, time.monotonic() + timeout)
+            world = _made(Shm(group, range(place.size)), place, group.hosts, timeout, "world")
     _joined = (world, place, os.getpid())
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
-        signal.signal(signal.SIGUSR1, lambda *_: dump_all())
     return world
 
 
-def _lone_world(timeout: float) -> Communicator:
-    def make_group(members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
-        return ReferenceEngine(MemoryTransport(MemoryHub(1), 0))
+def from_mpi(comm: MPI.Intracomm, timeout: float = TIMEOUT) -> Communicator:
+    """A communicator of the ranks of `comm`, an mpi4py intracommunicator, in their order.
 
-    engine = make_group((0,), "init", timeout)
-    return Communicator(engine, 0, 1, 0, (os.uname().nodename,), engine.transports, timeout, make_group)
+    Collective among them. `comm` is duplicated, and stays the caller's, to be used meanwhile and freed whenever.
+    `timeout` is as `init` has it. Ranks of one host are joined by shared memory, others by MPI; COLLX_TRANSPORT=mpi
+    forces MPI everywhere. MPI must be initialised, at best with MPI_THREAD_MULTIPLE, as mpi4py does by default: below
+    that, asynchronous calls move only while this communicator is called or its Works are asked or waited for, and below
+    MPI_THREAD_SERIALIZED only the main thread may do so.
+
+    Raises TypeError or ValueError for what is no intracommunicator, BootstrapError where ranks are missing at the
+    deadline, TransportError where the transport cannot serve.
+    """
+    mpi = _mpi("collx.from_mpi")
+    if not isinstance(comm, mpi.Comm):
+        raise TypeError(f"from_mpi takes a communicator of mpi4py, not {type(comm).__name__}")
+    if comm == mpi.COMM_NULL or comm.Is_inter():
+        raise ValueError(f"from_mpi takes an intracommunicator, not {'an inter' if comm else 'the null '}communicator")
+    return _joined_by_mpi(comm, checks.seconds(timeout), "mpi")
 
 
-def _shm_world(place: Place, timeout: float) -> Communicator:
+def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communicator:
+    from collx.transports.mpi_group import MpiGroup
+
     deadline = time.monotonic() + timeout
-    group = ShmGroup.join(_directory(place), place.rank, place.size, deadline)
+    group = MpiGroup.join(comm, deadline)
+    near = group.near(range(group.size))
+    place = Place(group.rank, group.size, near.index(group.rank), "", len(near))
+    transports = bootstrap.find_transport(place, os.environ)
+    ranks = Lone() if transports == "memory" else over_mpi(group, transports == "mpi", deadline)
+    return _made(ranks, place, group.hosts, timeout, label)
 
-    def make_group(members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
-        return _shm_engine(group, members, label, time.monotonic() + timeout, look)
 
-    engine = _shm_engine(group, range(place.size), "init", deadline)
-    atexit.register(_let_the_culprit_end_first, [pid for pid in group.pids if pid != os.getpid()])
+def _made(ranks: Lone | Shm | Mpi, place: Place, hosts: Sequence[str], timeout: float, label: str) -> Communicator:
+    engine = ranks.engine(range(place.size), label, timeout)
+    if place.size > 1:
+        pids = ranks.group.pids if isinstance(ranks, Shm) else ()
+        atexit.register(ending.end, place, _ledger, [pid for pid in pids if pid != os.getpid()])
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, lambda *_: dump_all())
     return Communicator(
-        engine, place.rank, place.size, place.local_rank, group.hosts, engine.transports, timeout, make_group
+        engine, place.rank, place.size, place.local_rank, hosts, engine.transports, timeout, ranks.engine, label=label
     )
 
 
-def _shm_engine(
-    group: ShmGroup, members: Sequence[int], label: str, deadline: float, look: Callable[[], None] | None = None
-) -> Engine:
-    """The native engine of a communicator of `members`, who all call this with the same label."""
-    from collx.native import NativeEngine  # here, so that a lone process needs no compiled module
-    from collx.transports.lanes import Region, region_bytes
+def _world_of_mpi(place: Place) -> MPI.Intracomm:
+    """MPI's world, where its ranks are those of `place`."""
+    several = f"only {place.local_size} of {place.size} ranks are on this host, and what joins hosts"
+    world: MPI.Intracomm = _mpi("COLLX_TRANSPORT=mpi" if place.local_size == place.size else several).COMM_WORLD
+    if place != bootstrap.LONE and (world.rank, world.size) != (place.rank, place.size):
+        raise TransportError(
+            f"rank {place.rank} of {place.size} is rank {world.rank} of {world.size} to its MPI, which another launcher"
+            " belongs to: start the program by the mpirun or mpiexec of the MPI that mpi4py uses"
+        )
+    return world
 
-    rank, size = list(members).index(group.rank), len(members)
-    fd = memory_file(region_bytes(size), heap_bytes(size))
-    fds = [fd]
+
+def _mpi(what: str) -> Any:
     try:
-        region = Region(rank, size, fd)  # before anybody else sees it
-        fds = group.connect(members, label, fd, deadline, look)
-        pidfds = [group.pidfds.fds[member] for member in members]
-        name = "world" if label == "init" else label
-        return NativeEngine(region, fds, rank=rank, pidfds=pidfds, keep=group.pidfds, label=name, members=members)
-    except CollxError:
-        raise
-    except RuntimeError as error:  # no address space, no thread or no descriptor to be had
-        raise TransportError(f"rank {rank} of {size} cannot join {label}: {error}") from error
-    finally:
-        for fd in fds:
-            os.close(fd)
+        return importlib.import_module("mpi4py.MPI")
+    except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI
+        reason = " ".join(str(error).split())
+        raise TransportError(f"{what} needs mpi4py and an MPI: pip install 'collx[mpi]' ({reason})") from error
 
 
-def _directory(place: Place) -> str:
+def _meeting_place(place: Place) -> AbstractContextManager[str]:
+    """The directory where the ranks of this host meet, as long as they do."""
     kind, _, directory = place.rendezvous.partition(":")
-    if place is LONE:
-        return lifeline.job_directory()
-    if kind != "unix" or not directory.startswith("/"):
+    if not place.rendezvous:
+        return contextlib.nullcontext(lifeline.job_directory())
+    if kind not in ("unix", "job") or not directory.startswith("/"):
         raise BootstrapError(f"COLLX_RENDEZVOUS is {place.rendezvous!r}, but must be unix:/DIRECTORY")
-    return directory
+    return lifeline.shared_directory(directory) if kind == "job" else contextlib.nullcontext(directory)
 
 
-def _let_the_culprit_end_first(others: Sequence[int]) -> None:
-    """Before this rank ends because another failed: whoever started them all will name who ended first."""
-    if isinstance(getattr(sys, "last_value", None), (AbortedError, RankFailedError)):
-        lifeline.await_end(others)
+@contextlib.contextmanager
+def _witnessed(place: Place) -> Iterator[None]:
+    """In the block the ranks come together. From its beginning somebody is there who says which rank was killed, where
+    the launcher does not."""
+    global _ledger
+    if place.pmi < 0:
+        yield
+        return
+    with _meeting_place(place) as directory:
+        _ledger = Ledger(directory, place.rank, place.local_rank)
+        if place.local_rank == 0:
+            lifeline.fork_apart(lambda: _ledger.become_witness(place.size, place.local_size))
+        yield

@@ -18,6 +18,7 @@ from collx.schedule import REGISTER
 from collx.types import DTYPES, OPS
 
 _PICTURES = (".png", ".pdf", ".svg")
+MPI = "mpi"  # the algorithm that is none of the register: MPI's own collective, where MPI joins the ranks
 _NOT_ON_FLOATS = ("band", "bor", "bxor")
 
 
@@ -117,6 +118,8 @@ def _algorithms(case: Measured, text: str) -> tuple[str, ...]:
         return tuple(known)
     names = tuple(dict.fromkeys(text.split(","))) if text else ()
     for name in names:
+        if name == MPI:
+            continue
         try:
             found = command_line_algorithm(case.name, name)
         except ValueError as error:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 import collx
+from collx.bootstrap import LONE, find_place
 from collx.errors import BootstrapError, CollxError, TransportError
 from collx.perf import machine, record, table
-from collx.perf.arguments import parse
+from collx.perf.arguments import MPI, parse
 from collx.perf.collectives import Call, bind
 from collx.perf.contributions import Contributions
 from collx.perf.measure import Timing, spoil, timed, wrong
@@ -22,7 +23,6 @@ from collx.perf.points import Cell, Point, Sweep
 from collx.perf.progress import Progress
 
 _DEFAULT_RANKS = 2
-_JOB = ("COLLX_RANK", "COLLX_SIZE", "COLLX_RENDEZVOUS")  # of which a job's processes have all
 
 
 class _Buffers:
@@ -171,7 +171,13 @@ def _in_job(options: Options) -> int:
         if options.ranks not in (None, comm.size):
             raise UsageError(f"-n {options.ranks} inside a job of {comm.size} ranks; leave -n out")
         affordable(fits(options, comm.size), comm.size)
+        _joined_as_asked(options, comm.transports)
         return _rank(comm, options)
+
+
+def _joined_as_asked(options: Options, transports: tuple[str, ...]) -> None:
+    if MPI in options.algorithms and "mpi" not in transports:
+        raise UsageError("--algorithm mpi needs ranks that MPI joins: COLLX_TRANSPORT=mpi, under mpirun or mpiexec")
 
 
 def main(argv: list[str]) -> int:
@@ -179,7 +185,7 @@ def main(argv: list[str]) -> int:
     on the command line or in COLLX_*, one line on stderr."""
     try:
         options = parse(argv)
-        inside = any(name in os.environ for name in _JOB)
+        inside = find_place(os.environ) is not LONE
         if options.versus and inside:
             raise UsageError("--vs starts jobs of its own: use it outside of one")
         if options.versus:
@@ -188,6 +194,7 @@ def main(argv: list[str]) -> int:
             return peers.versus(options)
         if inside:
             return _in_job(options)
+        _joined_as_asked(options, ())
         ranks = options.ranks or _DEFAULT_RANKS
         affordable(fits(options, ranks), ranks)
         statuses: list[int] = collx.spawn(_rank, ranks, options)

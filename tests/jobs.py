@@ -44,6 +44,11 @@ def collx_run(*arguments: object, stdin: str = "", **environ: str) -> subprocess
     )
 
 
+def finished(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
+    """What a command does in an environment without COLLX_* but `environ`."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=CLEAN | environ)
+
+
 def start(*arguments: object) -> subprocess.Popen[str]:
     """`collx run` under way; it is killed by the test session's end at the latest."""
     return subprocess.Popen(

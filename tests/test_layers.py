@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "flight": ({"flight"}, set()),
     "agreement": ({"agreement"}, {"plan", "collectives", "terms"}),
     "selector": (
-        {"selector", "planner", "request"},
+        {"selector", "planner", "request", "semantics"},
         {"algorithms", "schedule", "collectives", "plugins", "proof", "plan", "agreement", "terms", "errors"},
     ),
     # What moves bytes; nothing here knows of schedules.
@@ -39,6 +39,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"native"},
         {"known", "plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"},
     ),
+    "mpi": (
+        {"mpi"},
+        {"engine", "known", "plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"},
+    ),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
@@ -46,14 +50,15 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"buffers", "selector", "known", "engine", "flight", "transports", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
-    "processes": ({"bootstrap", "lifeline", "launcher"}, {"errors"}),
+    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "witness"}, {"errors"}),
     "world": (
-        {"world", "spawning"},
-        {"processes", "communicator", "engine", "native", "transports", "terms", "errors"},
+        {"world", "ending", "groups", "spawning"},
+        {"processes", "communicator", "engine", "native", "mpi", "transports", "terms", "errors"},
     ),
     "public": ({"collx"}, {"communicator", "world", "schedule", "terms", "errors"}),
-    # What stands on the public API, as a user's program does; the register of algorithms belongs to it.
-    "perf": ({"perf"}, {"public", "algorithms", "plugins", "schedule", "terms", "errors"}),
+    # What stands on the public API, as a user's program does; the register of algorithms belongs to it, and who is in a
+    # job.
+    "perf": ({"perf"}, {"public", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
     "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
 }
@@ -61,7 +66,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
 # Narrower than its layer: of the transports, the engine knows only what every transport is and what ranks say of one
 # that failed, the native engine the lanes that it runs on, and the communicator how survivors agree.
 ONLY = {
-    "engine": {"transports": {"collx.transports.base", "collx.transports.verdict"}},
+    "engine": {"transports": {"collx.transports.base", "collx.transports.verdict", "collx.transports.waiting"}},
     "native": {"transports": {"collx.transports.base", "collx.transports.lanes", "collx.transports.verdict"}},
     "communicator": {"transports": {"collx.transports.base"}},
 }

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
+from enum import Enum
 from typing import Any, Protocol, runtime_checkable
+
+
+class Threads(Enum):
+    """Which threads may drive a transport, one at a time."""
+
+    ANY = "any, the engine's own among them"
+    USERS = "the user's"
+    MAIN = "the main one"
 
 
 @runtime_checkable
@@ -27,11 +36,12 @@ class Request(Protocol):
 class Transport(Protocol):
     """One rank's end. Messages between two ranks arrive in the order they were sent; no order is promised
     between different peers. A send may complete before it is received (buffered) or only then
-    (rendezvous): nobody may rely on either. One thread at a time."""
+    (rendezvous): nobody may rely on either. One thread at a time, of those that `threads` says."""
 
     name: str
     rank: int
     size: int
+    threads: Threads
 
     def reaches(self, peer: int) -> bool:
         """Whether this transport can move bytes to and from `peer`."""

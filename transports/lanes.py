@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from collx import _core
 from collx.errors import AbortedError, ClosedError, CollxError, MismatchError, TimeoutError
+from collx.transports.base import Threads
 from collx.transports.shm import check_available
 from collx.transports.verdict import FAILED, Verdict, named
 
@@ -33,6 +34,7 @@ class ShmTransport:
     """
 
     name = "shm"
+    threads = Threads.ANY
 
     def __init__(
         self, region: Region, fds: Sequence[int], *, rank: int, pidfds: Sequence[int] = (), keep: object = None

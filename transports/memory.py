@@ -9,6 +9,7 @@ from threading import Condition
 from typing import Any
 
 from collx.errors import ClosedError, CollxError, MismatchError, RankFailedError, TimeoutError, TransportError
+from collx.transports.base import Threads
 
 
 class MemoryHub:
@@ -115,6 +116,7 @@ class MemoryTransport:
     """Rank `rank`'s end of a hub."""
 
     name = "memory"
+    threads = Threads.ANY
 
     def __init__(self, hub: MemoryHub, rank: int) -> None:
         if not 0 <= rank < hub.size:

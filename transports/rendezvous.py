@@ -32,6 +32,7 @@ from collx.transports.cards import (
 )
 
 DOOR = "door"
+TWICE = "have two processes the same launcher's variables (COLLX_RANK and the like)?"
 VERDICT_GRACE = 1.0  # seconds a guest stays past its deadline for rank 0 to tell it who is missing
 
 
@@ -74,7 +75,7 @@ def _entered(directory: str, rank: int) -> int:
 def _closed(directory: str, rank: int) -> BootstrapError:
     return BootstrapError(
         f"rank {rank}: there is nobody to meet in {directory}: its job has started without this process, or has ended; "
-        "a job's variables (COLLX_*) serve each of its processes once"
+        "a launcher's variables (COLLX_RANK and the like) serve each of its processes once"
     )
 
 
@@ -123,7 +124,7 @@ class _Host:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise BootstrapError(f"another rank 0 is in {directory} already; is COLLX_RANK=0 set twice?") from None
+            raise BootstrapError(f"another rank 0 is in {directory} already; {TWICE}") from None
         door.listen(min(self.own.size, 128))
         self.selector.register(door, selectors.EVENT_READ)
 
@@ -160,7 +161,7 @@ class _Host:
             wrong = f"rank {card.rank} came twice, as process {self.cards[card.rank].pid} and as process {card.pid}"
         if wrong:
             os.close(card.fd)
-            raise BootstrapError(f"{wrong}; check COLLX_RANK and COLLX_SIZE")
+            raise BootstrapError(f"{wrong}; {TWICE}")
         self.cards[card.rank] = card
         self.deadline = min(self.deadline, time.monotonic() + remaining)
 

@@ -37,8 +37,6 @@ void set(PyObject* target, const nb::object& value) {
     if (PyArray_CopyInto(array(target), array(value.ptr())) < 0) throw nb::python_error();
 }
 
-PreparedPlan& plan_of(nb::handle prepared) { return nb::cast<PreparedPlan&>(prepared.attr("native")); }
-
 }  // namespace
 
 // -- what a call is known by --------------------------------------------------------------------------
@@ -98,18 +96,22 @@ std::size_t Key::Hash::operator()(const Key& key) const {
 
 // -- known calls --------------------------------------------------------------------------------------
 
-Known::Known(nb::object endpoint, nb::object failed, nb::object begin, nb::object kind, double timeout)
-    : endpoint_object_(std::move(endpoint)), failed_(std::move(failed)), begin_(std::move(begin)),
-      kind_(std::move(kind)), endpoint_(nb::cast<PyEndpoint&>(endpoint_object_)), timeout_(timeout) {}
+Known::Known(nb::object engine, nb::object failed, nb::object begin, nb::object kind, double timeout)
+    : engine_(std::move(engine)), failed_(std::move(failed)), begin_(std::move(begin)), kind_(std::move(kind)),
+      endpoint_(nb::isinstance<PyEndpoint>(engine_) ? &nb::cast<PyEndpoint&>(engine_) : nullptr), timeout_(timeout) {}
+
+PreparedPlan* Known::plan_of(nb::handle prepared) const {
+    return endpoint_ == nullptr ? nullptr : &nb::cast<PreparedPlan&>(prepared.attr("native"));
+}
 
 nb::object Known::recall(bool async_op, double timeout, PyObject* const* given, std::size_t count) {
     Key key;
-    if (!open_ || !(async_op || endpoint_.idle()) || !key.read(given, count, kind_)) return unknown();
+    if (!open_ || !(async_op || idle()) || !key.read(given, count, kind_)) return unknown();
     const auto found = entries_.find(key);
     if (found == entries_.end()) return unknown();
     const Entry& entry = found->second;
     const nb::object prepared = entry.prepared;  // what is known may be forgotten meanwhile
-    PreparedPlan& plan = *entry.plan;
+    PreparedPlan* const plan = entry.plan;
     nb::object x = nb::borrow(given[1]), result = nb::none();
     if (entry.copied) {
         x = nb::steal(PyArray_NewCopy(array(given[1]), NPY_CORDER));
@@ -154,7 +156,7 @@ void Known::remember(nb::object prepared, nb::object result, nb::typed<nb::tuple
     Key key;
     if (!open_ || !key.read(arguments.data(), count, kind_)) return;
     Entry entry;
-    entry.plan = &plan_of(prepared);
+    entry.plan = plan_of(prepared);
     entry.prepared = std::move(prepared);
     entry.copied = copied;
     if (!fill.is_none()) entry.fill = std::move(fill);
@@ -178,9 +180,12 @@ void Known::close() {
     forget();
 }
 
-bool Known::run(nb::handle prepared, PreparedPlan& plan, std::byte* input, std::byte* output, double timeout) {
-    if (!open_ || !endpoint_.idle()) return false;
-    const Outcome outcome = endpoint_.at_once(plan, input, output, ++endpoint_.counted, timeout);
+bool Known::run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout) {
+    if (!open_ || !idle()) return false;
+    if (endpoint_ == nullptr)
+        return nb::cast<bool>(engine_(prepared, reinterpret_cast<std::uintptr_t>(input),
+                                      reinterpret_cast<std::uintptr_t>(output), timeout));
+    const Outcome outcome = endpoint_->at_once(*plan, input, output, ++endpoint_->counted, timeout);
     if (outcome.status != Status::ok) raise(prepared, outcome, timeout);
     return true;
 }
@@ -194,7 +199,7 @@ void Known::raise(nb::handle prepared, Outcome outcome, double timeout) {
 }
 
 int Known::traverse(visitproc visit, void* arg) {
-    Py_VISIT(endpoint_object_.ptr());
+    Py_VISIT(engine_.ptr());
     Py_VISIT(failed_.ptr());
     Py_VISIT(begin_.ptr());
     for (const auto& [key, entry] : entries_) {
@@ -215,7 +220,7 @@ void Known::clear() {
 Bound::Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill,
              nb::object result)
     : known_(std::move(known)), prepared_(std::move(prepared)), result_(std::move(result)), knows_(&nb::cast<Known&>(known_)),
-      plan_(plan_of(prepared_)), input_(at(input)), output_(at(output)) {
+      plan_(knows_->plan_of(prepared_)), input_(at(input)), output_(at(output)) {
     if (fill.is_none()) return;
     filled_ = fill[0];
     fill_ = fill[1];
@@ -317,7 +322,7 @@ void bind_known(nb::module_& module) {
     static Collectable<Known> knowing(known_methods);
     static Collectable<Bound> bounded(bound_methods);
     nb::class_<Known>(module, "Known", nb::type_slots(knowing.slots))
-        .def(nb::init<nb::object, nb::object, nb::object, nb::object, double>(), "endpoint"_a, "failed"_a, "begin"_a,
+        .def(nb::init<nb::object, nb::object, nb::object, nb::object, double>(), "engine"_a, "failed"_a, "begin"_a,
              "kind"_a, "timeout"_a)
         .def("remember", &Known::remember, "prepared"_a, "result"_a.none(), "given"_a, "copied"_a, "fill"_a.none())
         .def("bind",

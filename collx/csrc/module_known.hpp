@@ -58,9 +58,11 @@ struct Entry {
 
 class Known {
   public:
-    // `failed(prepared, outcome, error, timeout)` raises what a run ended with; `error` is a signal handler's.
+    // `engine` is an Endpoint, or in its place what runs a plan, `(prepared, input, output, timeout)`, which raises what
+    // that ends with, and returns whether it could be run at once.
+    // `failed(prepared, outcome, error, timeout)` raises what an Endpoint's run ended with; `error` is a signal handler's.
     // `begin(collective, prepared, input, output, timeout, result, keep)` starts one, and returns its Work.
-    Known(nb::object endpoint, nb::object failed, nb::object begin, nb::object kind, double timeout);
+    Known(nb::object engine, nb::object failed, nb::object begin, nb::object kind, double timeout);
 
     // What the method returns, or NotImplemented where the call has to go the long way.
     nb::object recall(bool async_op, double timeout, PyObject* const* given, std::size_t count);
@@ -69,7 +71,8 @@ class Known {
     void forget() { std::exchange(entries_, {}); }
     void close();  // nothing is known from now on
     // Runs a plan, or returns false where that cannot be done at once.
-    bool run(nb::handle prepared, PreparedPlan& plan, std::byte* input, std::byte* output, double timeout);
+    bool run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout);
+    [[nodiscard]] PreparedPlan* plan_of(nb::handle prepared) const;  // the endpoint's; null where there is none
 
     [[nodiscard]] double timeout() const { return timeout_; }
     void set_timeout(double seconds) { timeout_ = seconds; }
@@ -79,9 +82,10 @@ class Known {
 
   private:
     [[noreturn]] void raise(nb::handle prepared, Outcome outcome, double timeout);
+    [[nodiscard]] bool idle() const { return endpoint_ == nullptr || endpoint_->idle(); }
 
-    nb::object endpoint_object_, failed_, begin_, kind_;
-    PyEndpoint& endpoint_;
+    nb::object engine_, failed_, begin_, kind_;
+    PyEndpoint* endpoint_;
     double timeout_;
     bool open_ = true;
     std::unordered_map<Key, Entry, Key::Hash> entries_;
@@ -102,7 +106,7 @@ class Bound {
   private:
     nb::object known_, prepared_, filled_, fill_, result_;
     Known* knows_;
-    PreparedPlan& plan_;
+    PreparedPlan* plan_;
     std::byte *input_, *output_;
 };
 

@@ -11,6 +11,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +24,11 @@ HEADER = struct.Struct(f"<qqQQ{8 * WORDS}s")  # kind, number, chain, bytes that 
 COLLECTIVE, TAGGED, GAVE_UP = range(3)
 DIFFERED = -2  # as the number of GAVE_UP: ranks' calls differ; -1: no rank failed, else the rank that did
 REMEMBERED = 64  # calls
+_WORD = 2**64 - 1
 NONE = Traits(0, -1, "")  # of messages that belong to no collective
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What a message belongs to: a collective by its sequence, a tagged one by its tag. `chain` is the hash of all
     the sender's collectives until this one."""
 
@@ -46,26 +47,32 @@ class Calls:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.made: dict[int, Stamp] = {}
+        self._made: dict[int, tuple[int, Traits]] = {}  # by number: the chain until then
         self._chain = 0
 
     def begin(self, number: int, traits: Traits) -> Stamp:
-        self._chain = hash((self._chain, traits.fingerprint, number)) % 2**64
-        stamp = Stamp(COLLECTIVE, number, self._chain, traits)
-        self.made[number] = stamp
-        self.made.pop(number - REMEMBERED, None)
-        return stamp
+        return Stamp(COLLECTIVE, number, self.chain(number, traits), traits)
+
+    def chain(self, number: int, traits: Traits) -> int:
+        """As begin, without what a message has besides."""
+        self._chain = chain = hash((self._chain, traits.fingerprint, number)) & _WORD
+        self._made[number] = chain, traits
+        self._made.pop(number - REMEMBERED, None)
+        return chain
 
     def check(self, peer: int, theirs: Stamp) -> None:
         """Raise MismatchError where a message of `peer` shows that it makes other calls; nothing is known of those that
         this rank has not come to."""
-        mine = self.made.get(theirs.number)
-        if mine is None or mine.chain == theirs.chain:
-            return
+        chain, traits = self._made.get(theirs.number, (theirs.chain, NONE))
+        if chain != theirs.chain:
+            raise self.mismatch(Stamp(COLLECTIVE, theirs.number, chain, traits), theirs, peer)
+
+    def mismatch(self, mine: Stamp, theirs: Stamp, peer: int) -> MismatchError:
+        """What to say of two calls that differ, or of which one was made after different ones."""
         told = mine.traits.difference(theirs.traits, peer)
         if mine.traits.fingerprint == theirs.traits.fingerprint:
             told = f"rank {peer} has made another call before; all ranks must make the same calls in the same order"
-        raise MismatchError(f"rank {self.rank} in {mine}: {told}")
+        return MismatchError(f"rank {self.rank} in {mine}: {told}")
 
 
 @dataclass(eq=False, slots=True)

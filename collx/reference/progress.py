@@ -1,36 +1,46 @@
 """How calls of the reference engine move on: whoever waits helps all of them, under one lock.
 
 A call is a generator that yields what it waits for. Collectives run one after the other, tagged messages
-side by side. A thread of its own does the same for calls that nobody waits for yet.
+side by side. A thread of its own does the same for calls that nobody waits for yet, where the transport takes any
+thread; elsewhere they move when the user asks for one of them.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-from collx.errors import AbortedError, ClosedError, TimeoutError
+from collx.errors import AbortedError, ClosedError, TimeoutError, TransportError
+from collx.transports.base import Threads
+from collx.transports.waiting import Pause
 
 
 class Awaited(Protocol):
     def done(self) -> bool: ...
 
 
+class Driven:
+    """What moves only while somebody asks for it: nobody pauses before he asks again."""
+
+    def done(self) -> bool:
+        raise NotImplementedError
+
+
 Steps = Iterator[Awaited]
 
 
-class Pause:
-    """Yield at first, then sleep for longer and longer: at most 1 ms, so that waiting costs next to nothing."""
+class Passage(Protocol):
+    """When a call began and ended, and what it failed with."""
 
-    def __init__(self) -> None:
-        self.turns = 0
-
-    def __call__(self) -> None:
-        self.turns += 1
-        time.sleep(0.0 if self.turns < 20 else min(20e-6 * 2 ** min(self.turns - 20, 8), 1e-3))
+    begun: float
+    ended_at: float
+    ended: bool
+    error: Exception | None
 
 
 class Task:
@@ -46,6 +56,8 @@ class Task:
         self.error: Exception | None = None
 
     def done(self) -> bool:
+        if not self.ended and self.progress.moves_on_asking():
+            self.progress.turn()
         return self.ended
 
     def wait(self, timeout: float) -> None:
@@ -58,7 +70,7 @@ class Task:
             if self.awaited is not None and not self.awaited.done():
                 if time.monotonic() > self.deadline:
                     raise TimeoutError(f"{self.what} waited {self.timeout:g} s for {self.awaited}")
-                return moved
+                return moved or isinstance(self.awaited, Driven)
             moved = True
             self.awaited = next(self.steps, None)
             if self.awaited is None:
@@ -72,16 +84,33 @@ class Task:
 
 class Progress:
     """The calls under way on one engine. `poll_lanes` takes in messages; `judged(error)` is told the first failure,
-    and says what all calls fail with after it."""
+    and says what all calls fail with after it. `threads` may move them."""
 
-    def __init__(self, name: str, poll_lanes: Callable[[], bool], judged: Callable[[Exception], Exception]) -> None:
-        self.name, self.poll_lanes, self.judged = name, poll_lanes, judged
+    def __init__(
+        self,
+        name: str,
+        poll_lanes: Callable[[], bool],
+        judged: Callable[[Exception], Exception],
+        threads: Threads = Threads.ANY,
+    ) -> None:
+        self.name, self.poll_lanes, self.judged, self.threads = name, poll_lanes, judged, threads
         self.lock = threading.RLock()
         self.ordered: deque[Task] = deque()
         self.free: list[Task] = []
         self.over: Exception | None = None
+        self._helpers = 0  # threads that wait for a call, and move all of them on meanwhile
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+
+    def idle(self) -> bool:
+        """Whether a call could begin, and nothing is under way."""
+        return not (self.ordered or self.free or self.over)
+
+    def drained(self) -> bool:
+        """Whether a call could begin, when all collectives under way have ended."""
+        while self.ordered:
+            self.help(self.ordered[-1], math.inf)
+        return self.over is None
 
     def usable(self, what: str) -> None:
         """Raise ClosedError where no call can be made any more."""
@@ -89,28 +118,58 @@ class Progress:
             closed = isinstance(self.over, ClosedError)
             raise ClosedError(f"{what}: the communicator is {'closed' if closed else f'broken by: {self.over}'}")
 
+    def may_call(self) -> None:
+        """Raise TransportError where this is a thread that may move nothing."""
+        if self.threads is Threads.MAIN and threading.current_thread() is not threading.main_thread():
+            raise TransportError(
+                f"{self.name}: thread {threading.current_thread().name} may not call, as the transport allows the main"
+                " thread alone; under MPI that is its thread level, which needs to be MPI_THREAD_MULTIPLE for others"
+            )
+
+    def moves_on_asking(self) -> bool:
+        """Whether calls move only when they are asked for, and this thread may do that."""
+        main = threading.current_thread() is threading.main_thread()
+        return self.threads is not Threads.ANY and (main or self.threads is Threads.USERS)
+
     def submit(self, steps: Steps, what: str, timeout: float, *, ordered: bool, background: bool) -> Task:
         with self.lock:
             self.usable(what)
             task = Task(self, steps, what, timeout)
             (self.ordered if ordered else self.free).append(task)
-            if background:
+            if background and self.threads is Threads.ANY:
                 self._background()
+            elif background:
+                self.turn()
             return task
 
     def help(self, task: Task, timeout: float) -> None:
         """Move everything on until `task` has ended, and raise what it failed with."""
+        if not task.ended:
+            self.may_call()
         limit = time.monotonic() + timeout
         pause = Pause()
-        while not task.ended:
-            if self.turn():
-                pause = Pause()
-            elif time.monotonic() > limit:
-                raise TimeoutError(f"{task.what} has not ended after {timeout:g} s")
-            elif not task.ended:
-                pause()
+        with self._helped():
+            while not task.ended:
+                if self.turn():
+                    pause = Pause()
+                elif time.monotonic() > limit:
+                    raise TimeoutError(f"{task.what} has not ended after {timeout:g} s")
+                elif not task.ended:
+                    pause()
         if task.error is not None:
             raise task.error
+
+    @contextmanager
+    def _helped(self) -> Iterator[None]:
+        """In the block the engine's own thread makes room: two that look by turns wait for each other at every look."""
+        with self.lock:
+            self._helpers += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._helpers -= 1
+            self._wake.set()
 
     def turn(self) -> bool:
         """Let every call go on as far as it can now; returns whether any did."""
@@ -155,10 +214,10 @@ class Progress:
     def _work(self) -> None:
         pause = Pause()
         while self.over is None:
-            if self.turn():
-                pause = Pause()
-            elif self.ordered or self.free:
-                pause()
-            else:
+            if self._helpers or not (self.ordered or self.free):
                 self._wake.wait()
                 self._wake.clear()
+            elif self.turn():
+                pause = Pause()
+            else:
+                pause()

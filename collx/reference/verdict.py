@@ -7,9 +7,9 @@ from collections.abc import Collection, Hashable
 from typing import Any
 
 from collx.errors import AbortedError, CollxError, MismatchError, RankFailedError, RevokedError, TimeoutError
-from collx.reference.progress import Pause
 from collx.transports.base import Board
 from collx.transports.verdict import FAILED, GAVE_UP, MISMATCH, REVOKED, Verdict, named
+from collx.transports.waiting import Pause
 
 VERDICT = "verdict"
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.launchers import MPIS, Launcher
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LAUNCHER = Path(sys.executable).with_name("collx")
 
@@ -59,3 +61,18 @@ def test_a_schedule_of_ones_own_reduces(ranks: int) -> None:
     total = np.arange(5.0) * ranks + sum(range(ranks))
     assert lines[0] == f"{ranks} ranks: {total}"
     assert re.fullmatch(r"own \d+\.\d us, collx's choice \d+\.\d us", lines[1])
+
+
+@pytest.mark.parametrize("mpi", MPIS, ids=str)
+@pytest.mark.parametrize(("ranks", "transport"), [(1, ""), (3, ""), (4, "mpi")])
+def test_a_program_of_mpi4py_gets_the_same_from_collx(mpi: Launcher, ranks: int, transport: str) -> None:
+    with_collx, alone = (
+        mpi.run(ranks, EXAMPLES / "halo_exchange.py", "--reduce", by, COLLX_TRANSPORT=transport)
+        for by in ("collx", "mpi4py")
+    )
+    assert (with_collx.returncode, alone.returncode) == (0, 0), with_collx.stderr + alone.stderr
+    who, _, rest = with_collx.stdout.partition("\n")
+    used = transport or ("shm" if ranks > 1 else "memory")
+    assert who == f"<collx.Communicator rank 0 of {ranks} over {used}>"
+    assert rest == alone.stdout
+    assert re.match(rf"{ranks} ranks, 218 steps: 252\.\d+ in all\n@+\n", rest)

@@ -129,7 +129,7 @@ def go_on(comm: Communicator, trial: Trial, report: dict[str, Any]) -> None:
 def live(trial: Trial, rank: int, directory: str, pipe: int) -> None:
     """The life of a rank. Writes a line when it begins to work, and one at its end."""
     ballast = np.ones(FAT // 8) if trial.fat and rank == trial.victims[0] else None
-    comm = world.join(Place(rank, trial.size, rank, f"unix:{directory}"), LIMIT)
+    comm = world.join(Place(rank, trial.size, rank, f"unix:{directory}", trial.size), LIMIT)
     comm.barrier()
     os.write(pipe, b"begun\n")
     calls = Calls(comm, trial)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,23 @@ import collx
 from collx.bootstrap import LAUNCHERS, LONE, Place, find_place, find_transport
 from tests import jobs
 
-PLACE = Place(2, 4, 2, "unix:/somewhere")
+PLACE = Place(2, 4, 2, "unix:/somewhere", 4)
 
 
 def test_a_process_without_launcher_is_alone() -> None:
     assert find_place({"PATH": "/bin"}) == LONE
 
 
-@given(st.integers(1, 1000).flatmap(lambda size: st.tuples(st.integers(0, size - 1), st.just(size))))
+@given(st.integers(2, 1000).flatmap(lambda size: st.tuples(st.integers(0, size - 1), st.just(size))))
 def test_environment_and_back(rank_and_size: tuple[int, int]) -> None:
     rank, size = rank_and_size
-    place = Place(rank, size, rank, "unix:/d")
+    place = Place(rank, size, rank, "unix:/d", size)
     assert find_place(place.environment()) == place
 
 
-def test_local_rank_is_optional() -> None:
+def test_local_rank_and_size_are_optional() -> None:
     environ = PLACE.environment()
-    del environ["COLLX_LOCAL_RANK"]
+    del environ["COLLX_LOCAL_RANK"], environ["COLLX_LOCAL_SIZE"]
     assert find_place(environ) == PLACE
 
 
@@ -41,19 +42,21 @@ def test_half_set_environment_names_what_is_missing(missing: int) -> None:
     environ = PLACE.environment()
     name = LAUNCHERS[0].required[missing]
     del environ[name]
-    with pytest.raises(collx.BootstrapError, match=f"is set but {name} is not"):
+    with pytest.raises(collx.BootstrapError, match=f"is set, as by collx run, but {name} is not; start"):
         find_place(environ)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("COLLX_RANK", "4", "COLLX_RANK is 4, but ranks go from 0 to 3"),
+        ("COLLX_RANK", "4", "COLLX_RANK is 4, but it goes from 0 to 3"),
         ("COLLX_RANK", "-1", "COLLX_RANK is -1"),
         ("COLLX_RANK", "one", "COLLX_RANK is 'one', which is not a number"),
         ("COLLX_SIZE", "0", "COLLX_SIZE is 0"),
         ("COLLX_SIZE", "", "COLLX_SIZE is ''"),
         ("COLLX_LOCAL_RANK", "9", "COLLX_LOCAL_RANK is 9"),
+        ("COLLX_LOCAL_SIZE", "5", "COLLX_LOCAL_SIZE is 5, but the job has 4 ranks"),
+        ("COLLX_LOCAL_SIZE", "0", "COLLX_LOCAL_SIZE is 0"),
     ],
 )
 def test_impossible_values_name_the_variable(name: str, value: str, said: str) -> None:
@@ -65,7 +68,7 @@ def test_impossible_values_name_the_variable(name: str, value: str, said: str) -
     ("asked", "place", "said"),
     [
         ("tcp", PLACE, "tcp transport is not built yet"),
-        ("mpi", LONE, "mpi transport is not built yet"),
+        ("shm", replace(PLACE, local_size=2), "only 2 of 4 ranks are on this host"),
         ("memory", PLACE, "4 processes; use shm"),
         ("smh", PLACE, "'smh', but the transports are shm, memory, tcp, mpi"),
     ],

@@ -122,5 +122,5 @@ def test_less_address_space_for_one_rank_is_one_error(tmp_path: Path) -> None:
     )
     done = job(tmp_path, f"{limit}\n{BODY}")
     assert done.returncode == 1
-    assert "TransportError: rank 2 of 4 cannot join init: no " in done.stderr
+    assert "TransportError: rank 2 of 4 cannot join world: no " in done.stderr
     assert "give all ranks the same, or a larger, `ulimit -v`" in done.stderr

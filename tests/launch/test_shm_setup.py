@@ -227,7 +227,8 @@ def test_a_member_that_does_not_come_is_named(directory: str) -> None:
     def body(rank: int, deadline: float) -> Any:
         group = ShmGroup.join(directory, rank, 3, deadline)
         if rank == 2:
-            select.select([os.pidfd_open(group.pids[0])], [], [])  # alive until rank 0 gave up
+            for other in [os.pidfd_open(pid) for pid in group.pids[:2]]:
+                select.select([other], [], [])  # alive until both gave up
             return None
         return exchanged(group, [0, 1, 2], "part", time.monotonic() + 0.3)
 

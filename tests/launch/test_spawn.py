@@ -209,3 +209,27 @@ def test_no_rank_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> 
         job.send_signal(number)
         said, _ = job.communicate(timeout=jobs.DEADLINE)
     assert said == ("interrupted\n" if number == signal.SIGINT else "")
+
+
+def left_open(world: collx.Communicator, raises: bool) -> str:
+    """Rank 0 ends while a communicator that others wait in is still open, and is kept by a cycle."""
+    group = world.split(0)
+    assert group is not None
+    if world.rank == 0:
+        cycle: list[object] = [group]
+        cycle.append(cycle)
+        if raises:
+            raise KeyError("lost in rank 0")
+        return ""
+    with pytest.raises(collx.CollxError) as caught:
+        group.barrier()
+    return str(caught.value)
+
+
+def test_what_a_rank_leaves_open_is_closed_when_it_ends() -> None:
+    assert collx.spawn(left_open, 3, False)[1].endswith("rank 0 has closed this communicator; skipped a call?")
+
+
+def test_an_exception_reaches_who_waits_in_another_communicator() -> None:
+    with pytest.raises(KeyError, match="lost in rank 0"):
+        collx.spawn(left_open, 3, True)

@@ -94,7 +94,8 @@ def test_small_factors_go_element_by_element(factor: str) -> None:
 
 
 def test_a_comparison_starts_its_own_jobs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLLX_RANK", "0")
+    for name, value in {"RANK": "0", "SIZE": "2", "RENDEZVOUS": "unix:/nowhere"}.items():
+        monkeypatch.setenv(f"COLLX_{name}", value)
     assert main(["all_reduce", "--vs", "mpi"]) == 2
     assert "outside" in capsys.readouterr().err
 

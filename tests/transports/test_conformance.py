@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -12,6 +12,7 @@ from collx.transports.base import Transport
 from collx.transports.conformance import CHECKS, Check, Make
 from collx.transports.lanes import ShmTransport
 from collx.transports.memory import MemoryHub, MemoryTransport
+from collx.transports.mixed import MixedTransport
 from tests.harness import regions
 
 
@@ -37,11 +38,25 @@ def shm(size: int) -> Iterator[list[Transport]]:
             rank.close()
 
 
+@contextmanager
+def mixed(size: int, host: Callable[[int], int]) -> Iterator[list[Transport]]:
+    """Ranks of the same `host` by shared memory, others by a hub."""
+    hosts = [host(rank) for rank in range(size)]
+    near = {rank: [other for other in range(size) if hosts[other] == hosts[rank]] for rank in range(size)}
+    with memory(size, rendezvous=False) as far, ExitStack() as stack:
+        ends: dict[int, Transport] = {}
+        for members in {tuple(members) for members in near.values()}:
+            ends |= zip(members, stack.enter_context(shm(len(members))), strict=True)
+        yield [MixedTransport(far[rank], ends[rank], near[rank]) for rank in range(size)]
+
+
 # Every transport has its line here: a factory `make(size)`, see collx.transports.conformance.
 TRANSPORTS: dict[str, Make] = {
     "memory": partial(memory, rendezvous=False),
     "memory-rendezvous": partial(memory, rendezvous=True),
     "shm": shm,
+    "mixed-near": partial(mixed, host=lambda rank: rank // 2),
+    "mixed-far": partial(mixed, host=lambda rank: rank % 2),
 }
 
 

@@ -1,0 +1,68 @@
+"""What a rank does at the end of its process for the others' sake."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+from collx import lifeline
+from collx.bootstrap import Place
+from collx.errors import AbortedError, RankFailedError
+from collx.member import leave_all
+from collx.transports import pmi
+from collx.witness import FAILED, LEFT, Ledger
+
+PASSED_ON = 0.2  # seconds in which a launcher passes on what was said last: Hydra does not once it is told to end a job
+CULPRIT_GRACE = 0.5  # seconds in which the rank that failed first, or its launcher, may end the job
+
+
+def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
+    """Before the process ends; where an exception ends it, so does the job. `others` are processes of other ranks.
+
+    Where another one failed first, it ends first: whoever started them all will name it. Under MPI the others might
+    wait for this one in their calls, and this one for them in MPI_Finalize: when they have been told, the job is ended
+    by MPI, or by the launcher, which may have to be told to.
+    """
+    fatal = getattr(sys, "last_value", None)
+    if fatal is None:
+        if ledger is not None:
+            ledger.write(LEFT)
+        return
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and (not mpi.Is_initialized() or mpi.Is_finalized() or mpi.COMM_WORLD.size == 1):
+        mpi = None
+    abortable = mpi is not None or place.pmi >= 0
+    if abortable:
+        leave_all()
+    if isinstance(fatal, (AbortedError, RankFailedError)):
+        lifeline.await_end(others)
+        if abortable:
+            time.sleep(CULPRIT_GRACE)
+    if ledger is not None:
+        ledger.write(FAILED)
+    if not abortable:
+        return
+    rank, size = (place.rank, place.size) if mpi is None else (mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size)
+    reason = traceback.format_exception_only(fatal)[-1].strip()
+    _say(f"collx: rank {rank} of {size} (pid {os.getpid()}) ended by {reason}; ending the job\n")
+    time.sleep(PASSED_ON)
+    if mpi is None:
+        pmi.abort(place.pmi)
+    elif "OMPI_COMM_WORLD_RANK" in os.environ:
+        # Open MPI's launcher ends a job for an exit code too. Asked by MPI_Abort, while others are in MPI_Finalize, it
+        # crashes or hangs in one job of 20 (5.0.11).
+        os._exit(1)
+    else:
+        mpi.COMM_WORLD.Abort(1)
+
+
+def _say(line: str) -> None:
+    """Write what has been printed so far, and this."""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, line)):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.write(text)
+            stream.flush()
