@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from collx import bootstrap, checks, ending, lifeline
 from collx.bootstrap import Place
 from collx.communicator import Communicator
-from collx.errors import BootstrapError, ClosedError, TransportError
+from collx.errors import BootstrapError, ClosedError, CollxError, TransportError
 from collx.groups import Lone, Mpi, Shm, over_mpi
 from collx.member import dump_all
 from collx.transports.shm import ShmGroup
@@ -109,7 +109,9 @@ def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communica
     near = group.near(range(group.size))
     place = Place(group.rank, group.size, near.index(group.rank), "", len(near))
     transports = bootstrap.find_transport(place, os.environ)
-    ranks = Lone() if transports == "memory" else over_mpi(group, transports == "mpi", deadline)
+    ranks: Lone | Shm | Mpi = Lone()
+    if transports != "memory":
+        ranks = over_mpi(group, transports == "mpi", lambda told: ending.end_job(told, _ledger), deadline)
     return _made(ranks, place, group.hosts, timeout, label)
 
 
@@ -123,6 +125,13 @@ def _made(ranks: Lone | Shm | Mpi, place: Place, hosts: Sequence[str], timeout: 
     return Communicator(
         engine, place.rank, place.size, place.local_rank, hosts, engine.transports, timeout, ranks.engine, label=label
     )
+
+
+def end_unjoined() -> None:
+    """What `ending.end` does for a rank that has not joined its job."""
+    if _joined is None:
+        with contextlib.suppress(CollxError):  # what is wrong with the environment does not matter any more
+            ending.end(bootstrap.find_place(os.environ), _ledger, [])
 
 
 def _world_of_mpi(place: Place) -> MPI.Intracomm:
