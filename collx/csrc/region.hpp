@@ -26,12 +26,14 @@ struct alignas(64) Line {
     std::uint32_t length;
     std::uint32_t fingerprint;
     union {
-        std::uint64_t offset;  // of the payload in the writer's file, or kForeign and its address in the writer's memory
+        // Of the payload in the writer's file; or kForeign and its address in the writer's memory; or kLanded.
+        std::uint64_t offset;
         std::byte inlined[kInline];
     };
 };
 static_assert(sizeof(Line) == 64);
 inline constexpr std::uint64_t kForeign = 1ull << 63;
+inline constexpr std::uint64_t kLanded = 1ull << 62;  // in a replica: the payload lies where its receiver wants it
 
 // `leaving`: starts nothing more, and all it was to send is sent.
 enum class State : std::uint32_t { running = 0, leaving = 1, departed = 2 };

@@ -1,0 +1,97 @@
+// The frames on their way to one peer: what the lanes to it have published since, from where it lies.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "frame.hpp"
+
+namespace collx {
+
+// Which stream of frames a connection carries.
+struct Stream {
+    std::uint32_t rank = 0, peer = 0;  // whose end it is, and whom it leads to
+    std::uint32_t communicator = 0;
+    std::uint32_t epoch = 0;  // of the job
+};
+
+class Outgoing {
+  public:
+    static constexpr int kMostParts = 64;
+    using Parts = std::array<iovec, kMostParts>;
+
+    Outgoing(const Stream& stream, const Layout& layout, std::byte* own);
+    Outgoing(const Outgoing&) = delete;
+    Outgoing& operator=(const Outgoing&) = delete;
+
+    // The peer hears of the newest call, from which nothing else comes to it.
+    void tell_arrival() { arrival_due_ = true; }
+    // Makes frames of what was published, and of what the peer waits to hear.
+    void gather();
+    // What to send next; how many of the parts are used.
+    int parts(Parts& parts) const;
+    // So many bytes of that have gone.
+    void gave(std::size_t bytes);
+
+    // Whether nothing waits to be sent.
+    [[nodiscard]] bool idle() const {
+        return first_ == last_ && !arrival_due_ && !published(collective_) && !published(mail_) && !overdue();
+    }
+    // The newest message that is not read any more from where it lies.
+    [[nodiscard]] const std::uint64_t& given(Kind lane) const {
+        return lane == Kind::mail ? mail_.given : collective_.given;
+    }
+    [[nodiscard]] std::uint64_t frames() const { return frames_; }
+
+  private:
+    struct Lane {
+        Kind kind;
+        std::uint64_t slots;
+        const Line* lines;
+        const std::atomic<std::uint64_t>& consumed;  // of what comes from the peer
+        std::uint64_t queued = 0;
+        std::uint64_t given = 0;
+        std::uint64_t acknowledged = 0;  // said to the peer
+    };
+    // A frame, with what is small behind its header; `payload` is what is not.
+    struct Item {
+        Frame header;
+        std::byte small[kInline];
+        const std::byte* payload;
+        std::size_t head;  // bytes of header and `small`
+    };
+    static constexpr std::uint64_t kItems = 32;  // more than both lanes have slots, and a frame of each other kind
+    static_assert(kItems >= kMostSlots + 4 + 2 && kMostParts >= 2 * kItems);
+
+    [[nodiscard]] const Line& next(const Lane& lane) const { return lane.lines[lane.queued & (lane.slots - 1)]; }
+    [[nodiscard]] bool published(const Lane& lane) const {
+        return next(lane).ticket.load(std::memory_order_relaxed) == lane.queued + 1;
+    }
+    // Consumed messages that the peer does not know of: at half of the slots it may soon have to wait.
+    [[nodiscard]] static std::uint64_t unsaid(const Lane& lane) {
+        return lane.consumed.load(std::memory_order_relaxed) - lane.acknowledged;
+    }
+    [[nodiscard]] bool overdue() const {
+        return !acknowledging_ && (2 * unsaid(collective_) >= collective_.slots || 2 * unsaid(mail_) >= mail_.slots);
+    }
+    Item& add(Kind kind, std::uint64_t sequence, std::uint32_t fingerprint, std::uint64_t length);
+    void add_message(Lane& lane);
+    void add_acknowledgement();
+    void add_arrival();
+
+    const Stream stream_;
+    const std::byte* const region_;
+    const Flight& flight_;
+    Lane collective_, mail_;
+    std::array<Item, kItems> items_;  // a ring
+    std::uint64_t first_ = 0, last_ = 0;
+    std::size_t gone_ = 0;  // bytes of the first one
+    std::uint64_t frames_ = 0;
+    bool arrival_due_ = false;
+    bool acknowledging_ = false, arriving_ = false;  // such a frame is among the items
+};
+
+}  // namespace collx

@@ -1,0 +1,70 @@
+// The data connection to a rank on another machine, for one communicator.
+//
+// What this rank's lanes publish for that rank goes out in frames, and what comes in fills the replica of its region as
+// if it had written there itself. One thread drives a wire, with calls that never block; the control thread brings
+// the connection, and the peer's farewell.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "incoming.hpp"
+#include "outgoing.hpp"
+
+namespace collx {
+
+class Wire {
+  public:
+    // `theirs`: the replica of the peer's region.
+    Wire(const Stream& stream, const Layout& layout, std::byte* own, std::byte* theirs);
+    ~Wire() { close(false); }
+    Wire(const Wire&) = delete;
+    Wire& operator=(const Wire&) = delete;
+
+    // -- from any thread
+    // Takes over a connected stream socket.
+    void attach(int fd);
+    // That the peer leaves, or has left, after so many frames: its state is seen once all of them have been taken in.
+    void farewell(State state, std::uint64_t frames);
+    // What the peer has said of leaving, whatever is still to be taken in.
+    [[nodiscard]] State said() const { return static_cast<State>(farewell_.load() & 3); }
+    [[nodiscard]] std::uint64_t sent() const { return sent_.load(std::memory_order_acquire); }  // frames, to the last byte
+    [[nodiscard]] std::uint64_t received() const { return received_.load(std::memory_order_acquire); }
+    // That the peer has begun the call in the arrival word, with the chains until it. Never goes back.
+    void arrived(std::uint64_t word, const Chains& chains) { in.arrived(word, chains); }
+
+    // -- the driver's
+    [[nodiscard]] bool connected();  // takes over what was attached
+    // Takes in what has come; true where anything has.
+    bool pump();
+    // Sends what was published; false where something has to wait.
+    bool flush();
+    [[nodiscard]] bool idle() const { return broken() || out.idle(); }
+    [[nodiscard]] int fd() const { return fd_; }
+    [[nodiscard]] bool broken() const { return why_ != nullptr; }
+    [[nodiscard]] std::string why() const;
+    [[nodiscard]] std::chrono::steady_clock::time_point broken_since() const { return since_; }
+    // Hangs up; `linger`: not before what was sent has reached the peer's machine, within seconds.
+    void close(bool linger);
+
+    Incoming in;
+    Outgoing out;
+
+  private:
+    void fail(const char* why, int error = 0);
+    void show_farewell();
+
+    Header& own_;
+    Header& theirs_;
+    std::atomic<int> attached_{-1};
+    std::atomic<std::uint64_t> farewell_{0};  // frames << 2 | state
+    std::atomic<std::uint64_t> sent_{0}, received_{0};
+    int fd_ = -1;
+    const char* why_ = nullptr;
+    int error_ = 0;
+    std::chrono::steady_clock::time_point since_;
+};
+
+}  // namespace collx
