@@ -1,0 +1,318 @@
+"""Where a rank lets in ranks of other hosts, and nobody else: a listening socket with a thread of its own.
+
+Whoever connects may be anybody: a port scanner, a browser, a rank of another job, an attacker. Until it has proved
+itself (`handshake`) it has two seconds, one frame of memory, and a place among at most 64; where those are taken the
+oldest gives way. It is shown out without a word to the program but one line, now and then, that counts them.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import cast
+
+from collx.errors import BootstrapError
+from collx.transports.handshake import Accepting, Admitted, Identity, Stranger, Unanswered, greet
+from collx.transports.route import shown, targets
+
+PENDING = 64
+PATIENCE = 2.0  # seconds for a whole handshake
+FAIRNESS = 0.02  # seconds that a visitor may stay however many others come
+REPORT = 5.0  # seconds in which those shown out are counted before a line tells of them
+ATTEMPT = 3.0  # seconds to wait for a connection before trying anew: the kernel's own next try may be far
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_log = logging.getLogger("collx")
+_doors = weakref.WeakSet["Door"]()
+
+
+class _Visitor:
+    """Somebody who has not proved anything yet."""
+
+    def __init__(self, connection: socket.socket, greeting: Accepting, came: float) -> None:
+        self.connection, self.greeting, self.came = connection, greeting, came
+
+
+class Door:
+    """Listens at `address` (host and port; 0 is any free one) from the moment it is made, lets in from `open` on.
+
+    `admitted` is called in the door's thread with the nonblocking socket of each rank that has proved itself, which is
+    the callee's from then on; a rank is let in once for each purpose and communicator. What it raises is logged, and
+    closes the socket. Raises BootstrapError where nobody can listen at `address`.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        secret: bytes,
+        identity: Identity,
+        admitted: Callable[[socket.socket, Admitted], None],
+    ) -> None:
+        self._secret, self._identity, self._let_in = secret, identity, admitted
+        self._listener = _listening(address, identity)
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self.turned_away = collections.Counter[str]()  # those shown out, by the reason
+        self._untold, self._tell = 0, float("inf")  # how many no line told of yet, and when it is due
+        self._latest = ""
+        self._here = set[Admitted]()
+        self._visitors = dict[socket.socket, _Visitor]()  # the oldest first
+        self._rest = 0.0  # nobody is let in before
+        self._listening = False
+        self._selector = selectors.DefaultSelector()
+        self._ended, self._end = socket.socketpair()
+        self.watch(self._ended, selectors.EVENT_READ, lambda: None)
+        self._thread = threading.Thread(target=self._run, name="collx-door", daemon=True)
+        _doors.add(self)
+
+    def open(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let nobody in any more, and close all that is watched; what was admitted and is not watched lives on.
+        Idempotent."""
+        self._end.close()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._drop()
+
+    def watch(self, connection: socket.socket, events: int, callback: Callable[[], None]) -> None:
+        """Call back in the door's thread whenever `connection`, the door's from then on, is ready for `events` (of
+        `selectors`); with 0, no more. For that thread, or before `open`."""
+        if connection in self._selector.get_map():
+            self._selector.unregister(connection)
+        if events:
+            self._selector.register(connection, events, callback)
+
+    def forget(self, who: Admitted) -> None:
+        """Let this rank in for this purpose again: the connection that it had is no more."""
+        self._here.discard(who)
+
+    def reasons(self) -> str:
+        """Who was shown out so far, for an error to tell; "" where nobody was."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.turned_away.most_common())
+
+    def _run(self) -> None:
+        while self._end.fileno() >= 0:
+            self._turn()
+        self._report()
+
+    def _turn(self) -> None:
+        """Whatever happens next. Those who are there have their say before anybody's time is up: it may be this process
+        that was held up."""
+        now, opens, moments = time.monotonic(), self._rest, [self._tell]
+        if self._visitors:
+            came = next(iter(self._visitors.values())).came
+            moments.append(came + PATIENCE)
+            if len(self._visitors) >= PENDING:
+                opens = max(opens, came + FAIRNESS)
+        self._listen(opens <= now)
+        moments += [opens] * (opens > now)
+        due = min(moments)
+        for key, _ in self._selector.select(None if due == float("inf") else max(due - time.monotonic(), 0.0)):
+            try:
+                key.data()
+            except Exception as error:  # of `admitted` and whoever watches: the door stays
+                _log.error("collx rank %d: %s at its door: %s", self._identity.rank, type(error).__name__, error)
+        now = time.monotonic()
+        while self._visitors and (visitor := next(iter(self._visitors.values()))).came + PATIENCE <= now:
+            self._show_out(visitor, f"had said too little after {PATIENCE:g} s")
+        if now >= self._tell:
+            self._report()
+
+    def _listen(self, wanted: bool) -> None:
+        if wanted != self._listening:
+            self._listening = wanted
+            self.watch(self._listener, selectors.EVENT_READ if wanted else 0, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in _FULL:
+                self._rest = time.monotonic() + FAIRNESS
+                if self._visitors:
+                    self._show_out(next(iter(self._visitors.values())), "took the last descriptor")
+            return  # else it has hung up already
+        if len(self._visitors) >= PENDING:
+            self._show_out(next(iter(self._visitors.values())), "gave way to others")
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        visitor = _Visitor(connection, Accepting(self._secret, self._identity, self._refused), time.monotonic())
+        self._visitors[connection] = visitor
+        self.watch(connection, selectors.EVENT_READ, lambda: self._hear(visitor))
+        self._hear(visitor)  # it may have spoken already
+
+    def _refused(self, who: Admitted) -> str:
+        if who in self._here:
+            return f"rank {who.rank} is here already; have two processes the same launcher's variables?"
+        return ""
+
+    def _hear(self, visitor: _Visitor) -> None:
+        connection = visitor.connection
+        if connection not in self._visitors:  # shown out since the selector named it
+            return
+        try:
+            data = connection.recv(visitor.greeting.wanted)
+            if not data:
+                raise Stranger("hung up")
+            answer = visitor.greeting.feed(data)
+            if connection.send(answer) < len(answer):  # its buffer is empty, unless it does not read
+                raise Stranger("did not read")
+        except BlockingIOError:
+            return
+        except OSError:
+            self._show_out(visitor, "hung up")
+        except Stranger as stranger:
+            with contextlib.suppress(OSError):
+                connection.send(stranger.answer)
+            self._show_out(visitor, str(stranger))
+        else:
+            if visitor.greeting.admitted is not None:
+                self._admit(visitor, visitor.greeting.admitted)
+
+    def _admit(self, visitor: _Visitor, who: Admitted) -> None:
+        del self._visitors[visitor.connection]
+        self.watch(visitor.connection, 0, lambda: None)
+        self._here.add(who)
+        try:
+            self._let_in(visitor.connection, who)
+        except BaseException:
+            self.forget(who)
+            visitor.connection.close()
+            raise
+
+    def _show_out(self, visitor: _Visitor, reason: str) -> None:
+        with contextlib.suppress(OSError):
+            self._latest = shown(visitor.connection.getpeername())
+        self.watch(visitor.connection, 0, lambda: None)
+        del self._visitors[visitor.connection]
+        visitor.connection.close()
+        self.turned_away[reason] += 1
+        self._tell = min(self._tell, time.monotonic() + REPORT)
+        self._untold += 1
+
+    def _report(self) -> None:
+        """One line for all that no line told of."""
+        if self._untold:
+            _log.warning(
+                "collx rank %d: %d visitors of %s were shown out, the last of them from %s; in all, %s",
+                self._identity.rank,
+                self._untold,
+                shown(self.address),
+                self._latest or "an address unknown",
+                self.reasons(),
+            )
+        self._untold, self._tell = 0, float("inf")
+
+    def _drop(self) -> None:
+        """Close all that is the door's own."""
+        watched = self._selector.get_map()
+        for key in list(watched.values()) if watched else ():
+            cast(socket.socket, key.fileobj).close()
+        self._visitors.clear()
+        self._selector.close()
+        for connection in (self._listener, self._end):
+            connection.close()
+
+
+def _drop_inherited() -> None:
+    """A process that was forked from a rank is none: it must not keep the port, nor answer there."""
+    for door in list(_doors):
+        door._drop()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)
+
+
+def _listening(address: tuple[str, int], identity: Identity) -> socket.socket:
+    listener = None
+    try:
+        family, target = targets(*address)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the job before may linger
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(target)
+        listener.listen(4096)  # a full one makes ranks wait a second for their next try
+        listener.setblocking(False)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        remedy = {
+            errno.EADDRINUSE: "; another program or job listens there, or two processes are this rank",
+            errno.EADDRNOTAVAIL: "; it is no address of this host: give rank 0's, or COLLX_BIND_ALL=1 behind NAT",
+        }
+        raise BootstrapError(
+            f"rank {identity.rank} of {identity.size} cannot listen at {shown(address)}: {error.strerror}"
+            f"{remedy.get(error.errno or 0, '')}"
+        ) from None
+    return listener
+
+
+def visit(
+    address: tuple[str, int],
+    secret: bytes,
+    own: Identity,
+    peer: int,
+    purpose: int,
+    communicator: int,
+    deadline: float,
+    source: str = "",
+) -> socket.socket:
+    """A nonblocking socket to rank `peer`, whose door is at `address` or will be, after both have proved themselves.
+
+    From the address `source`, where one is given. Tries until `deadline`, a time of `time.monotonic`. Raises
+    BootstrapError with the reason: what `greet` raises, or why the last try came to nothing.
+    """
+    pause, last = 0.001, "it was not tried"
+    while True:
+        try:
+            for family, target in targets(*address):
+                try:
+                    connection = _connected(family, target, source, min(deadline, time.monotonic() + ATTEMPT))
+                except OSError as error:
+                    last = error.strerror or str(error) or "timed out"
+                    continue
+                try:
+                    greet(connection, secret, own, peer, purpose, communicator, deadline)
+                    return connection
+                except (Unanswered, OSError) as error:
+                    connection.close()
+                    last = f"the connection was closed before it had answered ({error})"
+                except BaseException:
+                    connection.close()
+                    raise
+        except OSError as error:
+            last = f"the name is not known: {error.strerror}"
+        if time.monotonic() + pause >= deadline:
+            raise BootstrapError(
+                f"rank {own.rank} of {own.size} did not reach rank {peer} at {shown(address)}"
+                f"{f' from {source}' * bool(source)} within the timeout: {last}"
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+
+
+def _connected(family: int, target: object, source: str, deadline: float) -> socket.socket:
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        if source:
+            connection.bind((source, 0))
+        connection.connect(target)  # type: ignore[arg-type]
+        if connection.getsockname() == connection.getpeername():  # to a port nobody has, TCP may connect to itself
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+    except BaseException:
+        connection.close()
+        raise
