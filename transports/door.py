@@ -194,10 +194,10 @@ class Door:
             self._latest = shown(visitor.connection.getpeername())
         self.watch(visitor.connection, 0, lambda: None)
         del self._visitors[visitor.connection]
-        visitor.connection.close()
         self.turned_away[reason] += 1
         self._tell = min(self._tell, time.monotonic() + REPORT)
         self._untold += 1
+        visitor.connection.close()  # last: who notices may look at the rest
 
     def _report(self) -> None:
         """One line for all that no line told of."""
