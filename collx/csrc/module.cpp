@@ -7,6 +7,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "module_control.hpp"
 #include "module_endpoint.hpp"
 #include "module_garbage.hpp"
 #include "module_known.hpp"
@@ -64,6 +65,7 @@ NB_MODULE(_core, module) {
         .def("alive", &PyEndpoint::alive, "peer"_a)
         .def("close", &PyEndpoint::close)
         .def_rw("sequence", &PyEndpoint::counted);
+    bind_control(module);
     bind_known(module);
     bind_quick(module);
 }

@@ -56,6 +56,7 @@ struct Header {
     alignas(kApart) std::atomic<State> state;
     std::atomic<std::uint32_t> connected;  // 1 + the attempt of a shrink for which the owner is ready
     std::atomic<std::uint32_t> core;       // 1 + where the owner last waited; 0: it has not yet
+    std::atomic<std::uint32_t> proposed;   // 1 where ranks are on several hosts and the owner acts on its own proposal
     Proposal proposal;
     char regret[kText];  // why the owner gave up on a shrink
     alignas(kApart) std::atomic<std::uint32_t> asleep;  // the owner is about to wait on `bell`
@@ -71,6 +72,7 @@ struct alignas(kApart) Acknowledged {
     std::atomic<std::uint64_t> mail;
     std::atomic<std::uint32_t> gone;
     std::atomic<std::uint32_t> reads;  // 1 where it may read that peer's own memory
+    std::atomic<std::uint32_t> left_out;  // 1 + the newest attempt of a shrink that would go on without it, see rounds.hpp
 };
 
 // One attempt of a shrink, in rank 0's region. Each word is decided by one compare-and-swap; see shrink.hpp.
