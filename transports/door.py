@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from collx.errors import BootstrapError
 from collx.transports.handshake import Accepting, Admitted, Identity, Stranger, Unanswered, greet
@@ -77,9 +77,9 @@ class Door:
 
     def close(self) -> None:
         """Let nobody in any more, and close all that is watched; what was admitted and is not watched lives on.
-        Idempotent."""
+        Idempotent. Not for the door's own thread."""
         self._end.close()
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
+        if self._thread.ident is not None:
             self._thread.join()
         self._drop()
 
@@ -233,28 +233,39 @@ os.register_at_fork(after_in_child=_drop_inherited)
 
 
 def _listening(address: tuple[str, int], identity: Identity) -> socket.socket:
-    listener = None
+    """At the first of the addresses that the host may have, and this one has."""
+    failed = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     try:
-        family, target = targets(*address)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        for family, target in targets(*address):
+            try:
+                return _bound(family, target)
+            except OSError as error:
+                failed = error
+    except OSError as error:  # nobody knows the name
+        failed = error
+    remedy = {
+        errno.EADDRINUSE: "; another program or job listens there, or two processes are this rank",
+        errno.EADDRNOTAVAIL: "; it is no address of this host: give rank 0's, or COLLX_BIND_ALL=1 behind NAT",
+    }
+    raise BootstrapError(
+        f"rank {identity.rank} of {identity.size} cannot listen at {shown(address)}: {failed.strerror}"
+        f"{remedy.get(failed.errno or 0, '')}"
+    )
+
+
+def _bound(family: int, target: Any) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the job before may linger
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(target)
         listener.listen(4096)  # a full one makes ranks wait a second for their next try
         listener.setblocking(False)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        remedy = {
-            errno.EADDRINUSE: "; another program or job listens there, or two processes are this rank",
-            errno.EADDRNOTAVAIL: "; it is no address of this host: give rank 0's, or COLLX_BIND_ALL=1 behind NAT",
-        }
-        raise BootstrapError(
-            f"rank {identity.rank} of {identity.size} cannot listen at {shown(address)}: {error.strerror}"
-            f"{remedy.get(error.errno or 0, '')}"
-        ) from None
-    return listener
+        return listener
+    except BaseException:
+        listener.close()
+        raise
 
 
 def visit(
@@ -301,13 +312,13 @@ def visit(
         pause = min(pause * 1.5, 0.1)
 
 
-def _connected(family: int, target: object, source: str, deadline: float) -> socket.socket:
+def _connected(family: int, target: Any, source: str, deadline: float) -> socket.socket:
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
         if source:
             connection.bind((source, 0))
-        connection.connect(target)  # type: ignore[arg-type]
+        connection.connect(target)
         if connection.getsockname() == connection.getpeername():  # to a port nobody has, TCP may connect to itself
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         connection.setblocking(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterable
 from types import TracebackType
 
-from collx.errors import BootstrapError, RankFailedError, TimeoutError
+from collx.errors import ClosedError, RankFailedError, TimeoutError
 from collx.transports.door import Door, visit
 from collx.transports.handshake import STORE, Identity
 from collx.transports.route import shown, split_address
@@ -67,7 +68,7 @@ class Store:
     def _take(self, connection: socket.socket, rank: int, timeout: float, door: Door | None) -> None:
         self._connection, self._rank, self._timeout, self._door = connection, rank, timeout, door
         self._frames, self._turn = Frames(), threading.Lock()
-        self._broken = ""
+        self._broken, self._closed = "", False
 
     def set(self, key: str, value: bytes | str, timeout: float | None = None) -> None:
         """Set a key, also one that has a value already."""
@@ -96,9 +97,12 @@ class Store:
         return self._ask(Op.COMPARE_SET, [_key(key), _value(expected), _value(desired)], timeout)
 
     def close(self) -> None:
-        """End the connection, and on rank 0 the store. Idempotent."""
-        self._broken = self._broken or "it is closed"
-        self._connection.close()
+        """End the connection, and on rank 0 the store; calls of other threads under way raise. Idempotent."""
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # wakes who waits
+        with self._turn:
+            self._connection.close()
         if self._door is not None:
             self._door.close()
 
@@ -120,8 +124,9 @@ class Store:
             self._turn.release()
 
     def _asked(self, op: Op, fields: list[bytes], deadline: float) -> bytes:
-        if self._broken:
-            raise BootstrapError(f"rank {self._rank}: this store can no longer be used: {self._broken}")
+        if self._closed or self._broken:
+            why = self._broken or "it is closed"
+            raise ClosedError(f"rank {self._rank}: this store can no longer be used: {why}")
         self._broken = "a call was interrupted"  # unless its answer is taken in
         what = f"rank {self._rank}: {op.name.lower()} in the store"
         try:
@@ -131,6 +136,8 @@ class Store:
                 self._send(question(Op.GIVE_UP, []), deadline + GRACE)
                 answer = self._answer(deadline + GRACE)
         except (OSError, Malformed) as error:
+            if self._closed:
+                raise ClosedError(f"{what} failed: another thread has closed it") from None
             self._broken = f"rank 0, which keeps it, has ended or closed it ({error})"
             raise RankFailedError(f"{what} failed: {self._broken}; see its output", (0,)) from None
         if answer is None:

@@ -125,10 +125,25 @@ def test_when_rank_0_is_gone_the_others_hear_of_it(stores: list[collx.Store]) ->
     assert error.ranks == (0,)
     with pytest.raises(collx.RankFailedError, match="rank 0, which keeps it, has ended or closed it"):
         stores[2].get("a")
-    with pytest.raises(collx.BootstrapError, match="this store can no longer be used: rank 0"):
+    with pytest.raises(collx.ClosedError, match="this store can no longer be used: rank 0"):
         stores[2].get("a")
-    with pytest.raises(collx.BootstrapError, match="it is closed"):
+    with pytest.raises(collx.ClosedError, match="it is closed"):
         stores[0].get("a")
+
+
+def test_closing_ends_the_calls_of_other_threads(stores: list[collx.Store]) -> None:
+    begun = threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        stores[1].get("never")
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        begun.wait()
+        stores[1].close()
+        stores[1].close()
+        assert isinstance(waiting.exception(LONG), collx.ClosedError)
 
 
 def test_a_rank_comes_once_and_may_come_again(stores: list[collx.Store]) -> None:
