@@ -21,14 +21,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from collx.errors import BootstrapError
-from collx.transports.handshake import Accepting, Admitted, Identity, Stranger, Unanswered, greet
+from collx.transports.handshake import Accepting, Admitted, Identity, Stranger
 from collx.transports.route import shown, targets
 
 PENDING = 64
 PATIENCE = 2.0  # seconds for a whole handshake
 FAIRNESS = 0.02  # seconds that a visitor may stay however many others come
 REPORT = 5.0  # seconds in which those shown out are counted before a line tells of them
-ATTEMPT = 3.0  # seconds to wait for a connection before trying anew: the kernel's own next try may be far
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _log = logging.getLogger("collx")
 _doors = weakref.WeakSet["Door"]()
@@ -265,65 +264,4 @@ def _bound(family: int, target: Any) -> socket.socket:
         return listener
     except BaseException:
         listener.close()
-        raise
-
-
-def visit(
-    address: tuple[str, int],
-    secret: bytes,
-    own: Identity,
-    peer: int,
-    purpose: int,
-    communicator: int,
-    deadline: float,
-    source: str = "",
-) -> socket.socket:
-    """A nonblocking socket to rank `peer`, whose door is at `address` or will be, after both have proved themselves.
-
-    From the address `source`, where one is given. Tries until `deadline`, a time of `time.monotonic`. Raises
-    BootstrapError with the reason: what `greet` raises, or why the last try came to nothing.
-    """
-    pause, last = 0.001, "it was not tried"
-    while True:
-        try:
-            for family, target in targets(*address):
-                try:
-                    connection = _connected(family, target, source, min(deadline, time.monotonic() + ATTEMPT))
-                except OSError as error:
-                    last = error.strerror or str(error) or "timed out"
-                    continue
-                try:
-                    greet(connection, secret, own, peer, purpose, communicator, deadline)
-                    return connection
-                except (Unanswered, OSError) as error:
-                    connection.close()
-                    last = f"the connection was closed before it had answered ({error})"
-                except BaseException:
-                    connection.close()
-                    raise
-        except OSError as error:
-            last = f"the name is not known: {error.strerror}"
-        if time.monotonic() + pause >= deadline:
-            raise BootstrapError(
-                f"rank {own.rank} of {own.size} did not reach rank {peer} at {shown(address)}"
-                f"{f' from {source}' * bool(source)} within the timeout: {last}"
-            )
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.1)
-
-
-def _connected(family: int, target: Any, source: str, deadline: float) -> socket.socket:
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        if source:
-            connection.bind((source, 0))
-        connection.connect(target)
-        if connection.getsockname() == connection.getpeername():  # to a port nobody has, TCP may connect to itself
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-    except BaseException:
-        connection.close()
         raise

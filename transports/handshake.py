@@ -223,7 +223,7 @@ def _received(connection: socket.socket, deadline: float, *kinds: bytes) -> byte
         except ConnectionError as error:
             raise Unanswered(*error.args) from None
         if not piece:
-            raise Unanswered("it hung up")
+            raise Unanswered("it hung up before it had answered")
         came += piece
         if not _begins(came, *kinds):
             raise Stranger("did not speak the protocol")

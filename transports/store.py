@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from collx.errors import ClosedError, RankFailedError, TimeoutError
-from collx.transports.door import Door, visit
+from collx.transports.door import Door
 from collx.transports.handshake import STORE, Identity
 from collx.transports.route import shown, split_address
 from collx.transports.secret import need_secret
 from collx.transports.shelf import Shelf
 from collx.transports.store_frames import KEY_BYTES, VALUE_BYTES, Frames, Malformed, Op, Status, question
+from collx.transports.visit import visit
 
 TIMEOUT = 300.0  # seconds
 GRACE = 5.0  # seconds past a deadline for rank 0 to say what was missing

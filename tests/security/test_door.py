@@ -18,9 +18,10 @@ import pytest
 
 import collx
 from collx.transports import door as doors
-from collx.transports.door import Door, visit
+from collx.transports.door import Door
 from collx.transports.handshake import CONTROL, DATA, HELLO, STORE, Admitted, Identity
 from collx.transports.secret import new_secret
+from collx.transports.visit import visit
 from tests import hosts
 
 SECRET = new_secret()
@@ -254,7 +255,7 @@ def test_nobody_connects_to_itself() -> None:
     if why := hosts.missing():
         pytest.skip(why)
     program = (
-        "import time; from collx.transports.door import visit; from collx.transports.handshake import Identity\n"
+        "import time; from collx.transports.visit import visit; from collx.transports.handshake import Identity\n"
         "try: visit(('127.0.0.1', 40000), bytes(32), Identity(b'job', 1, 2), 0, 1, 0, time.monotonic() + 0.2)\n"
         "except Exception as error: print(error)"
     )
