@@ -10,11 +10,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from collx import bootstrap, checks, ending, lifeline
+from collx import bootstrap, checks, ending, jobs, lifeline
 from collx.bootstrap import Place
 from collx.communicator import Communicator
 from collx.errors import BootstrapError, ClosedError, TransportError
@@ -32,14 +32,21 @@ _ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
 
 
-def init(timeout: float = TIMEOUT) -> Communicator:
+def init(
+    timeout: float = TIMEOUT, *, init_method: str | None = None, rank: int | None = None, size: int | None = None
+) -> Communicator:
     """Join the job that this process was started in; a process that no launcher started is a world of its own.
 
     Collective among the job's ranks. `timeout`, in seconds, holds for this call and, as the default, for every
     later call on the communicator. Called again, returns the same communicator while it is open.
 
+    `init_method` says where the ranks meet, as torch.distributed has it: "tcp://HOST:PORT", an address of rank 0, which
+    listens there; "file:///PATH", on a disk of them all; "env://", as the environment says. `rank` and `size` go with
+    it, both or neither: without them the environment says them. A world of one needs neither meeting nor launcher.
+
     Environment: what `collx run` (COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS, COLLX_LOCAL_RANK, COLLX_LOCAL_SIZE), Open
-    MPI's mpirun, Hydra's mpiexec (MPICH, Intel MPI) or Slurm's srun tells a process of its place;
+    MPI's mpirun, Hydra's mpiexec (MPICH, Intel MPI), torchrun, Slurm's srun or an indexed job of Kubernetes tells a
+    process of its place, in the order of docs/launch.md;
     COLLX_TRANSPORT (shm, mpi, memory) forces a transport; by default it is shm, with mpi where ranks are on several
     hosts, or memory for a world of one. Without it, on one host, MPI is not touched. COLLX_CHECK=0, alike on all
     ranks, keeps them from comparing their calls before MPI's own collectives.
@@ -49,9 +56,10 @@ def init(timeout: float = TIMEOUT) -> Communicator:
 
     Raises BootstrapError where the environment is half-set or ranks are missing at the deadline (it lists
     them), TransportError where the transport cannot serve, ClosedError where this process has closed its
-    job's world or was forked from a rank, TypeError or ValueError for a timeout that is none.
+    job's world or was forked from a rank, TypeError or ValueError for arguments that are none.
     """
     timeout = checks.seconds(timeout)
+    find = _finder(init_method, rank, size)
     if _joined is not None:
         world, place, pid = _joined
         if pid == os.getpid() and not world.closed:
@@ -61,7 +69,27 @@ def init(timeout: float = TIMEOUT) -> Communicator:
             if pid != os.getpid():
                 raise ClosedError(f"{who}: this process was forked from it and is no rank; collx.spawn makes ranks")
             raise ClosedError(f"{who}: the world was closed, or broken by an error; a process joins its job once")
-    return join(bootstrap.find_place(os.environ), timeout)
+    return join(find(os.environ), timeout)
+
+
+def _finder(method: str | None, rank: int | None, size: int | None) -> Callable[[Mapping[str, str]], Place]:
+    """How init's arguments have this process find its place."""
+    if not isinstance(method, str | None):
+        raise TypeError(f"init_method must be a text, not {type(method).__name__}")
+    if (rank is None) != (size is None):
+        raise ValueError(f"{'size' if rank is None else 'rank'}= is given alone, but rank= and size= go together")
+    if rank is not None and size is not None:
+        size = checks.whole(size, "size")
+        if size < 1:
+            raise ValueError(f"size is {size}, but a job has at least one rank")
+        rank = checks.rank_of(rank, size, "rank")
+        if method is None and size > 1:
+            raise ValueError('rank= and size= want init_method=, as "tcp://HOST:PORT", which says where the ranks meet')
+    if method is None:
+        return bootstrap.find_place if rank is None else lambda environ: bootstrap.LONE
+    if method != "env://" and not jobs.full_name(method):
+        raise ValueError(f"init_method is {method!r}, but must be env://, {jobs.FORMS}")
+    return lambda environ: bootstrap.choose_place(method, rank, size, environ)
 
 
 def join(place: Place, timeout: float) -> Communicator:
