@@ -21,7 +21,8 @@ from collx.perf.apart import contestants
 from collx.perf.arguments import Parser, parse
 from collx.perf.contest import Call, Contest
 from collx.perf.goals import EVERY, Goal
-from collx.perf.hosts import GIGABIT, NAMES, Hosts, two_hosts
+from collx.perf.hosts import Hosts, joined
+from collx.perf.link import rate
 from collx.perf.options import UsageError
 from collx.perf.report import lines, machine_text, time_text
 from collx.perf.standing import figures, tag_of
@@ -38,6 +39,8 @@ GOALS = tuple(
         Goal((ranks,), "worst", "openmpi", 1.1, end=64 * M),
     )
 )
+HOSTS = 2
+GIGABIT = "1gbit"
 SHAPED = 64 * M  # bytes of the all_reduce over the cable held to a rate
 LIMIT = 1.11  # of its time over the bound
 CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
@@ -46,16 +49,16 @@ CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 # -- over the cable held to a rate -------------------------------------------------------------------
 
 
-def shaped(hosts: Hosts, ranks: int, seconds: float, rate: float) -> dict[str, Any]:
-    """Times of a large all_reduce, and the time in which its bytes can pass a link of `rate` bytes per second."""
+def shaped(hosts: Hosts, ranks: int, seconds: float, carried: float) -> dict[str, Any]:
+    """Times of a large all_reduce, and the time in which its bytes can pass a link that `carried` so many a second."""
     with Contest(contestants(hosts, ranks), ranks, lambda: "?") as contest:
         call = Call("all_reduce", SHAPED // 4, "float32", "sum", 0)
         rounds, odd = contest.measure(call, seconds, 2 * ranks * SHAPED)
         found = figures(rounds)
         return {
             "ranks": ranks,
-            "rate": rate,
-            "bound": 2 * (ranks - 1) / ranks * SHAPED / rate,
+            "rate": carried,
+            "bound": 2 * (ranks - 1) / ranks * SHAPED / carried,
             "seconds": found[tag_of({"figures": found})]["seconds"] if found else {},
             "rounds": len(rounds),
             "differing": odd,
@@ -103,11 +106,11 @@ def page(document: dict[str, Any]) -> str:
     missing = [f"With {n} ranks, without {why}.\n" for n, of in document["absent"].items() for why in of.values()]
     parts += [*missing, *comparison.idle_lines(document), "## Goals", "", *comparison.goal_lines(document, GOALS)]
     if document["shaped"]:
-        rate = document["shaped"][0]["rate"]
+        carried = document["shaped"][0]["rate"]
         parts += [
             *("", f"## Over the cable held to {GIGABIT}", ""),
-            f"By `tbf` on both ends. One TCP connection carries {rate / 1e6:.1f} MB/s over it, measured just before; "
-            f"the bound is 2(p-1)/p times 64 MiB at that rate. Goal: at most {LIMIT} of the bound.",
+            f"By `tbf` on both ends. One TCP connection carries {carried / 1e6:.1f} MB/s over it, measured "
+            f"just before; the bound is 2(p-1)/p times 64 MiB at that rate. Goal: at most {LIMIT} of the bound.",
             *("", *shaped_lines(document)),
         ]
     for ranks, points in groupby(document["points"], key=lambda point: point["ranks"]):
@@ -121,16 +124,18 @@ def page(document: dict[str, Any]) -> str:
 
 
 def run(plan: versus.Plan, seconds: float, congestion: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure everything; `seconds` is for each shaped run, 0 for none, `congestion` as in `two_hosts`."""
+    """Measure everything; `seconds` is for each shaped run, 0 for none, `congestion` that of the hosts, "" for this
+    machine's."""
     document = versus.fresh(plan) | {"shaped": [], "congestion": congestion or CONGESTION.read_text().strip()}
-    with tempfile.TemporaryDirectory(prefix="collx-hosts-") as folder, two_hosts(Path(folder), congestion) as hosts:
-        bracket = versus.bracketing(say)
+    with tempfile.TemporaryDirectory(prefix="collx-hosts-") as folder, joined(HOSTS, Path(folder)) as hosts:
+        if congestion:
+            hosts.control_congestion(congestion)
         if plan.collectives:
-            versus.measure(plan, document, say, bracket, lambda ranks: contestants(hosts, ranks))
+            versus.measure(plan, document, say, versus.bracketing(say), lambda ranks: contestants(hosts, ranks))
         if seconds:
-            hosts.shape(GIGABIT)
-            rate = hosts.rate()
-            document["shaped"] = [shaped(hosts, ranks, seconds, rate) for ranks in plan.ranks]
+            with hosts.shaped(GIGABIT):
+                carried = rate(hosts)
+                document["shaped"] = [shaped(hosts, ranks, seconds, carried) for ranks in plan.ranks]
     return document
 
 
@@ -156,11 +161,11 @@ def plan_of(argv: list[str]) -> tuple[versus.Plan, float, str, Path | None]:
     given = _parser().parse_args(argv)
     collectives = tuple(filter(None, given.collectives.split(",")))
     try:
-        ranks = tuple(len(NAMES) * int(text) for text in given.each.split(","))
+        ranks = tuple(HOSTS * int(text) for text in given.each.split(","))
         shaping = float(given.shaped)
     except ValueError:
         raise UsageError(f"--each {given.each} --shaped {given.shaped}: numbers, --each with commas between") from None
-    if min(ranks) < len(NAMES):
+    if min(ranks) < HOSTS:
         raise UsageError(f"--each {given.each}: every host has at least one rank")
     unknown = [name for name in collectives if name not in EVERY]
     if unknown:

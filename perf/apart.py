@@ -9,7 +9,6 @@ from collx.perf.hosts import ADDRESSES, CABLE, Hosts
 from collx.perf.rivals import RIVALS, Rival, collx_run
 
 _DOOR = 29400  # where rank 0 of collx listens; nobody else is in its network
-_HOSTS = range(len(ADDRESSES))
 
 
 def contestants(hosts: Hosts, ranks: int) -> list[Rival]:
@@ -21,13 +20,13 @@ def _collx(hosts: Hosts, ranks: int) -> Rival:
     secret = hosts.agent.with_name("secret")
     with open(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(os.urandom(32))
-    meeting = ("--nnodes", str(len(_HOSTS)), "--rendezvous", f"{ADDRESSES[0]}:{_DOOR}")
+    meeting = ("--nnodes", str(len(hosts.pids)), "--rendezvous", f"{ADDRESSES[0]}:{_DOOR}")
     places = tuple(
         (
             *(*hosts.inside(host), "env", f"COLLX_SECRET_FILE={secret}"),
-            *collx_run(ranks // len(_HOSTS), *meeting, "--node-rank", str(host)),
+            *collx_run(ranks // len(hosts.pids), *meeting, "--node-rank", str(host)),
         )
-        for host in _HOSTS
+        for host in range(len(hosts.pids))
     )
     return Rival("collx", "collx", (), lambda python, size: [str(python)], places)
 
@@ -35,7 +34,7 @@ def _collx(hosts: Hosts, ranks: int) -> Rival:
 def _gloo(hosts: Hosts, ranks: int) -> Rival:
     places = tuple(
         (
-            *(*hosts.inside(rank * len(_HOSTS) // ranks), "env", f"GLOO_SOCKET_IFNAME={CABLE}"),
+            *(*hosts.inside(rank * len(hosts.pids) // ranks), "env", f"GLOO_SOCKET_IFNAME={CABLE}"),
             *(f"COLLX_RANK={rank}", f"COLLX_SIZE={ranks}"),
         )
         for rank in range(ranks)
@@ -46,7 +45,7 @@ def _gloo(hosts: Hosts, ranks: int) -> Rival:
 def _open_mpi(hosts: Hosts, ranks: int) -> Rival:
     """Its own TCP between the hosts and shared memory inside of one; no network library of others. On fewer cores than
     ranks it is told to yield, which it cannot know itself."""
-    each = ranks // len(_HOSTS)
+    each = ranks // len(hosts.pids)
     crowded = ranks > len(os.sched_getaffinity(0))
     options = {
         "pml": "ob1",
@@ -59,7 +58,7 @@ def _open_mpi(hosts: Hosts, ranks: int) -> Rival:
         return [
             *(str(python.parent / "mpirun"), "--allow-run-as-root", "--bind-to", "none", "-n", str(size)),
             *("--prtemca", "plm_ssh_agent", str(hosts.agent)),
-            *("--host", ",".join(f"{address}:{each}" for address in ADDRESSES)),
+            *("--host", ",".join(f"{address}:{each}" for address in ADDRESSES[: len(hosts.pids)])),
             *(word for name, value in options.items() for word in ("--mca", name, value)),
             str(python),
         ]

@@ -1,9 +1,5 @@
-"""Hosts on this machine: namespaces with a name, a network and a file of hosts of their own, and an agent by which
-launchers reach them as they do by ssh. Nothing of them has a name outside, so they end with their processes.
-
-Two are joined by a cable, more by a switch; each speaks IPv4 and IPv6, and knows the others by name. The fixtures
-`two_hosts` and `four_hosts` (conftest.py) make them for the tests of a module, or skip those with the reason.
-"""
+"""The hosts of `collx.perf.hosts` for tests: what runs on them, and faults of what joins them. The fixtures `two_hosts`
+and `four_hosts` (conftest.py) make them for the tests of a module, or skip those with the reason."""
 
 from __future__ import annotations
 
@@ -15,31 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from collx.lifeline import die_with
+from collx.perf import hosts
 from tests import jobs
 from tests.launchers import Launcher
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("alpha", "beta", "gamma", "delta")
-ADDRESSES = tuple(f"10.77.0.{number}" for number in range(1, 5))
-ADDRESSES6 = tuple(f"fd77::{number}" for number in range(1, 5))
-CABLE = "cable"  # every host's interface
+NAMES, ADDRESSES, ADDRESSES6 = hosts.NAMES, hosts.ADDRESSES, hosts.ADDRESSES6
 PORT = 29400
-
-# Called as ssh is: options, the host, the words of a command for its shell.
-AGENT = """#!/bin/sh
-while [ "${1#-}" != "$1" ]; do shift; done
-host=$1; shift
-case $host in
-%s
-*) echo "no host $host" >&2; exit 255 ;;
-esac
-exec nsenter -t $pid -n -u -m --wd="$PWD" sh -c "$*"
-"""
 
 # What befalls packets that come to a host; %s is a condition and what to do.
 FAULT = f"""table inet fault {{ chain coming {{
-    type filter hook input priority 0; iifname "{CABLE}" %s;
+    type filter hook input priority 0; iifname "{hosts.CABLE}" %s;
 }}; }}"""
 
 
@@ -60,20 +42,7 @@ def packet_filter() -> str | None:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Hosts:
-    """The hosts, by a process in each, and the agent."""
-
-    pids: tuple[int, ...]
-    agent: Path
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return NAMES[: len(self.pids)]
-
-    def inside(self, host: int) -> tuple[str, ...]:
-        """What to put before a command for it to run on a host."""
-        return ("nsenter", "-t", str(self.pids[host]), "-n", "-u", "-m", f"--wd={Path.cwd()}")
-
+class Hosts(hosts.Hosts):
     def start(self, host: int, *command: object, **environ: str) -> subprocess.Popen[str]:
         """A command under way on a host, in an environment without COLLX_* but `environ`."""
         return subprocess.Popen(
@@ -106,22 +75,11 @@ class Hosts:
     @contextmanager
     def cut_off(self, host: int) -> Iterator[None]:
         """In the block nothing comes to a host, and nothing from it to the others."""
-        source = f"ip saddr {ADDRESSES[host]} drop; iifname {CABLE} ip6 saddr {ADDRESSES6[host]} drop"
+        source = f"ip saddr {ADDRESSES[host]} drop; iifname {hosts.CABLE} ip6 saddr {ADDRESSES6[host]} drop"
         with ExitStack() as stack:
             for other in range(len(self.pids)):
                 stack.enter_context(self.fault(other, "drop" if other == host else source))
             yield
-
-    @contextmanager
-    def shaped(self, rate: str) -> Iterator[None]:
-        """In the block every host sends at most `rate` ("1gbit")."""
-        for host in range(len(self.pids)):
-            self.run(host, *f"tc qdisc add dev {CABLE} root tbf rate {rate} burst 128kb latency 20ms".split())
-        try:
-            yield
-        finally:
-            for host in range(len(self.pids)):
-                self.run(host, *f"tc qdisc del dev {CABLE} root".split())
 
     def across(self, mpi: Launcher, ranks: Sequence[int]) -> Launcher:
         """The launcher, started on the first host, with room for so many ranks on each."""
@@ -159,56 +117,5 @@ def finished(running: Sequence[subprocess.Popen[str]]) -> list[subprocess.Comple
 @contextmanager
 def joined(count: int, folder: Path) -> Iterator[Hosts]:
     """So many hosts, until the block ends; `folder` is for the agent."""
-    with ExitStack() as stack:
-        names = folder / "hosts"
-        lines = [f"{a} {n}\n{a6} {n}\n" for a, a6, n in zip(ADDRESSES, ADDRESSES6, NAMES, strict=True)]
-        names.write_text("127.0.0.1 localhost\n::1 localhost\n" + "".join(lines[:count]))
-        pids = tuple(stack.enter_context(_host(name, names)) for name in NAMES[:count])
-        hosts = Hosts(pids, folder / "agent")
-        places = zip(ADDRESSES, NAMES, pids, strict=False)
-        hosts.agent.write_text(AGENT % "\n".join(f"{address} | {name}) pid={pid} ;;" for address, name, pid in places))
-        hosts.agent.chmod(0o700)
-        if count == 2:
-            one, other = pids
-            _ip((), f"link add {CABLE} netns {one} type veth peer name {CABLE} netns {other}")
-        else:
-            switch = stack.enter_context(_host("switch", names))
-            _plug_in(switch, pids)
-        for host in range(count):
-            for address in (f"{ADDRESSES[host]}/24", f"{ADDRESSES6[host]}/64 nodad"):  # nodad: it can be used at once
-                _ip(hosts.inside(host), f"addr add {address} dev {CABLE}")
-            for name in ("lo", CABLE):
-                _ip(hosts.inside(host), f"link set {name} up")
-        yield hosts
-
-
-def _plug_in(switch: int, pids: Sequence[int]) -> None:
-    inside = ("nsenter", "-t", str(switch), "-n")
-    _ip(inside, "link add switch type bridge")
-    _ip(inside, "link set switch up")
-    for host, pid in enumerate(pids):
-        _ip((), f"link add {CABLE} netns {pid} type veth peer name port{host} netns {switch}")
-        _ip(inside, f"link set port{host} master switch up")
-
-
-@contextmanager
-def _host(name: str, names: Path) -> Iterator[int]:
-    """A process in new namespaces, which are there as long as it is."""
-    parent = os.getpid()
-    setup = f"hostname {name} && mount --bind '{names}' /etc/hosts && echo && exec sleep infinity"
-    process = subprocess.Popen(
-        ["unshare", "--net", "--uts", "--mount", "sh", "-c", setup],
-        stdout=subprocess.PIPE,
-        preexec_fn=lambda: die_with(parent),
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline(), f"there is no host {name}"
-            yield process.pid
-        finally:
-            process.kill()
-
-
-def _ip(inside: Sequence[str], command: str) -> None:
-    subprocess.run([*inside, "ip", *command.split()], check=True, timeout=jobs.DEADLINE)
+    with hosts.joined(count, folder) as found:
+        yield Hosts(found.pids, found.agent)

@@ -1,45 +1,27 @@
-"""Measuring between hosts: the hosts, and the comparison with contestants that take as long as they are told."""
+"""Measuring between hosts: what a cable carries, and the comparison of libraries that take as long as they are told."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from collx.perf import across
-from collx.perf.hosts import ADDRESSES, GIGABIT, Hosts, two_hosts
+from collx.perf.hosts import Hosts
+from collx.perf.link import rate
 from collx.perf.rivals import Rival
-from tests import hosts as possible
 from tests.perf.test_peers import fake
 
 
-@pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    if reason := possible.missing():
-        pytest.skip(f"no second host: {reason}")
-    with two_hosts(tmp_path) as found:
-        yield found
+def test_a_cable_carries_no_more_than_it_is_held_to(two_hosts: Hosts) -> None:
+    assert rate(two_hosts, 0.05) > 0
+    with two_hosts.shaped(across.GIGABIT):
+        assert rate(two_hosts, 0.2) < 1e9 / 8
 
 
-def test_hosts_have_names_and_a_cable_of_their_own(hosts: Hosts) -> None:
-    def on(host: int, *command: str) -> str:
-        return subprocess.run([*hosts.inside(host), *command], capture_output=True, text=True, check=True).stdout
-
-    assert [on(host, "uname", "-n").strip() for host in (0, 1)] == ["alpha", "beta"]
-    assert on(0, str(hosts.agent), "-x", ADDRESSES[1], "uname", "-n") == "beta\n"
-    assert subprocess.run([str(hosts.agent), "gamma", "true"], capture_output=True).returncode == 255
-
-
-def test_a_cable_carries_no_more_than_it_is_held_to(hosts: Hosts) -> None:
-    assert hosts.rate(0.05) > 0
-    hosts.shape(GIGABIT)
-    assert hosts.rate(0.2) < 1e9 / 8
-
-
-def test_the_whole_comparison(hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("two_hosts")  # which skips where there can be none
+def test_the_whole_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def contestants(hosts: Hosts, ranks: int) -> list[Rival]:
         return [fake("collx"), fake("gloo", 4e-6), fake("openmpi", 1.25e-6)]
 
