@@ -27,7 +27,7 @@ from collx.transports.route import shown, targets
 PENDING = 64
 PATIENCE = 2.0  # seconds for a whole handshake
 FAIRNESS = 0.02  # seconds that a visitor may stay however many others come
-REPORT = 5.0  # seconds in which those shown out are counted before a line tells of them
+REPORT = 5.0  # seconds in which those shown out are counted before a line tells of them; twice as long for the next
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _log = logging.getLogger("collx")
 _doors = weakref.WeakSet["Door"]()
@@ -38,6 +38,34 @@ class _Visitor:
 
     def __init__(self, connection: socket.socket, greeting: Accepting, came: float) -> None:
         self.connection, self.greeting, self.came = connection, greeting, came
+
+
+class _Tally:
+    """Counts who was shown out, and tells of them in a line now and then; ever more seldom, as they may be many."""
+
+    def __init__(self, whose: str, where: str) -> None:
+        self.due = float("inf")  # when to tell
+        self._whose, self._where, self._latest = whose, where, "an address unknown"
+        self._all = collections.Counter[str]()
+        self._untold, self._interval = 0, REPORT
+
+    def count(self, reason: str, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            self._latest = shown(connection.getpeername())
+        self.due = min(self.due, time.monotonic() + self._interval)
+        self._all[reason] += 1
+        self._untold += 1
+
+    def tell(self) -> None:
+        """One line for all that no line told of."""
+        if self._untold:
+            line = "%s: %d visitors of %s were shown out, the last of them from %s; in all, %s"
+            _log.warning(line, self._whose, self._untold, self._where, self._latest, self.reasons())
+            self._interval *= 2
+        self._untold, self.due = 0, float("inf")
+
+    def reasons(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self._all.most_common())
 
 
 class Door:
@@ -58,9 +86,7 @@ class Door:
         self._secret, self._identity, self._let_in = secret, identity, admitted
         self._listener = _listening(address, identity)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
-        self.turned_away = collections.Counter[str]()  # those shown out, by the reason
-        self._untold, self._tell = 0, float("inf")  # how many no line told of yet, and when it is due
-        self._latest = ""
+        self._tally = _Tally(f"collx rank {identity.rank}", shown(self.address))
         self._here = set[Admitted]()
         self._visitors = dict[socket.socket, _Visitor]()  # the oldest first
         self._rest = 0.0  # nobody is let in before
@@ -96,17 +122,17 @@ class Door:
 
     def reasons(self) -> str:
         """Who was shown out so far, for an error to tell; "" where nobody was."""
-        return ", ".join(f"{count} {reason}" for reason, count in self.turned_away.most_common())
+        return self._tally.reasons()
 
     def _run(self) -> None:
         while self._end.fileno() >= 0:
             self._turn()
-        self._report()
+        self._tally.tell()
 
     def _turn(self) -> None:
         """Whatever happens next. Those who are there have their say before anybody's time is up: it may be this process
         that was held up."""
-        now, opens, moments = time.monotonic(), self._rest, [self._tell]
+        now, opens, moments = time.monotonic(), self._rest, [self._tally.due]
         if self._visitors:
             came = next(iter(self._visitors.values())).came
             moments.append(came + PATIENCE)
@@ -123,8 +149,8 @@ class Door:
         now = time.monotonic()
         while self._visitors and (visitor := next(iter(self._visitors.values()))).came + PATIENCE <= now:
             self._show_out(visitor, f"had said too little after {PATIENCE:g} s")
-        if now >= self._tell:
-            self._report()
+        if now >= self._tally.due:
+            self._tally.tell()
 
     def _listen(self, wanted: bool) -> None:
         if wanted != self._listening:
@@ -189,27 +215,10 @@ class Door:
             raise
 
     def _show_out(self, visitor: _Visitor, reason: str) -> None:
-        with contextlib.suppress(OSError):
-            self._latest = shown(visitor.connection.getpeername())
         self.watch(visitor.connection, 0, lambda: None)
         del self._visitors[visitor.connection]
-        self.turned_away[reason] += 1
-        self._tell = min(self._tell, time.monotonic() + REPORT)
-        self._untold += 1
+        self._tally.count(reason, visitor.connection)
         visitor.connection.close()  # last: who notices may look at the rest
-
-    def _report(self) -> None:
-        """One line for all that no line told of."""
-        if self._untold:
-            _log.warning(
-                "collx rank %d: %d visitors of %s were shown out, the last of them from %s; in all, %s",
-                self._identity.rank,
-                self._untold,
-                shown(self.address),
-                self._latest or "an address unknown",
-                self.reasons(),
-            )
-        self._untold, self._tell = 0, float("inf")
 
     def _drop(self) -> None:
         """Close all that is the door's own."""

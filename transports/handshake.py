@@ -195,10 +195,8 @@ def greet(
         raise _failed(own, connection, f"has another secret, or is of another job; {remedy} (COLLX_SECRET_FILE)")
     if answer.kind == REFUSAL:
         raise _failed(own, connection, f"refused: {answer.text.decode(errors='replace')}")
-    there = Identity(own.job, peer, own.size)
-    if answer != _Frame(
-        WELCOME, purpose, peer, own.size, own.rank, communicator, there.digest, mac=answer.mac
-    ):  # it knows the secret, and says something else than it was asked
+    asked = _Frame(WELCOME, purpose, peer, own.size, own.rank, communicator, own.digest, mac=answer.mac)
+    if answer != asked:  # it knows the secret all the same
         raise _failed(own, connection, f"is rank {answer.rank} of {answer.size}, but rank {peer} was looked for")
 
 
