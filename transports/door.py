@@ -102,11 +102,12 @@ class Door:
 
     def close(self) -> None:
         """Let nobody in any more, and close all that is watched; what was admitted and is not watched lives on.
-        Idempotent. Not for the door's own thread."""
+        Idempotent."""
         self._end.close()
-        if self._thread.ident is not None:
+        if self._thread.ident is None:
+            self._drop()
+        elif self._thread is not threading.current_thread():  # that may be where garbage is collected
             self._thread.join()
-        self._drop()
 
     def watch(self, connection: socket.socket, events: int, callback: Callable[[], None]) -> None:
         """Call back in the door's thread whenever `connection`, the door's from then on, is ready for `events` (of
@@ -128,6 +129,7 @@ class Door:
         while self._end.fileno() >= 0:
             self._turn()
         self._tally.tell()
+        self._drop()
 
     def _turn(self) -> None:
         """Whatever happens next. Those who are there have their say before anybody's time is up: it may be this process

@@ -138,6 +138,20 @@ def test_what_the_callee_raises_leaves_the_door_open(caplog: pytest.LogCaptureFi
     assert "collx rank 0: ValueError at its door: not this one" in caplog.messages
 
 
+def test_its_own_thread_may_close_it() -> None:
+    def admitted(connection: socket.socket, who: Admitted) -> None:
+        own.close()
+        connection.close()
+
+    own = Door(("127.0.0.1", 0), SECRET, Identity(b"job", 0, SIZE), admitted)
+    own.open()
+    come(own).close()
+    own.close()
+    assert not own._thread.is_alive()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(own.address)
+
+
 def test_one_line_counts_all(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "collx"):
         for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", HELLO + b"\xff" * 248):
