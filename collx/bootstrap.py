@@ -134,6 +134,7 @@ LAUNCHERS = (
     dataclasses.replace(_COLLX_RUN, mark=(jobs.MEETING, "COLLX_LOCAL_RANK", "COLLX_LOCAL_SIZE")),
 )
 UNKNOWN = -1
+NOTES = "COLLX_NOTES"  # a directory where a rank of several hosts leaves word for `collx run` of whose failure ended it
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from collx import lifeline
-from collx.bootstrap import Place
+from collx.bootstrap import NOTES, Place
 from collx.errors import AbortedError, RankFailedError
 from collx.member import leave_all
 from collx.transports import pmi
@@ -39,6 +39,7 @@ def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
     if abortable:
         leave_all()
     if isinstance(fatal, (AbortedError, RankFailedError)):
+        _leave_note(place, fatal)
         lifeline.await_end(others)
         if abortable:
             time.sleep(CULPRIT_GRACE)
@@ -58,6 +59,13 @@ def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
         os._exit(1)
     else:
         mpi.COMM_WORLD.Abort(1)
+
+
+def _leave_note(place: Place, fatal: Exception) -> None:
+    """For a launcher that has not started whoever failed."""
+    if notes := os.environ.get(NOTES):
+        with contextlib.suppress(OSError), open(f"{notes}/{place.rank}", "x") as note:
+            note.write(str(fatal))
 
 
 def _say(line: str) -> None:

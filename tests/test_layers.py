@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"buffers", "selector", "known", "engine", "flight", "transports", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
-    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "witness"}, {"errors"}),
+    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "started", "witness"}, {"transports", "errors"}),
     "world": (
         {"world", "ending", "groups", "spawning"},
         {"processes", "communicator", "engine", "native", "mpi", "transports", "terms", "errors"},
