@@ -1,5 +1,5 @@
-"""How ranks under torchrun tell each other where they are: by the store that it keeps for torch at MASTER_PORT, where rank
-0 could therefore not listen itself. It is reached by torch, since its protocol is torch's own."""
+"""How ranks under torchrun tell each other where they are: by the store that it keeps for torch at MASTER_PORT, where
+rank 0 could therefore not listen itself. It is reached by torch, since its protocol is torch's own."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SLACK = 0.1  # seconds by which its clock may be ahead of ours
 
 def exchange(meeting: str, rank: int, size: int, text: str, deadline: float) -> list[str]:
     """Every rank's text, in rank order, by the store at `meeting`, torch://HOST:PORT/RESTARTS. Collective among the
-    ranks of the job; `deadline` is of `time.monotonic`. Raises BootstrapError where there is no torch or no store, and at the
-    deadline, with the ranks that did not come.
+    ranks of the job; `deadline` is of `time.monotonic`. Raises BootstrapError where there is no torch or no store, and
+    at the deadline, with the ranks that did not come.
     """
     found = re.fullmatch(r"torch://\[?(.+?)\]?:(\d+)/(\d+)", meeting)
     assert found is not None, meeting
