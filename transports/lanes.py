@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collx import _core
-from collx.errors import AbortedError, ClosedError, CollxError, MismatchError, TimeoutError
+from collx.errors import AbortedError, ClosedError, CollxError, MismatchError, TimeoutError, TransportError
 from collx.transports.base import Threads
 from collx.transports.shm import check_available
 from collx.transports.verdict import FAILED, Verdict, named
@@ -116,11 +116,22 @@ class ShmSurvivors:
     """See `base.Survivors`; the agreement itself is in csrc/shrink.hpp."""
 
     def __init__(self, transport: ShmTransport) -> None:
-        self._endpoint = transport.endpoint
+        self._endpoint, self._rank = transport.endpoint, transport.rank
         self._here = f"rank {transport.rank} in shrink"
 
-    def members(self, attempt: int) -> tuple[int, ...]:
-        return tuple(self._endpoint.members(attempt))
+    def members(self, attempt: int, timeout: float) -> tuple[int, ...]:
+        try:
+            members = tuple(self._endpoint.members(attempt, timeout))
+        except BaseException as error:
+            self._endpoint.give_up(attempt, type(error).__name__)
+            raise
+        if not members:
+            waited = f"waited {timeout:g} s to agree on who goes on; does every survivor call it?"
+            self._endpoint.give_up(attempt, f"TimeoutError: it {waited}")
+            raise TimeoutError(f"{self._here} {waited}")
+        if self._rank not in members:
+            raise TransportError(f"{self._here}: the other survivors cannot reach this rank, and go on without it")
+        return members
 
     def failed(self, attempt: int) -> bool:
         return self._judged(self._endpoint.outcome(attempt)) == ATTEMPT_FAILED

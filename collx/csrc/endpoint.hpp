@@ -63,7 +63,10 @@ class Endpoint {
     // Whether nothing started is under way, behind which a call would queue.
     [[nodiscard]] bool idle() const { return under_way_.load(std::memory_order_relaxed) == 0; }
 
-    // Agrees on who goes on after a verdict; see Shrink::unite.
+    // Agrees on who goes on after a verdict; see Shrink::meet and unite.
+    Outcome meet(std::uint32_t attempt, Clock::time_point deadline) {
+        return shrink.meet(attempt, deadline, interrupted_);
+    }
     Outcome unite(std::uint32_t attempt, Clock::time_point deadline) {
         return shrink.unite(attempt, deadline, interrupted_);
     }

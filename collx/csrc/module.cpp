@@ -56,7 +56,7 @@ NB_MODULE(_core, module) {
         .def("propose_failed", &PyEndpoint::propose_failed, "left"_a)
         .def("verdict", &PyEndpoint::verdict)
         .def("leaving", &PyEndpoint::leaving)
-        .def("members", &PyEndpoint::members, "attempt"_a)
+        .def("members", &PyEndpoint::members, "attempt"_a, "timeout"_a)
         .def("outcome", &PyEndpoint::outcome, "attempt"_a)
         .def("unite", &PyEndpoint::unite, "attempt"_a, "timeout"_a)
         .def("give_up", &PyEndpoint::give_up, "attempt"_a, "text"_a)

@@ -196,7 +196,16 @@ class PyEndpoint {
     void leaving() { endpoint_->leaving(); }
 
     // A shrink; see shrink.hpp.
-    std::vector<std::uint32_t> members(std::uint32_t attempt) { return endpoint_->shrink.members(attempt); }
+    // The members; none where that was not known in time.
+    std::vector<std::uint32_t> members(std::uint32_t attempt, double timeout) {
+        Outcome outcome;
+        {
+            const Outside outside(*this);
+            outcome = endpoint_->meet(attempt, after(timeout));
+        }
+        result(outcome);
+        return outcome ? endpoint_->shrink.members() : std::vector<std::uint32_t>{};
+    }
     std::uint32_t outcome(std::uint32_t attempt) {
         endpoint_->verdict.ask_kernel();
         return endpoint_->shrink.outcome(attempt);

@@ -1,118 +1,18 @@
-// Processes that tell each other things over control connections; here they are objects, joined by pairs of sockets.
+// What processes tell each other over control connections.
 #include <poll.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
+#include <sys/epoll.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <functional>
-#include <memory>
 #include <string>
-#include <thread>
-#include <vector>
 
-#include "control.hpp"
-#include "wait.hpp"
+#include "processes.hpp"
 
 using namespace collx;
 
 namespace {
-
-bool eventually(const std::function<bool()>& so) {
-    const auto limit = Clock::now() + std::chrono::seconds(20);
-    while (!so()) {
-        if (Clock::now() > limit) return false;
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return true;
-}
-
-class Wired final : public WireEnd {
-  public:
-    ~Wired() {
-        if (fd >= 0) close(fd);
-    }
-    void attach(int given) override { fd = given; }
-    void farewell(State said, std::uint64_t count) override { frames = count, state = said; }
-    void arrived(std::uint64_t word, const Chains& all) override { arrival = word, chain = all[1]; }
-    [[nodiscard]] std::uint64_t sent() const override { return 17; }
-    std::atomic<int> fd{-1};
-    std::atomic<std::uint64_t> frames{0}, arrival{0};
-    std::atomic<std::uint32_t> chain{0};
-    std::atomic<State> state{State::running};
-};
-
-// One process of a job, with its region and its replicas of the others'.
-class Process {
-  public:
-    Process(std::uint32_t rank, std::uint32_t size) : layout_(size), control(std::make_shared<Control>(rank, size)), rank_(rank), size_(size) {
-        for (std::uint32_t peer = 0; peer < size; ++peer) {
-            void* at = mmap(nullptr, layout_.heap_at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            regions_.push_back(static_cast<std::byte*>(at));
-        }
-    }
-    ~Process() {
-        far.reset();
-        control.reset();
-        for (std::byte* region : regions_) munmap(region, layout_.heap_at);
-    }
-    Process(const Process&) = delete;
-    Process& operator=(const Process&) = delete;
-
-    // Makes the communicator that all of them are in.
-    void form(std::uint32_t number) {
-        std::vector<std::uint32_t> members;
-        std::vector<bool> others;
-        for (std::uint32_t peer = 0; peer < size_; ++peer) {
-            members.push_back(peer);
-            others.push_back(peer != rank_);
-        }
-        far = std::make_unique<Far>(control, number, 0, rank_, layout_, members, others);
-        wires = std::vector<Wired>(size_);
-        for (std::uint32_t peer = 0; peer < size_; ++peer)
-            if (peer != rank_) far->wires[peer] = &wires[peer];
-    }
-    void enter(std::uint32_t number) {
-        form(number);
-        far->enter(regions_);
-    }
-    [[nodiscard]] Header& of(std::uint32_t peer) { return Layout::header(regions_[peer]); }
-    [[nodiscard]] Acknowledged& said(std::uint32_t peer, std::uint32_t of) { return layout_.acknowledged(regions_[peer], of); }
-    [[nodiscard]] bool asked() const {
-        pollfd asked{control->fileno(), POLLIN, 0};
-        return poll(&asked, 1, 0) == 1;
-    }
-
-  private:
-    const Layout layout_;
-    std::vector<std::byte*> regions_;
-
-  public:
-    std::vector<Wired> wires;
-    std::shared_ptr<Control> control;
-    std::unique_ptr<Far> far;
-
-  private:
-    const std::uint32_t rank_, size_;
-};
-
-struct Pair {
-    int one = -1, other = -1;
-    Pair() {
-        int fds[2];
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0) one = fds[0], other = fds[1];
-    }
-};
-
-void join(Process& one, Process& other) {
-    const Pair pair;
-    one.control->add(other.control->rank, pair.one);
-    other.control->add(one.control->rank, pair.other);
-}
 
 // Two processes, joined and in communicator 5.
 struct Two {
@@ -124,6 +24,11 @@ struct Two {
     }
 };
 
+bool asked(const Process& process) {
+    pollfd wants{process.control->fileno(), POLLIN, 0};
+    return poll(&wants, 1, 0) == 1;
+}
+
 bool tells_words() {
     Two two;
     two.zero.far->tell(Tells::gone, 1, 3);
@@ -131,7 +36,7 @@ bool tells_words() {
     const Header& seen = two.one.of(0);
     return eventually([&] { return seen.proposed.load(std::memory_order_acquire) != 0; }) &&
            seen.proposal.why == Why::revoked && seen.proposal.text == std::string("because") &&
-           two.one.said(0, 1).gone.load() == 3 && two.zero.control->lost(1).empty();
+           two.one.layout.acknowledged(two.one.regions[0], 1).gone.load() == 3 && two.zero.control->lost(1).empty();
 }
 
 bool keeps_what_comes_early() {
@@ -241,10 +146,10 @@ bool refuses_nonsense() {
 bool passes_connections() {
     Two two;
     two.one.far->want(0);
-    if (!eventually([&] { return two.zero.asked(); })) return false;
+    if (!eventually([&] { return asked(two.zero); })) return false;
     two.zero.far->want(1);
     const auto wants = two.zero.control->wants();
-    if (wants.size() != 1 || wants[0] != std::pair{5u, 1u} || two.zero.asked() || two.one.asked()) return false;
+    if (wants.size() != 1 || wants[0] != std::pair{5u, 1u} || asked(two.zero) || asked(two.one)) return false;
     const Pair pair, later, late;
     two.zero.control->attach(5, 1, pair.one);
     two.one.control->attach(6, 0, pair.other);
@@ -266,14 +171,14 @@ bool rings_for_data() {
     const Pair pair;
     Header& own = two.zero.of(0);
     own.asleep = 1;
-    two.zero.far->arm(pair.one, 1 /* EPOLLIN */);
+    two.zero.far->arm(pair.one, EPOLLIN);
     const std::uint32_t before = own.bell.load();
     if (send(pair.other, "x", 1, 0) != 1) return false;
     const bool rang = eventually([&] { return own.bell.load() == before + 1; });
     if (send(pair.other, "x", 1, 0) != 1) return false;
     two.one.far->ask();  // the thread has been through its events since
     const bool once = own.bell.load() == before + 1;
-    two.zero.far->arm(pair.one, 1);
+    two.zero.far->arm(pair.one, EPOLLIN);
     const bool again = eventually([&] { return own.bell.load() == before + 2; });
     two.zero.far->disarm(pair.one);
     close(pair.one), close(pair.other);

@@ -199,7 +199,8 @@ bool shrinking() {
         threads.emplace_back([&, rank] {
             Shrink& shrink = world[rank].shrink;
             for (std::uint32_t attempt = 0;; ++attempt) {
-                members[rank] = shrink.members(attempt);
+                if (!world[rank].meet(attempt, soon())) return;
+                members[rank] = shrink.members();
                 if (rank == 3) return static_cast<void>(world[3].close());  // in the middle of the first attempt
                 const Outcome outcome = world[rank].unite(attempt, soon());
                 if (!outcome || outcome.peer == Shrink::kUnited) return;
