@@ -283,7 +283,7 @@ def find_transport(place: Place, environ: Mapping[str, str]) -> str:
     asked = environ.get("COLLX_TRANSPORT", "")
     here = "an unknown number" if place.local_size == UNKNOWN else f"only {place.local_size}"
     several = place.local_size < place.size
-    between = "mpi" if jobs.is_directory(place.rendezvous) else "tcp"
+    between = "tcp" if "://" in place.rendezvous else "mpi"
     if asked and asked not in TRANSPORTS:
         raise TransportError(f"COLLX_TRANSPORT is {asked!r}, but the transports are {', '.join(TRANSPORTS)}")
     if asked == "memory" and place.size > 1:

@@ -25,9 +25,10 @@ from collx.transports.lanes import (
     OK,
     OP_FAILED,
     TIMED_OUT,
+    LaneSurvivors,
+    LaneTransport,
     Region,
-    ShmSurvivors,
-    ShmTransport,
+    Wires,
 )
 from collx.transports.verdict import GAVE_UP, MISMATCH, REVOKED
 from collx.types import DTYPES, Array, ReduceOp
@@ -127,12 +128,11 @@ class NativePending:
 class NativeEngine:
     """One rank's native engine over the regions `fds` of a communicator's ranks, its own (`region`) among them.
 
-    The descriptors may be closed once it is made; for `pidfds` and `keep` see ShmTransport. `label` and `members`, its
-    ranks' numbers in the job, tell where a rank is that is waited for in another communicator. A failed call breaks the
-    engine: the other ranks are told, and every later call raises ClosedError.
+    The descriptors may be closed once it is made; for `pidfds`, `keep` and `wires` see LaneTransport. `label` and
+    `members`, its ranks' numbers in the job, tell where a rank is that is waited for in another communicator. A failed
+    call breaks the engine: the other ranks are told, and every later call raises ClosedError.
     """
 
-    transports: tuple[str, ...] = ("shm",)
     mpi = False
 
     def __init__(
@@ -145,8 +145,11 @@ class NativeEngine:
         keep: object = None,
         label: str = "",
         members: Sequence[int] = (),
+        wires: Wires | None = None,
     ) -> None:
-        self.transport = ShmTransport(region, fds, rank=rank, pidfds=pidfds, keep=keep)
+        self.transport = LaneTransport(region, fds, rank=rank, pidfds=pidfds, keep=keep, wires=wires)
+        self.transports = tuple(self.transport.name.split("+"))
+        self.links, self.place = self.transport.links, self.transport.place
         self._endpoint = self.transport.endpoint
         if members:
             self._endpoint.name(label, list(members))
@@ -234,7 +237,7 @@ class NativeEngine:
         self._endpoint.leaving()
 
     def survivors(self) -> Survivors:
-        return ShmSurvivors(self.transport)
+        return LaneSurvivors(self.transport)
 
     def flown(self) -> dict[int, list[Flown]]:
         peers = range(self.transport.size)

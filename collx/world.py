@@ -5,26 +5,30 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
+import dataclasses
+import importlib.util
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from collx import bootstrap, checks, ending, jobs, lifeline
 from collx.bootstrap import Place
 from collx.communicator import Communicator
-from collx.errors import BootstrapError, ClosedError, TransportError
-from collx.groups import Lone, Mpi, Shm, over_mpi
-from collx.member import dump_all
+from collx.errors import ClosedError, TransportError
+from collx.groups import Lone, Mpi, Shm, Tcp, over_mpi, over_tcp
+from collx.member import close_last, dump_all
+from collx.transports import pmi
 from collx.transports.shm import ShmGroup
 from collx.witness import Ledger
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from collx.transports.tcp import Exchange
 
 TIMEOUT = 300.0  # seconds
 
@@ -99,10 +103,12 @@ def join(place: Place, timeout: float) -> Communicator:
     with _witnessed(place):
         if "mpi" in transports:
             world = _joined_by_mpi(_world_of_mpi(place), timeout, "world")
+        elif "tcp" in transports:
+            world = _joined_by_tcp(place, transports == "tcp", timeout)
         elif transports == "memory":
             world = _made(Lone(), place, (os.uname().nodename,), timeout, "world")
         else:
-            with _meeting_place(place) as directory:
+            with lifeline.meeting_place(place.rendezvous) as directory:
                 group = ShmGroup.join(directory, place.rank, place.size, time.monotonic() + timeout)
             world = _made(Shm(group, range(place.size)), place, group.hosts, timeout, "world")
     _joined = (world, place, os.getpid())
@@ -130,27 +136,57 @@ def from_mpi(comm: MPI.Intracomm, timeout: float = TIMEOUT) -> Communicator:
 
 
 def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communicator:
-    from collx.transports.mpi_group import MpiGroup
+    from collx.transports.mpi_group import MpiGroup, exchange
 
     deadline = time.monotonic() + timeout
     group = MpiGroup.join(comm, deadline)
     near = group.near(range(group.size))
     place = Place(group.rank, group.size, near.index(group.rank), "", len(near))
-    transports = bootstrap.find_transport(place, os.environ)
-    ranks = Lone() if transports == "memory" else over_mpi(group, transports == "mpi", deadline)
+    match bootstrap.find_transport(place, os.environ):
+        case "memory":
+            return _made(Lone(), place, group.hosts, timeout, label)
+        case "tcp":
+            ranks: Tcp | Shm | Mpi = over_tcp(place, True, deadline, partial(exchange, group.comm))
+        case transports:
+            ranks = over_mpi(group, transports == "mpi", deadline)
     return _made(ranks, place, group.hosts, timeout, label)
 
 
-def _made(ranks: Lone | Shm | Mpi, place: Place, hosts: Sequence[str], timeout: float, label: str) -> Communicator:
+def _joined_by_tcp(place: Place, forced: bool, timeout: float) -> Communicator:
+    deadline = time.monotonic() + timeout
+    exchange = None
+    if place.local_size != place.size and jobs.is_directory(place.rendezvous):  # there ranks of one host meet
+        exchange = _exchange_of_launcher(place, deadline)
+    ranks = over_tcp(place, forced, deadline, exchange)
+    if place.local_size == bootstrap.UNKNOWN:
+        near = ranks.group.near(range(place.size)) if isinstance(ranks, Tcp) else range(place.size)
+        number = near.index(place.rank) if place.local_rank == bootstrap.UNKNOWN else place.local_rank
+        place = dataclasses.replace(place, local_rank=number, local_size=len(near))
+    return _made(ranks, place, ranks.group.hosts, timeout, "world")
+
+
+def _exchange_of_launcher(place: Place, deadline: float) -> Exchange:
+    """How ranks on several hosts tell each other where they are: by their MPI, or by what MPI itself would use."""
+    if place.pmi >= 0 and importlib.util.find_spec("mpi4py") is None:
+        return lambda text, deadline: pmi.exchange(text, os.environ, deadline)
+    from collx.transports.mpi_group import MpiGroup, exchange
+
+    return partial(exchange, MpiGroup.join(_world_of_mpi(place), deadline).comm)
+
+
+def _made(
+    ranks: Lone | Shm | Tcp | Mpi, place: Place, hosts: Sequence[str], timeout: float, label: str
+) -> Communicator:
     engine = ranks.engine(range(place.size), label, timeout)
+    if isinstance(ranks, Tcp):
+        close_last(ranks.group)
     if place.size > 1:
-        pids = ranks.group.pids if isinstance(ranks, Shm) else ()
+        processes = ranks.group if isinstance(ranks, Shm) else ranks.shm if isinstance(ranks, Tcp) else None
+        pids = processes.pids if processes else ()
         atexit.register(ending.end, place, _ledger, [pid for pid in pids if pid != os.getpid()])
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, lambda *_: dump_all())
-    return Communicator(
-        engine, place.rank, place.size, place.local_rank, hosts, engine.transports, timeout, ranks.engine, label=label
-    )
+    return Communicator(engine, place.rank, place.size, place.local_rank, hosts, timeout, ranks.engine, label=label)
 
 
 def _world_of_mpi(place: Place) -> MPI.Intracomm:
@@ -173,25 +209,15 @@ def _mpi(what: str) -> Any:
         raise TransportError(f"{what} needs mpi4py and an MPI: pip install 'collx[mpi]' ({reason})") from error
 
 
-def _meeting_place(place: Place) -> AbstractContextManager[str]:
-    """The directory where the ranks of this host meet, as long as they do."""
-    kind, _, directory = place.rendezvous.partition(":")
-    if not place.rendezvous:
-        return contextlib.nullcontext(lifeline.job_directory())
-    if kind not in ("unix", "job") or not directory.startswith("/"):
-        raise BootstrapError(f"COLLX_RENDEZVOUS is {place.rendezvous!r}, but must be unix:/DIRECTORY")
-    return lifeline.shared_directory(directory) if kind == "job" else contextlib.nullcontext(directory)
-
-
 @contextlib.contextmanager
 def _witnessed(place: Place) -> Iterator[None]:
     """In the block the ranks come together. From its beginning somebody is there who says which rank was killed, where
     the launcher does not."""
     global _ledger
-    if place.pmi < 0:
+    if place.pmi < 0 or not jobs.is_directory(place.rendezvous):
         yield
         return
-    with _meeting_place(place) as directory:
+    with lifeline.meeting_place(place.rendezvous) as directory:
         _ledger = Ledger(directory, place.rank, place.local_rank)
         if place.local_rank == 0:
             lifeline.fork_apart(lambda: _ledger.become_witness(place.size, place.local_size))

@@ -44,7 +44,7 @@ def on_threads(body: Body, size: int, *args: Any) -> list[Any]:
     def run(rank: int) -> Any:
         engine = hubs.engine(rank, range(size), "world", TIMEOUT)
         make_group = functools.partial(hubs.engine, rank)
-        with Communicator(engine, rank, size, rank, ("here",) * size, ("memory",), TIMEOUT, make_group) as comm:
+        with Communicator(engine, rank, size, rank, ("here",) * size, TIMEOUT, make_group) as comm:
             return body(comm, *args)
 
     return run_threads(size, run)

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from collx.errors import BootstrapError
@@ -25,18 +26,19 @@ def visit(
     communicator: int,
     deadline: float,
     source: str = "",
+    over: Callable[[], bool] = bool,
 ) -> socket.socket:
     """A nonblocking socket to rank `peer`, whose door is at `address` or will be, after both have proved themselves.
 
-    From the address `source`, where one is given. Tries until `deadline`, a time of `time.monotonic`. Raises
-    BootstrapError with the reason: what `greet` raises, or why the last try came to nothing.
+    From the address `source`, where one is given. Tries until `deadline`, a time of `time.monotonic`, or until it is
+    `over`. Raises BootstrapError with the reason: what `greet` raises, or why the last try came to nothing.
     """
     pause = 0.001
     while True:
         try:
             return _let_in(address, secret, own, peer, purpose, communicator, deadline, source)
         except OSError as error:
-            if time.monotonic() + pause >= deadline:
+            if time.monotonic() + pause >= deadline or over():
                 raise BootstrapError(
                     f"rank {own.rank} of {own.size} did not reach rank {peer} at {shown(address)}"
                     f"{f' from {source}' * bool(source)} within the timeout: {error.strerror or error}"

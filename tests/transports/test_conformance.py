@@ -10,7 +10,7 @@ import pytest
 
 from collx.transports.base import Transport
 from collx.transports.conformance import CHECKS, Check, Make
-from collx.transports.lanes import ShmTransport
+from collx.transports.lanes import LaneTransport
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.mixed import MixedTransport
 from tests.harness import regions
@@ -30,7 +30,7 @@ def memory(size: int, rendezvous: bool) -> Iterator[list[Transport]]:
 @contextmanager
 def shm(size: int) -> Iterator[list[Transport]]:
     with regions(size) as (owned, descriptors):
-        ranks: list[Transport] = [ShmTransport(owned[rank], descriptors, rank=rank) for rank in range(size)]
+        ranks: list[Transport] = [LaneTransport(owned[rank], descriptors, rank=rank) for rank in range(size)]
     try:
         yield ranks
     finally:
