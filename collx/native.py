@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from collx import _core
-from collx.agreement import OWN_COUNTS, traits_of, unheard
+from collx.agreement import OWN_COUNTS, traits_of, unheard, unhearing
 from collx.errors import ClosedError, MismatchError, TimeoutError
 from collx.flight import SHOWN, Flown
 from collx.known import Begin, Failed
@@ -57,9 +57,11 @@ def words_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The plan as csrc/plan.cpp reads it."""
     head = [plan.segments, plan.window, plan.dtype, plan.op, plan.itemsize, plan.size, plan.workspace]
     head += [plan.input_bytes, plan.output_bytes]
-    silent = unheard(plan)
     own_counts = plan.count == OWN_COUNTS
-    words = [*head, *traits_of(plan).words().tolist(), own_counts, len(silent), *silent, len(plan.moves)]
+    words = [*head, *traits_of(plan).words().tolist(), own_counts]
+    for ranks in (unheard(plan), unhearing(plan)):
+        words += [len(ranks), *ranks]
+    words.append(len(plan.moves))
     for move in plan.moves:
         words += _move_words(move)
     return np.array(words, dtype=np.int64)

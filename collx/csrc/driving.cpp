@@ -24,6 +24,8 @@ Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline, Grip*
         }
         left = turn(waiter, &goal, kind, deadline);
     }
+    // The others wait for what this rank has sent, and nobody else makes it go.
+    while (goal.finished && goal.outcome && left && unsent()) left = turn(waiter, nullptr, Kind::queued, deadline);
     recorder_.unblock();
     return goal.finished ? goal.outcome : left;
 }
@@ -46,6 +48,7 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
     switch (why.status) {
         case Status::ok:
             if (waiter.looked()) {
+                if (!links_.wires.none()) look_at_wires();
                 compare_calls(goal);
                 if (show_wait(goal, kind, deadline)) compare_communicators(goal);
                 end_departed(goal);
@@ -72,6 +75,10 @@ bool Endpoint::pass(Task* goal, Kind kind) {
     for (const auto& task : mails_) any |= step(*task);
     if (kind == Kind::mail) any |= step(*goal);
     links_.ring_touched();
+    if (!links_.wires.none()) {
+        links_.wires.flush();
+        if (goal == nullptr || !goal->finished) any |= links_.wires.pump();
+    }
     if (under_way_.load(std::memory_order_relaxed) > 0) settle();
     return any;
 }
@@ -91,6 +98,7 @@ void Endpoint::settle() {
     const auto ended = [&](const std::shared_ptr<Task>& task) {
         if (!task->finished && task->cancelled.load(std::memory_order_acquire)) task->give_up({Status::interrupted, -1});
         if (!task->finished) return false;
+        if (!task->outcome) task->let_go(links_);
         tell(*task);
         under_way_.fetch_sub(1);
         task->done.store(1, std::memory_order_release);
@@ -141,6 +149,14 @@ void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
         for (const auto& task : *tasks)
             if (task.get() != goal && !task->finished) act(*task);
     settle();
+}
+
+// A connection that breaks while both ranks live ends the communicator: what was on its way is lost.
+void Endpoint::look_at_wires() {
+    const int peer = links_.wires.broken();
+    if (peer < 0 || verdict.decided()) return;
+    verdict.propose(Why::gave_up, "its connection to rank " + std::to_string(peer) + " broke: " +
+                                      links_.wires.to(static_cast<std::size_t>(peer))->why());
 }
 
 // Ranks that are in other calls than this one may wait for each other without a message that would tell.

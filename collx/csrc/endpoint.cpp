@@ -36,7 +36,7 @@ Foreign reach(const Header& owner) {
 }  // namespace
 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
-                   bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds)
+                   bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds, const Distance& distance)
     : verdict(rank, layout, regions(files), std::move(pidfds)), shrink(rank, layout, regions(files), verdict),
       rank_(rank), chunk_(layout.mail.bytes), oversubscribed_(oversubscribed), patience_(oversubscribed),
       seat_(rank, headers(files)), interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
@@ -53,13 +53,17 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
         Acknowledged& consuming = layout.acknowledged(own, peer);
         links_.headers.push_back(&Layout::header(theirs));
         links_.said.push_back(&consumed);
-        const Foreign foreign = reach(*links_.headers.back());
+        const bool far = !distance.far.empty() && distance.far[peer];
+        const Wire* wire = far ? &links_.wires.add({rank, peer, distance.communicator, distance.epoch}, layout, own, theirs) : nullptr;
+        const auto given = [&](FrameKind lane) { return far ? &wire->out.given(lane) : nullptr; };
+        const Foreign foreign = far ? Foreign() : reach(*links_.headers.back());
         consuming.reads.store(foreign.allowed(), std::memory_order_relaxed);
         links_.to.emplace_back(Layout::lines(own, layout.collective, peer), own, layout.collective, peer,
-                               consumed.collective);
+                               consumed.collective, given(FrameKind::collective));
         links_.from.emplace_back(Layout::lines(theirs, layout.collective, rank), files[peer], layout.collective,
                                  consuming.collective, layout.heap_at, foreign);
-        links_.mail_to.emplace_back(Layout::lines(own, layout.mail, peer), own, layout.mail, peer, consumed.mail);
+        links_.mail_to.emplace_back(Layout::lines(own, layout.mail, peer), own, layout.mail, peer, consumed.mail,
+                                    given(FrameKind::mail));
         links_.mail_from.emplace_back(Layout::lines(theirs, layout.mail, rank), files[peer], layout.mail,
                                       consuming.mail, layout.heap_at);
         inboxes_.emplace_back(peer);
@@ -114,6 +118,7 @@ Outcome Endpoint::recv(std::size_t peer, std::int64_t tag, std::byte* data, std:
 Outcome Endpoint::drive_and_leave(Task& task, Kind kind, Grip* grip) {
     const Outcome outcome = drive(task, kind, task.deadline, grip);
     if (!task.finished) task.give_up(outcome);  // nothing may refer to it any more
+    if (!outcome) task.let_go(links_);
     if (!outcome && kind == Kind::collective) recorder_.fail();
     leave();
     return outcome;
@@ -201,7 +206,8 @@ void Endpoint::progress() {
         if (take()) {
             {
                 Waiter waiter(*links_.headers[rank_], &verdict, patience, nullptr);
-                while (needed() && !closing_.load()) turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
+                while ((needed() || (unsent() && waiting_.load() == 0)) && !closing_.load())
+                    turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
             }
             leave();
         }
@@ -288,6 +294,7 @@ bool Endpoint::close() {
     end(nullptr, {Status::closed, -1});
     leave();
     if (thread_.joinable()) thread_.join();
+    links_.wires.close(!verdict.decided());
     links_.headers[rank_]->state.store(State::departed, std::memory_order_release);
     verdict.wake_all();
     return true;

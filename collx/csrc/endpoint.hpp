@@ -29,12 +29,20 @@ class Grip {
     ~Grip() = default;
 };
 
+// Which ranks of a communicator are on other machines, and what the frames to them say.
+struct Distance {
+    std::vector<bool> far;  // by rank; empty where none is
+    std::uint32_t communicator = 0;
+    std::uint32_t epoch = 0;
+};
+
 class Endpoint {
   public:
     // `files` are the mapped memory files of all ranks, this rank's first line initialised by its Keeper. `pidfds` tell
-    // of the end of their processes: one per rank, -1 where there is none, or none at all.
+    // of the end of their processes: one per rank, -1 where there is none, or none at all. The files of ranks that are far
+    // are replicas, which this endpoint fills.
     Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
-             bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds = {});
+             bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds = {}, const Distance& distance = {});
     ~Endpoint() { close(); }
     Endpoint(const Endpoint&) = delete;
     Endpoint& operator=(const Endpoint&) = delete;
@@ -75,6 +83,7 @@ class Endpoint {
     Shrink shrink;
 
     [[nodiscard]] const Header& header(std::size_t peer) const { return *links_.headers[peer]; }
+    [[nodiscard]] Wire* wire(std::size_t peer) const { return links_.wires.to(peer); }
     // In one line: what two ranks disagree on, and who keeps this one waiting.
     [[nodiscard]] std::string explain(const Outcome& mismatch) const;
     [[nodiscard]] std::string late(int waited_for) const { return laggards(place_, waited_for); }
@@ -91,6 +100,8 @@ class Endpoint {
     Outcome turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline);
     bool pass(Task* goal, Kind kind);
     bool step(Task& task);
+    [[nodiscard]] bool unsent() const { return !links_.wires.idle() && !verdict.decided(); }
+    void look_at_wires();
     void compare_calls(Task* goal);
     bool show_wait(const Task* goal, Kind kind, Clock::time_point deadline);
     void compare_communicators(Task* goal);

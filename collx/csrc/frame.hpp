@@ -9,7 +9,7 @@
 
 namespace collx {
 
-enum class Kind : std::uint8_t {
+enum class FrameKind : std::uint8_t {
     collective = 1,       // a message of the collective lane
     mail = 2,             // one of the other lane
     acknowledgement = 3,  // how many messages of both lanes its sender has consumed
@@ -22,7 +22,7 @@ struct Frame {
 
     std::uint16_t magic = kMagic;
     std::uint8_t version = kVersion;
-    Kind kind{};
+    FrameKind kind{};
     std::uint32_t communicator = 0;
     std::uint32_t epoch = 0;        // of the job
     std::uint32_t fingerprint = 0;  // of a message; in an arrival the chain of that call

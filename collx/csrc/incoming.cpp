@@ -46,7 +46,7 @@ const char* Incoming::parse() {
         const std::size_t there = staged_ - at - sizeof(Frame);
         if (frame_.length <= kInline && there < frame_.length) break;
         const std::size_t taken = std::min<std::size_t>(there, frame_.length);
-        if (frame_.kind == Kind::acknowledgement || frame_.kind == Kind::arrival) {
+        if (frame_.kind == FrameKind::acknowledgement || frame_.kind == FrameKind::arrival) {
             if (const char* why = take_note(payload)) return why;
             ++frames_;
         } else {
@@ -69,13 +69,13 @@ const char* Incoming::wrong(const Frame& frame) const {
     if (frame.communicator != stream_.communicator || frame.epoch != stream_.epoch)
         return "a frame of another communicator or job came";
     switch (frame.kind) {
-        case Kind::acknowledgement: return frame.length == sizeof(Consumed) ? nullptr : "an acknowledgement of a wrong length came";
-        case Kind::arrival: return frame.length == sizeof(Chains) ? nullptr : "an arrival of a wrong length came";
-        case Kind::collective:
-        case Kind::mail: break;
+        case FrameKind::acknowledgement: return frame.length == sizeof(Consumed) ? nullptr : "an acknowledgement of a wrong length came";
+        case FrameKind::arrival: return frame.length == sizeof(Chains) ? nullptr : "an arrival of a wrong length came";
+        case FrameKind::collective:
+        case FrameKind::mail: break;
         default: return "a frame of an unknown kind came";
     }
-    const Lane& lane = frame.kind == Kind::mail ? mail_ : collective_;
+    const Lane& lane = frame.kind == FrameKind::mail ? mail_ : collective_;
     if (frame.sequence != lane.ticket + 1) return "a message out of order came";
     if (frame.length > lane.channel.bytes) return "a message longer than a slot came";
     if (frame.sequence - lane.consumed.load(std::memory_order_relaxed) > lane.channel.slots)
@@ -84,7 +84,7 @@ const char* Incoming::wrong(const Frame& frame) const {
 }
 
 const char* Incoming::take_note(const std::byte* payload) {
-    if (frame_.kind == Kind::acknowledgement) {
+    if (frame_.kind == FrameKind::acknowledgement) {
         Consumed counts;
         std::memcpy(&counts, payload, sizeof counts);
         return take_acknowledgement(counts);
@@ -101,8 +101,8 @@ const char* Incoming::take_acknowledgement(const Consumed& counts) {
         known.store(count, std::memory_order_release);
         return true;
     };
-    return take(said_.collective, counts.collective, out_.given(Kind::collective)) &&
-                   take(said_.mail, counts.mail, out_.given(Kind::mail))
+    return take(said_.collective, counts.collective, out_.given(FrameKind::collective)) &&
+                   take(said_.mail, counts.mail, out_.given(FrameKind::mail))
                ? nullptr
                : "an acknowledgement of what was never sent came";
 }
@@ -121,7 +121,7 @@ void Incoming::open() {
         return;
     }
     to_ = slot(of);
-    if (frame_.kind == Kind::mail) return;
+    if (frame_.kind == FrameKind::mail) return;
     const Landing& wanted = landings_[frame_.sequence % kMostSlots];
     landing_ = wanted.ticket == frame_.sequence && wanted.length == frame_.length && wanted.fingerprint == frame_.fingerprint;
     if (landing_) to_ = wanted.place;

@@ -58,7 +58,7 @@ class Incoming {
     [[nodiscard]] const char* wrong(const Frame& frame) const;
     [[nodiscard]] const char* take_note(const std::byte* payload);
     [[nodiscard]] const char* take_acknowledgement(const Consumed& counts);
-    [[nodiscard]] Lane& lane() { return frame_.kind == Kind::mail ? mail_ : collective_; }
+    [[nodiscard]] Lane& lane() { return frame_.kind == FrameKind::mail ? mail_ : collective_; }
     [[nodiscard]] std::byte* slot(const Lane& lane) const;
     [[nodiscard]] Line& line(const Lane& lane) const { return lane.lines[lane.ticket & (lane.channel.slots - 1)]; }
     void open();

@@ -39,8 +39,10 @@ NB_MODULE(_core, module) {
         .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a)
         .def_static("allocate", &allocate, "region"_a, "bytes"_a);
     nb::class_<PyEndpoint>(module, "Endpoint")
-        .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool, std::vector<int>, nb::object>(),
-             "region"_a, "fds"_a, "oversubscribed"_a, "pidfds"_a, "keep"_a.none())
+        .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool, std::vector<int>, nb::object,
+                      std::uint32_t, std::uint32_t>(),
+             "region"_a, "fds"_a, "oversubscribed"_a, "pidfds"_a, "keep"_a.none(), "communicator"_a = 0, "epoch"_a = 0)
+        .def("attach", &PyEndpoint::attach, "peer"_a, "fd"_a)
         .def("run", &PyEndpoint::run, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("start", &PyEndpoint::start, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("send", &PyEndpoint::send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)

@@ -87,17 +87,23 @@ inline std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte
 
 class PyEndpoint {
   public:
+    // `fds` by rank, -1 for those on other machines.
     PyEndpoint(std::shared_ptr<Region> region, const std::vector<int>& fds, bool oversubscribed,
-               std::vector<int> pidfds, nb::object keep)
+               std::vector<int> pidfds, nb::object keep, std::uint32_t communicator, std::uint32_t epoch)
         : region_(std::move(region)), keep_(std::move(keep)) {
         std::vector<std::span<std::byte>> files;
+        Distance distance{std::vector<bool>(fds.size()), communicator, epoch};
         for (std::uint32_t peer = 0; peer < fds.size(); ++peer) {
-            if (peer != region_->rank) mappings_.emplace_back(fds[peer], region_->layout.heap_at);
+            distance.far[peer] = fds[peer] < 0 && peer != region_->rank;
+            if (distance.far[peer])
+                mappings_.push_back(Mapping::replica(region_->layout.heap_at));
+            else if (peer != region_->rank)
+                mappings_.emplace_back(fds[peer], region_->layout.heap_at);
             files.push_back(peer == region_->rank ? region_->mapping.bytes() : mappings_.back().bytes());
         }
         if (files.size() != region_->layout.size) throw std::invalid_argument("one region per rank is needed");
         endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, files, oversubscribed, &interrupted,
-                                               std::move(pidfds));
+                                               std::move(pidfds), distance);
     }
     ~PyEndpoint() {
         if (getpid() == process_)
@@ -194,6 +200,12 @@ class PyEndpoint {
                 failed ? verdict.failed() : std::vector<std::uint32_t>{}};
     }
     void leaving() { endpoint_->leaving(); }
+    // A connected socket to a rank on another machine; the descriptor is the endpoint's from now on.
+    void attach(std::size_t peer, int fd) {
+        Wire* const wire = endpoint_->wire(peer);
+        if (wire == nullptr) throw std::invalid_argument("that rank is on this machine");
+        wire->attach(fd);
+    }
 
     // A shrink; see shrink.hpp.
     // The members; none where that was not known in time.

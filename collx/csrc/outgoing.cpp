@@ -6,13 +6,13 @@
 namespace collx {
 
 Outgoing::Outgoing(const Stream& stream, const Layout& layout, std::byte* own)
-    : stream_(stream), region_(own), flight_(Layout::header(own).flight),
-      collective_{Kind::collective, layout.collective.slots, Layout::lines(own, layout.collective, stream.peer),
+    : stream_(stream), region_(own), heap_at_(layout.heap_at), flight_(Layout::header(own).flight),
+      collective_{FrameKind::collective, layout.collective.slots, Layout::lines(own, layout.collective, stream.peer),
                   layout.acknowledged(own, stream.peer).collective},
-      mail_{Kind::mail, layout.mail.slots, Layout::lines(own, layout.mail, stream.peer),
+      mail_{FrameKind::mail, layout.mail.slots, Layout::lines(own, layout.mail, stream.peer),
             layout.acknowledged(own, stream.peer).mail} {}
 
-Outgoing::Item& Outgoing::add(Kind kind, std::uint64_t sequence, std::uint32_t fingerprint, std::uint64_t length) {
+Outgoing::Item& Outgoing::add(FrameKind kind, std::uint64_t sequence, std::uint32_t fingerprint, std::uint64_t length) {
     Item& item = items_[last_++ % kItems];
     item.header = {Frame::kMagic,  Frame::kVersion, kind,    stream_.communicator, stream_.epoch, fingerprint,
                    sequence, length};
@@ -36,7 +36,7 @@ void Outgoing::add_acknowledgement() {
     Consumed counts{};
     for (const auto& [lane, count] : {std::pair{&collective_, &counts.collective}, std::pair{&mail_, &counts.mail}})
         *count = lane->acknowledged = lane->consumed.load(std::memory_order_relaxed);
-    std::memcpy(add(Kind::acknowledgement, 0, 0, sizeof counts).small, &counts, sizeof counts);
+    std::memcpy(add(FrameKind::acknowledgement, 0, 0, sizeof counts).small, &counts, sizeof counts);
     acknowledging_ = true;
 }
 
@@ -44,7 +44,7 @@ void Outgoing::add_arrival() {
     const std::uint64_t word = flight_.arrival.load(std::memory_order_relaxed);
     Chains chains;
     for (std::size_t at = 0; at < kHistory; ++at) chains[at] = flight_.chains[at].load(std::memory_order_relaxed);
-    Item& item = add(Kind::arrival, word >> 32, static_cast<std::uint32_t>(word), sizeof chains);
+    Item& item = add(FrameKind::arrival, word >> 32, static_cast<std::uint32_t>(word), sizeof chains);
     std::memcpy(item.small, &chains, sizeof chains);
     arriving_ = true;
     arrival_due_ = false;
@@ -58,6 +58,15 @@ void Outgoing::gather() {
     // With what goes anyway a quarter of the credit is worth a word.
     const bool early = last_ != before && (4 * unsaid(collective_) >= collective_.slots || 4 * unsaid(mail_) >= mail_.slots);
     if (!acknowledging_ && (early || overdue())) add_acknowledgement();
+}
+
+bool Outgoing::lends() {
+    gather();
+    for (std::uint64_t at = first_; at != last_; ++at) {
+        const auto* payload = items_[at % kItems].payload;
+        if (payload != nullptr && (payload < region_ || payload >= region_ + heap_at_)) return true;
+    }
+    return false;
 }
 
 int Outgoing::parts(Parts& parts) const {
@@ -85,10 +94,10 @@ void Outgoing::gave(std::size_t bytes) {
         ++first_;
         ++frames_;
         switch (item.header.kind) {
-            case Kind::collective: collective_.given = item.header.sequence; break;
-            case Kind::mail: mail_.given = item.header.sequence; break;
-            case Kind::acknowledgement: acknowledging_ = false; break;
-            case Kind::arrival: arriving_ = false; break;
+            case FrameKind::collective: collective_.given = item.header.sequence; break;
+            case FrameKind::mail: mail_.given = item.header.sequence; break;
+            case FrameKind::acknowledgement: acknowledging_ = false; break;
+            case FrameKind::arrival: arriving_ = false; break;
         }
     }
 }

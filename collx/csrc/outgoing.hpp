@@ -29,6 +29,8 @@ class Outgoing {
 
     // The peer hears of the newest call, from which nothing else comes to it.
     void tell_arrival() { arrival_due_ = true; }
+    // Whether any of what waits lies outside of this rank's region, in memory of a caller's.
+    [[nodiscard]] bool lends();
     // Makes frames of what was published, and of what the peer waits to hear.
     void gather();
     // What to send next; how many of the parts are used.
@@ -41,14 +43,14 @@ class Outgoing {
         return first_ == last_ && !arrival_due_ && !published(collective_) && !published(mail_) && !overdue();
     }
     // The newest message that is not read any more from where it lies.
-    [[nodiscard]] const std::uint64_t& given(Kind lane) const {
-        return lane == Kind::mail ? mail_.given : collective_.given;
+    [[nodiscard]] const std::uint64_t& given(FrameKind lane) const {
+        return lane == FrameKind::mail ? mail_.given : collective_.given;
     }
     [[nodiscard]] std::uint64_t frames() const { return frames_; }
 
   private:
     struct Lane {
-        Kind kind;
+        FrameKind kind;
         std::uint64_t slots;
         const Line* lines;
         const std::atomic<std::uint64_t>& consumed;  // of what comes from the peer
@@ -77,13 +79,14 @@ class Outgoing {
     [[nodiscard]] bool overdue() const {
         return !acknowledging_ && (2 * unsaid(collective_) >= collective_.slots || 2 * unsaid(mail_) >= mail_.slots);
     }
-    Item& add(Kind kind, std::uint64_t sequence, std::uint32_t fingerprint, std::uint64_t length);
+    Item& add(FrameKind kind, std::uint64_t sequence, std::uint32_t fingerprint, std::uint64_t length);
     void add_message(Lane& lane);
     void add_acknowledgement();
     void add_arrival();
 
     const Stream stream_;
     const std::byte* const region_;
+    const std::size_t heap_at_;
     const Flight& flight_;
     Lane collective_, mail_;
     std::array<Item, kItems> items_;  // a ring

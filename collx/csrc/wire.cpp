@@ -121,24 +121,39 @@ void Wire::fail(const char* why, int error) {
     since_ = Clock::now();
 }
 
+void Wire::forsake() {
+    in.withdraw();
+    if (broken() || !out.lends()) return;
+    fail("this rank gave up in the middle of a message");
+    if (fd_ >= 0) shutdown(fd_, SHUT_RDWR);
+}
+
 std::string Wire::why() const { return error_ != 0 ? std::strerror(error_) : why_; }
 
-// A socket that is closed with something unread is reset, which takes what has not gone yet along.
 void Wire::close(bool linger) {
+    if (connected()) {
+        const auto limit = Clock::now() + kLinger;
+        while (linger && !broken() && !flush() && !died(theirs_) && Clock::now() < limit) pump();
+        sent_.store(out.frames(), std::memory_order_release);
+        shutdown(fd_, SHUT_WR);
+        if (linger) drain(limit);
+        ::close(std::exchange(fd_, -1));
+    }
     if (const int unused = attached_.exchange(-1); unused >= 0) ::close(unused);
-    if (fd_ < 0) return;
-    const auto limit = Clock::now() + kLinger;
-    shutdown(fd_, SHUT_WR);
+}
+
+// A socket that is closed with something unread is reset, and takes along what has not reached the other machine yet.
+void Wire::drain(std::chrono::steady_clock::time_point limit) {
     std::array<std::byte, 4096> unread;
-    for (int waiting = 0; linger && !broken() && !died(theirs_) && Clock::now() < limit;) {
-        const ssize_t got = recv(fd_, unread.data(), unread.size(), MSG_DONTWAIT);
+    int waiting = 0;
+    while (!broken() && !died(theirs_) && Clock::now() < limit) {
+        const ssize_t got = recv(fd_, unread.data(), unread.size(), 0);
         if (got > 0) continue;
-        if (got == 0 || (errno != EAGAIN && errno != EINTR)) break;
-        if (ioctl(fd_, SIOCOUTQ, &waiting) != 0 || waiting == 0) break;
+        if (got == 0 || (errno != EAGAIN && errno != EINTR)) return;
+        if (ioctl(fd_, SIOCOUTQ, &waiting) != 0 || waiting == 0) return;
         pollfd more{fd_, POLLIN, 0};
         poll(&more, 1, kDrain);
     }
-    ::close(std::exchange(fd_, -1));
 }
 
 }  // namespace collx

@@ -46,6 +46,8 @@ class Wire {
     [[nodiscard]] bool broken() const { return why_ != nullptr; }
     [[nodiscard]] std::string why() const;
     [[nodiscard]] std::chrono::steady_clock::time_point broken_since() const { return since_; }
+    // Nothing refers to a caller's memory any more. Hangs up where it was to be sent from there, as half a message is none.
+    void forsake();
     // Hangs up; `linger`: not before what was sent has reached the peer's machine, within seconds.
     void close(bool linger);
 
@@ -55,6 +57,7 @@ class Wire {
   private:
     void fail(const char* why, int error = 0);
     void show_farewell();
+    void drain(std::chrono::steady_clock::time_point limit);
 
     Header& own_;
     Header& theirs_;

@@ -1,0 +1,82 @@
+#include "wires.hpp"
+
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+namespace collx {
+
+namespace {
+
+constexpr std::size_t kFew = 2;  // sockets, of which to read each takes no longer than to ask for those with data
+// A broken connection is most often the end of the peer, which is noticed and told elsewhere.
+constexpr std::chrono::seconds kGrace{1};
+
+}  // namespace
+
+Wires::~Wires() {
+    if (poll_ >= 0) ::close(poll_);
+}
+
+Wire& Wires::add(const Stream& stream, const Layout& layout, std::byte* own, std::byte* theirs) {
+    all_.push_back({std::make_unique<Wire>(stream, layout, own, theirs), stream.peer});
+    by_peer_.resize(layout.size);
+    return *(by_peer_[stream.peer] = all_.back().wire.get());
+}
+
+void Wires::flush() {
+    for (One& one : all_) {
+        if (one.wire->idle()) continue;
+        one.wire->flush();
+        if (one.wanted || one.wire->connected() || !want) continue;
+        one.wanted = true;
+        want(one.peer);
+    }
+}
+
+bool Wires::pump() {
+    bool any = false;
+    if (all_.size() <= kFew) {
+        for (One& one : all_) any |= one.wire->pump();
+        return any;
+    }
+    for (One& one : all_)
+        if (!one.polled && one.wire->connected()) poll_too(one);
+    std::array<epoll_event, 64> ready;
+    const int count = poll_ < 0 ? 0 : epoll_wait(poll_, ready.data(), ready.size(), 0);
+    for (int at = 0; at < count; ++at) {
+        Wire& wire = *static_cast<Wire*>(ready[static_cast<std::size_t>(at)].data.ptr);
+        any |= wire.pump();
+        if (wire.broken()) epoll_ctl(poll_, EPOLL_CTL_DEL, wire.fd(), nullptr);
+    }
+    return any;
+}
+
+void Wires::poll_too(One& one) {
+    if (poll_ < 0) poll_ = epoll_create1(EPOLL_CLOEXEC);
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.ptr = one.wire.get();
+    one.polled = epoll_ctl(poll_, EPOLL_CTL_ADD, one.wire->fd(), &event) == 0;
+}
+
+void Wires::for_sockets(const std::function<void(int, bool)>& arm) {
+    for (One& one : all_)
+        if (one.wire->connected() && !one.wire->broken()) arm(one.wire->fd(), !one.wire->idle());
+}
+
+int Wires::broken() const {
+    const auto before = std::chrono::steady_clock::now() - kGrace;
+    for (const One& one : all_)
+        if (one.wire->broken() && one.wire->said() == State::running && one.wire->broken_since() < before)
+            return static_cast<int>(one.peer);
+    return -1;
+}
+
+void Wires::close(bool linger) {
+    for (One& one : all_) one.wire->close(linger);
+}
+
+}  // namespace collx

@@ -1,0 +1,62 @@
+// All wires of one endpoint, as its driver moves them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "wire.hpp"
+
+namespace collx {
+
+class Wires {
+  public:
+    Wires() = default;
+    ~Wires();
+    Wires(const Wires&) = delete;
+    Wires& operator=(const Wires&) = delete;
+
+    Wire& add(const Stream& stream, const Layout& layout, std::byte* own, std::byte* theirs);
+    [[nodiscard]] bool none() const { return all_.empty(); }
+    // The wire to a rank, or null where that is near.
+    [[nodiscard]] Wire* to(std::size_t peer) const { return peer < by_peer_.size() ? by_peer_[peer] : nullptr; }
+
+    // Sends what was published. Asks for connections where there are none yet.
+    void flush();
+    // Whether nothing waits for the network.
+    [[nodiscard]] bool idle() const {
+        for (const auto& one : all_)
+            if (!one.wire->idle()) return false;
+        return true;
+    }
+    // Takes in what has come; true where anything has.
+    bool pump();
+    // Calls `arm` with every socket, and whether something waits to be sent.
+    void for_sockets(const std::function<void(int fd, bool output)>& arm);
+    // Nothing lands any more, and a message that lies in its caller's memory never goes.
+    void forsake() {
+        for (const auto& one : all_) one.wire->forsake();
+    }
+    // A rank whose connection broke although it did not leave, for longer than its end would take to be noticed; or -1.
+    [[nodiscard]] int broken() const;
+    void close(bool linger);
+
+    std::function<void(std::size_t peer)> want;  // asks for a connection
+
+  private:
+    struct One {
+        std::unique_ptr<Wire> wire;
+        std::size_t peer;
+        bool wanted = false;
+        bool polled = false;  // among those of `poll_`
+    };
+    void poll_too(One& one);
+
+    std::vector<One> all_;
+    std::vector<Wire*> by_peer_;
+    int poll_ = -1;  // an epoll of all sockets
+};
+
+}  // namespace collx
