@@ -44,6 +44,7 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
         recorder_.unblock();
         return {};
     }
+    if (!links_.wires.none() && links_.drowsy()) links_.wires.arm();
     const Outcome why = waiter.turn(earliest(goal, deadline));
     switch (why.status) {
         case Status::ok:
@@ -118,7 +119,11 @@ void Endpoint::settle() {
 void Endpoint::announce_leaving() {
     State running = State::running;
     if (!collectives_.empty() || std::ranges::any_of(mails_, &Task::sends) || incoming_.load()) return;
-    if (links_.headers[rank_]->state.compare_exchange_strong(running, State::leaving)) verdict.wake_all();
+    if (!links_.headers[rank_]->state.compare_exchange_strong(running, State::leaving)) return;
+    verdict.wake_all();
+    if (far_ == nullptr) return;
+    links_.wires.flush();
+    far_->tell_state(State::leaving);
 }
 
 // What went wrong on this rank behind its caller's back the others learn at once.
@@ -153,8 +158,11 @@ void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
 
 // A connection that breaks while both ranks live ends the communicator: what was on its way is lost.
 void Endpoint::look_at_wires() {
+    if (verdict.decided()) return;
+    const std::string trouble = far_->trouble();
+    if (!trouble.empty()) return verdict.propose(Why::gave_up, trouble);
     const int peer = links_.wires.broken();
-    if (peer < 0 || verdict.decided()) return;
+    if (peer < 0) return;
     verdict.propose(Why::gave_up, "its connection to rank " + std::to_string(peer) + " broke: " +
                                       links_.wires.to(static_cast<std::size_t>(peer))->why());
 }

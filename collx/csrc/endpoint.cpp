@@ -36,8 +36,8 @@ Foreign reach(const Header& owner) {
 }  // namespace
 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
-                   bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds, const Distance& distance)
-    : verdict(rank, layout, regions(files), std::move(pidfds)), shrink(rank, layout, regions(files), verdict),
+                   bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds, std::unique_ptr<Far> far_ranks)
+    : far_(std::move(far_ranks)), verdict(rank, layout, regions(files), std::move(pidfds)), shrink(rank, layout, regions(files), verdict),
       rank_(rank), chunk_(layout.mail.bytes), oversubscribed_(oversubscribed), patience_(oversubscribed),
       seat_(rank, headers(files)), interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
     links_.recorder = &recorder_;
@@ -53,8 +53,8 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
         Acknowledged& consuming = layout.acknowledged(own, peer);
         links_.headers.push_back(&Layout::header(theirs));
         links_.said.push_back(&consumed);
-        const bool far = !distance.far.empty() && distance.far[peer];
-        const Wire* wire = far ? &links_.wires.add({rank, peer, distance.communicator, distance.epoch}, layout, own, theirs) : nullptr;
+        const bool far = far_ != nullptr && far_->far[peer];
+        const Wire* wire = far ? &links_.wires.add(*far_, peer, layout, own, theirs) : nullptr;
         const auto given = [&](FrameKind lane) { return far ? &wire->out.given(lane) : nullptr; };
         const Foreign foreign = far ? Foreign() : reach(*links_.headers.back());
         consuming.reads.store(foreign.allowed(), std::memory_order_relaxed);
@@ -73,6 +73,7 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
     place_.verdict = &verdict;
     place_.under_way = &under_way_;
     place_.process = process_;
+    if (far_ != nullptr) far_->enter(regions(files));
 }
 
 void Endpoint::name(std::string label, std::vector<std::uint32_t> members) {
@@ -297,6 +298,10 @@ bool Endpoint::close() {
     links_.wires.close(!verdict.decided());
     links_.headers[rank_]->state.store(State::departed, std::memory_order_release);
     verdict.wake_all();
+    if (far_ != nullptr) {
+        far_->tell_state(State::departed);
+        far_->leave();
+    }
     return true;
 }
 

@@ -29,20 +29,13 @@ class Grip {
     ~Grip() = default;
 };
 
-// Which ranks of a communicator are on other machines, and what the frames to them say.
-struct Distance {
-    std::vector<bool> far;  // by rank; empty where none is
-    std::uint32_t communicator = 0;
-    std::uint32_t epoch = 0;
-};
-
 class Endpoint {
   public:
     // `files` are the mapped memory files of all ranks, this rank's first line initialised by its Keeper. `pidfds` tell
-    // of the end of their processes: one per rank, -1 where there is none, or none at all. The files of ranks that are far
-    // are replicas, which this endpoint fills.
+    // of the end of their processes: one per rank, -1 where there is none, or none at all. `far`: where any rank is on
+    // another host. The files of those are replicas.
     Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
-             bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds = {}, const Distance& distance = {});
+             bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds = {}, std::unique_ptr<Far> far = nullptr);
     ~Endpoint() { close(); }
     Endpoint(const Endpoint&) = delete;
     Endpoint& operator=(const Endpoint&) = delete;
@@ -79,6 +72,10 @@ class Endpoint {
         return shrink.unite(attempt, deadline, interrupted_);
     }
 
+  private:
+    const std::unique_ptr<Far> far_;
+
+  public:
     Verdict verdict;
     Shrink shrink;
 

@@ -38,11 +38,12 @@ NB_MODULE(_core, module) {
     nb::class_<Region>(module, "Region")
         .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a)
         .def_static("allocate", &allocate, "region"_a, "bytes"_a);
+    bind_control(module);
     nb::class_<PyEndpoint>(module, "Endpoint")
         .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool, std::vector<int>, nb::object,
-                      std::uint32_t, std::uint32_t>(),
-             "region"_a, "fds"_a, "oversubscribed"_a, "pidfds"_a, "keep"_a.none(), "communicator"_a = 0, "epoch"_a = 0)
-        .def("attach", &PyEndpoint::attach, "peer"_a, "fd"_a)
+                      std::shared_ptr<Control>, std::uint32_t, std::uint32_t, std::vector<std::uint32_t>>(),
+             "region"_a, "fds"_a, "oversubscribed"_a, "pidfds"_a, "keep"_a.none(), "control"_a.none() = nb::none(),
+             "communicator"_a = 0, "epoch"_a = 0, "members"_a = std::vector<std::uint32_t>())
         .def("run", &PyEndpoint::run, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("start", &PyEndpoint::start, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("send", &PyEndpoint::send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
@@ -67,7 +68,6 @@ NB_MODULE(_core, module) {
         .def("alive", &PyEndpoint::alive, "peer"_a)
         .def("close", &PyEndpoint::close)
         .def_rw("sequence", &PyEndpoint::counted);
-    bind_control(module);
     bind_known(module);
     bind_quick(module);
 }

@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "control.hpp"
 #include "endpoint.hpp"
 #include "module_region.hpp"
 
@@ -87,23 +89,31 @@ inline std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte
 
 class PyEndpoint {
   public:
-    // `fds` by rank, -1 for those on other machines.
+    // `fds` by rank, -1 for those on other hosts; `members`: the ranks' numbers in the job, as `control` knows them.
     PyEndpoint(std::shared_ptr<Region> region, const std::vector<int>& fds, bool oversubscribed,
-               std::vector<int> pidfds, nb::object keep, std::uint32_t communicator, std::uint32_t epoch)
+               std::vector<int> pidfds, nb::object keep, std::shared_ptr<Control> control, std::uint32_t communicator,
+               std::uint32_t epoch, std::vector<std::uint32_t> members)
         : region_(std::move(region)), keep_(std::move(keep)) {
         std::vector<std::span<std::byte>> files;
-        Distance distance{std::vector<bool>(fds.size()), communicator, epoch};
+        std::vector<bool> far(fds.size());
         for (std::uint32_t peer = 0; peer < fds.size(); ++peer) {
-            distance.far[peer] = fds[peer] < 0 && peer != region_->rank;
-            if (distance.far[peer])
+            far[peer] = fds[peer] < 0 && peer != region_->rank;
+            if (far[peer])
                 mappings_.push_back(Mapping::replica(region_->layout.heap_at));
             else if (peer != region_->rank)
                 mappings_.emplace_back(fds[peer], region_->layout.heap_at);
             files.push_back(peer == region_->rank ? region_->mapping.bytes() : mappings_.back().bytes());
         }
         if (files.size() != region_->layout.size) throw std::invalid_argument("one region per rank is needed");
+        std::unique_ptr<Far> distant;
+        if (std::ranges::find(far, true) != far.end()) {
+            if (control == nullptr || members.size() != far.size())
+                throw std::invalid_argument("ranks on other hosts need a Control, and their numbers in the job");
+            distant = std::make_unique<Far>(std::move(control), communicator, epoch, region_->rank, region_->layout,
+                                            std::move(members), std::move(far));
+        }
         endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, files, oversubscribed, &interrupted,
-                                               std::move(pidfds), distance);
+                                               std::move(pidfds), std::move(distant));
     }
     ~PyEndpoint() {
         if (getpid() == process_)
@@ -200,12 +210,6 @@ class PyEndpoint {
                 failed ? verdict.failed() : std::vector<std::uint32_t>{}};
     }
     void leaving() { endpoint_->leaving(); }
-    // A connected socket to a rank on another machine; the descriptor is the endpoint's from now on.
-    void attach(std::size_t peer, int fd) {
-        Wire* const wire = endpoint_->wire(peer);
-        if (wire == nullptr) throw std::invalid_argument("that rank is on this machine");
-        wire->attach(fd);
-    }
 
     // A shrink; see shrink.hpp.
     // The members; none where that was not known in time.

@@ -46,7 +46,9 @@ class Outgoing {
     [[nodiscard]] const std::uint64_t& given(FrameKind lane) const {
         return lane == FrameKind::mail ? mail_.given : collective_.given;
     }
-    [[nodiscard]] std::uint64_t frames() const { return frames_; }
+    // Frames that have gone, to the last byte, and those that have not.
+    [[nodiscard]] std::uint64_t gone() const { return frames_; }
+    [[nodiscard]] std::uint64_t waiting() const { return last_ - first_; }
 
   private:
     struct Lane {

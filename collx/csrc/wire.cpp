@@ -111,7 +111,7 @@ bool Wire::flush() {
         }
         out.gave(static_cast<std::size_t>(gave));
     }
-    sent_.store(out.frames(), std::memory_order_release);
+    sent_.store(out.gone() + out.waiting(), std::memory_order_release);
     return idle();
 }
 
@@ -134,7 +134,7 @@ void Wire::close(bool linger) {
     if (connected()) {
         const auto limit = Clock::now() + kLinger;
         while (linger && !broken() && !flush() && !died(theirs_) && Clock::now() < limit) pump();
-        sent_.store(out.frames(), std::memory_order_release);
+        sent_.store(out.gone(), std::memory_order_release);
         shutdown(fd_, SHUT_WR);
         if (linger) drain(limit);
         ::close(std::exchange(fd_, -1));

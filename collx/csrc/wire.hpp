@@ -10,12 +10,13 @@
 #include <cstdint>
 #include <string>
 
+#include "far.hpp"
 #include "incoming.hpp"
 #include "outgoing.hpp"
 
 namespace collx {
 
-class Wire {
+class Wire final : public WireEnd {
   public:
     // `theirs`: the replica of the peer's region.
     Wire(const Stream& stream, const Layout& layout, std::byte* own, std::byte* theirs);
@@ -25,15 +26,15 @@ class Wire {
 
     // -- from any thread
     // Takes over a connected stream socket.
-    void attach(int fd);
+    void attach(int fd) override;
     // That the peer leaves, or has left, after so many frames: its state is seen once all of them have been taken in.
-    void farewell(State state, std::uint64_t frames);
+    void farewell(State state, std::uint64_t frames) override;
     // What the peer has said of leaving, whatever is still to be taken in.
     [[nodiscard]] State said() const { return static_cast<State>(farewell_.load() & 3); }
-    [[nodiscard]] std::uint64_t sent() const { return sent_.load(std::memory_order_acquire); }  // frames, to the last byte
-    [[nodiscard]] std::uint64_t received() const { return received_.load(std::memory_order_acquire); }
+    // Frames that have gone or will; once it is closed, those that did.
+    [[nodiscard]] std::uint64_t sent() const override { return sent_.load(std::memory_order_acquire); }
     // That the peer has begun the call in the arrival word, with the chains until it. Never goes back.
-    void arrived(std::uint64_t word, const Chains& chains) { in.arrived(word, chains); }
+    void arrived(std::uint64_t word, const Chains& chains) override { in.arrived(word, chains); }
 
     // -- the driver's
     [[nodiscard]] bool connected();  // takes over what was attached

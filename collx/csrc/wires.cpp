@@ -20,19 +20,23 @@ Wires::~Wires() {
     if (poll_ >= 0) ::close(poll_);
 }
 
-Wire& Wires::add(const Stream& stream, const Layout& layout, std::byte* own, std::byte* theirs) {
-    all_.push_back({std::make_unique<Wire>(stream, layout, own, theirs), stream.peer});
+Wire& Wires::add(Far& far, std::uint32_t peer, const Layout& layout, std::byte* own, std::byte* theirs) {
+    far_ = &far;
+    const Stream stream{far.rank, peer, far.communicator, far.epoch};
+    all_.push_back({std::make_unique<Wire>(stream, layout, own, theirs), peer});
     by_peer_.resize(layout.size);
-    return *(by_peer_[stream.peer] = all_.back().wire.get());
+    Wire& wire = *all_.back().wire;
+    far.wires[peer] = by_peer_[peer] = &wire;
+    return wire;
 }
 
 void Wires::flush() {
     for (One& one : all_) {
         if (one.wire->idle()) continue;
         one.wire->flush();
-        if (one.wanted || one.wire->connected() || !want) continue;
+        if (one.wanted || one.wire->connected()) continue;
         one.wanted = true;
-        want(one.peer);
+        far_->want(one.peer);
     }
 }
 
@@ -62,9 +66,10 @@ void Wires::poll_too(One& one) {
     one.polled = epoll_ctl(poll_, EPOLL_CTL_ADD, one.wire->fd(), &event) == 0;
 }
 
-void Wires::for_sockets(const std::function<void(int, bool)>& arm) {
+void Wires::arm() {
     for (One& one : all_)
-        if (one.wire->connected() && !one.wire->broken()) arm(one.wire->fd(), !one.wire->idle());
+        if (one.wire->connected() && !one.wire->broken())
+            far_->arm(one.wire->fd(), EPOLLIN | (one.wire->idle() ? 0u : static_cast<std::uint32_t>(EPOLLOUT)));
 }
 
 int Wires::broken() const {

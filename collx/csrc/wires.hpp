@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,7 +17,7 @@ class Wires {
     Wires(const Wires&) = delete;
     Wires& operator=(const Wires&) = delete;
 
-    Wire& add(const Stream& stream, const Layout& layout, std::byte* own, std::byte* theirs);
+    Wire& add(Far& far, std::uint32_t peer, const Layout& layout, std::byte* own, std::byte* theirs);
     [[nodiscard]] bool none() const { return all_.empty(); }
     // The wire to a rank, or null where that is near.
     [[nodiscard]] Wire* to(std::size_t peer) const { return peer < by_peer_.size() ? by_peer_[peer] : nullptr; }
@@ -33,8 +32,8 @@ class Wires {
     }
     // Takes in what has come; true where anything has.
     bool pump();
-    // Calls `arm` with every socket, and whether something waits to be sent.
-    void for_sockets(const std::function<void(int fd, bool output)>& arm);
+    // Has this rank's bell rung as soon as any of them can go on.
+    void arm();
     // Nothing lands any more, and a message that lies in its caller's memory never goes.
     void forsake() {
         for (const auto& one : all_) one.wire->forsake();
@@ -42,8 +41,6 @@ class Wires {
     // A rank whose connection broke although it did not leave, for longer than its end would take to be noticed; or -1.
     [[nodiscard]] int broken() const;
     void close(bool linger);
-
-    std::function<void(std::size_t peer)> want;  // asks for a connection
 
   private:
     struct One {
@@ -54,6 +51,7 @@ class Wires {
     };
     void poll_too(One& one);
 
+    Far* far_ = nullptr;
     std::vector<One> all_;
     std::vector<Wire*> by_peer_;
     int poll_ = -1;  // an epoll of all sockets

@@ -1,8 +1,11 @@
 // The cases of dump_cases.py, and communicators whose ranks are threads to run them on.
 #pragma once
 
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -13,8 +16,10 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "control.hpp"
 #include "endpoint.hpp"
 
 namespace collx {
@@ -71,8 +76,44 @@ inline std::vector<Case> read_cases(const char* path) {
     return cases;
 }
 
-// The regions of one communicator whose ranks are threads. With `per_host` ranks on each host: all others are far, joined by
-// pairs of sockets.
+// Makes the data connections that controls of this process want, of pairs of sockets.
+class Connector {
+  public:
+    explicit Connector(std::vector<std::shared_ptr<Control>> controls)
+        : controls_(std::move(controls)), stop_(eventfd(0, 0)), thread_([this] { run(); }) {}
+    ~Connector() {
+        eventfd_write(stop_, 1);
+        thread_.join();
+        ::close(stop_);
+    }
+    Connector(const Connector&) = delete;
+    Connector& operator=(const Connector&) = delete;
+
+    static std::pair<int, int> pair() {
+        int ends[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) std::abort();
+        return {ends[0], ends[1]};
+    }
+
+  private:
+    void run() {
+        std::vector<pollfd> asked{{stop_, POLLIN, 0}};
+        for (const auto& control : controls_) asked.push_back({control->fileno(), POLLIN, 0});
+        while (poll(asked.data(), asked.size(), -1) > 0 && asked[0].revents == 0)
+            for (const auto& control : controls_)
+                for (const auto& [communicator, peer] : control->wants()) {
+                    const auto [mine, theirs] = pair();
+                    control->attach(communicator, peer, mine);
+                    controls_[peer]->attach(communicator, control->rank, theirs);
+                }
+    }
+
+    const std::vector<std::shared_ptr<Control>> controls_;
+    const int stop_;
+    std::thread thread_;
+};
+
+// The regions of one communicator whose ranks are threads. With `per_host` ranks on each host: all others are far.
 class World {
   public:
     explicit World(std::uint32_t size, std::uint32_t per_host = 0) : layout_(size), files_(size) {
@@ -83,20 +124,20 @@ class World {
         }
         for (std::uint32_t rank = 0; rank < size; ++rank) {
             auto files = files_;
-            Distance distance{std::vector<bool>(size), 7, 11};
+            std::vector<bool> far(size);
             for (std::uint32_t peer = 0; peer < size; ++peer)
-                if (rank / near != peer / near) distance.far[peer] = true, files[peer] = map();
-            endpoints_.push_back(std::make_unique<Endpoint>(rank, layout_, files, true, nullptr, std::vector<int>{}, distance));
+                if (rank / near != peer / near) far[peer] = true, files[peer] = map();
+            endpoints_.push_back(std::make_unique<Endpoint>(rank, layout_, files, true, nullptr, std::vector<int>{},
+                                                            near < size ? join(rank, far) : nullptr));
         }
-        for (std::uint32_t rank = 0; rank < size; ++rank)
-            for (std::uint32_t peer = 0; peer < rank; ++peer)
-                if (endpoints_[rank]->wire(peer) != nullptr) join(rank, peer);
+        connector_ = std::make_unique<Connector>(controls_);
     }
     ~World() {
         std::vector<std::thread> closing;  // one may wait until another has taken what it sent
         for (auto& endpoint : endpoints_) closing.emplace_back([&] { endpoint->close(); });
         for (auto& thread : closing) thread.join();
         endpoints_.clear();
+        connector_ = nullptr;
         keepers_.clear();
         for (const auto& file : mapped_) munmap(file.data(), file.size());
     }
@@ -115,16 +156,24 @@ class World {
         mapped_.emplace_back(static_cast<std::byte*>(at), bytes);
         return mapped_.back();
     }
-    void join(std::uint32_t rank, std::uint32_t peer) {
-        int ends[2];
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) std::abort();
-        endpoints_[rank]->wire(peer)->attach(ends[0]);
-        endpoints_[peer]->wire(rank)->attach(ends[1]);
+    std::unique_ptr<Far> join(std::uint32_t rank, const std::vector<bool>& far) {
+        controls_.push_back(std::make_shared<Control>(rank, layout_.size));
+        std::vector<std::uint32_t> members(layout_.size);
+        for (std::uint32_t peer = 0; peer < layout_.size; ++peer) {
+            members[peer] = peer;
+            if (!far[peer] || peer > rank) continue;
+            const auto [mine, theirs] = Connector::pair();
+            controls_[rank]->add(peer, mine);
+            controls_[peer]->add(rank, theirs);
+        }
+        return std::make_unique<Far>(controls_[rank], 7, 11, rank, layout_, members, far);
     }
 
     Layout layout_;
     std::vector<std::span<std::byte>> mapped_, files_;  // files_: by rank, its own
     std::vector<std::unique_ptr<Keeper>> keepers_;
+    std::vector<std::shared_ptr<Control>> controls_;
+    std::unique_ptr<Connector> connector_;
     std::vector<std::unique_ptr<Endpoint>> endpoints_;
 };
 
