@@ -158,9 +158,6 @@ void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
 
 // A connection that breaks while both ranks live ends the communicator: what was on its way is lost.
 void Endpoint::look_at_wires() {
-    if (verdict.decided()) return;
-    const std::string trouble = far_->trouble();
-    if (!trouble.empty()) return verdict.propose(Why::gave_up, trouble);
     const int peer = links_.wires.broken();
     if (peer < 0) return;
     verdict.propose(Why::gave_up, "its connection to rank " + std::to_string(peer) + " broke: " +

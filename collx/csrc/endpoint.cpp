@@ -37,7 +37,8 @@ Foreign reach(const Header& owner) {
 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
                    bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds, std::unique_ptr<Far> far_ranks)
-    : far_(std::move(far_ranks)), verdict(rank, layout, regions(files), std::move(pidfds)), shrink(rank, layout, regions(files), verdict),
+    : far_(std::move(far_ranks)), verdict(rank, layout, regions(files), std::move(pidfds), far_.get()),
+      shrink(rank, layout, regions(files), verdict, far_.get()),
       rank_(rank), chunk_(layout.mail.bytes), oversubscribed_(oversubscribed), patience_(oversubscribed),
       seat_(rank, headers(files)), interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
     links_.recorder = &recorder_;
