@@ -235,18 +235,11 @@ def _meeting(launcher: Launcher, why: str, environ: Mapping[str, str], local_siz
     if local_size == size:
         return launcher.here(environ)
     if jobs.MEETING in environ:
-        meeting = jobs.told(environ)
-    else:
-        for name in launcher.several:
-            if name not in environ:
-                raise BootstrapError(f"{why}, but {name} is not; {launcher.remedy}")
-        meeting = launcher.between(environ)
-    if jobs.is_loopback(meeting):
-        raise BootstrapError(
-            f"ranks are to meet at {meeting}, which other hosts cannot reach, but {launcher.local_size} says that only"
-            f" {local_size} of {size} are on this host; give an address or a name of rank 0's host"
-        )
-    return meeting
+        return jobs.told(environ)
+    for name in launcher.several:
+        if name not in environ:
+            raise BootstrapError(f"{why}, but {name} is not; {launcher.remedy}")
+    return launcher.between(environ)
 
 
 def _local_size(launcher: Launcher, environ: Mapping[str, str]) -> int:
