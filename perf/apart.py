@@ -20,12 +20,16 @@ def _collx(hosts: Hosts, ranks: int) -> Rival:
     secret = hosts.agent.with_name("secret")
     with open(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(os.urandom(32))
-    meeting = ("--nnodes", str(len(hosts.pids)), "--rendezvous", f"{ADDRESSES[0]}:{_DOOR}")
+    options = (
+        "--nnodes",
+        str(len(hosts.pids)),
+        "--rendezvous",
+        f"{ADDRESSES[0]}:{_DOOR}",
+        "--secret-file",
+        str(secret),
+    )
     places = tuple(
-        (
-            *(*hosts.inside(host), "env", f"COLLX_SECRET_FILE={secret}"),
-            *collx_run(ranks // len(hosts.pids), *meeting, "--node-rank", str(host)),
-        )
+        (*hosts.inside(host), *collx_run(ranks // len(hosts.pids), *options, "--node-rank", str(host)))
         for host in range(len(hosts.pids))
     )
     return Rival("collx", "collx", (), lambda python, size: [str(python)], places)
