@@ -2,6 +2,7 @@
 #   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
 #   make test      the whole test suite
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
+#   make tcp       as root: collx between two hosts beside Gloo and Open MPI, into perf/results/tcp.*; ARGS='--quick'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
 #   make checks    what it costs that ranks compare their calls, into perf/results/checks.md
 #   make mismatches random mismatched pairs of calls, which must all be found; CASES=100000
@@ -18,7 +19,7 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus yardstick checks test nft mismatches prove lint sanitize models docs
+.PHONY: sweep versus tcp yardstick checks test nft mismatches prove lint sanitize models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -35,6 +36,9 @@ kills: .venv/.stamp-test
 
 versus: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.peers --output perf/results/versus $(ARGS)
+
+tcp: .venv/.stamp-test
+	$(BIN)/python -m collx.perf.across --output perf/results/tcp $(ARGS)
 
 yardstick: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.bounds
