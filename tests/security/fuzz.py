@@ -7,6 +7,7 @@ than its frame. An input that fails is printed in hexadecimal, with the reader's
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import resource
 import socket
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import cast
 
 from collx.errors import BootstrapError
-from collx.transports import handshake, route
+from collx.transports import cards, handshake, rendezvous, route
 from collx.transports.door import Door
 from collx.transports.handshake import FRAME_BYTES, Accepting, Admitted, Identity, Stranger, Unanswered, greet
 from collx.transports.secret import new_secret
@@ -148,6 +149,19 @@ def serve(data: bytes) -> None:
         assert not shelf._waiting
 
 
+def take_cards(data: bytes) -> None:
+    """On the Unix socket, with a descriptor as a card has one."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far, open(os.devnull) as null:
+        near.setblocking(False)
+        socket.send_fds(far, [data], [null.fileno()])
+        if (arrived := rendezvous._introduced(near)) is not None:
+            card, remaining = arrived
+            os.close(card.fd)
+            assert 0 < card.rank < card.size
+            assert remaining >= 0
+
+
 def read_address(data: bytes) -> None:
     text = data.decode("latin-1")
     with contextlib.suppress(BootstrapError):
@@ -160,18 +174,21 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "the side that connects": ask_in,
     "the store's questions": take_questions,
     "the shelf": serve,
+    "the Unix socket": take_cards,
     "addresses": read_address,
 }
+ADDRESSES = [b"tcp://alpha:29500", b"[fd00::1%eth0]:80", b"10.0.0.1:0", b"tcp://[::]:65535/"]
+CARDS = [cards.packed(cards.CARD, cards.Card(3, 4, 7, "", -1), 9.0, "alpha")]
+OWN_WORDS: dict[Callable[[bytes], None], list[bytes]] = {read_address: ADDRESSES, take_cards: CARDS}
 
 
 def run(inputs: int, seed: int) -> None:
     """So many inputs to each reader. Raises AssertionError, with the input, where one did what it must not."""
     choice = random.Random(seed)
     words = seeds()
-    addresses = [b"tcp://alpha:29500", b"[fd00::1%eth0]:80", b"10.0.0.1:0", b"tcp://[::]:65535/"]
     for name, reader in READERS.items():
         for _ in range(inputs):
-            data = mutated(choice, addresses if reader is read_address else words)
+            data = mutated(choice, OWN_WORDS.get(reader, words))
             try:
                 reader(data)
             except Exception as error:
