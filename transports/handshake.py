@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from collx.errors import BootstrapError
 from collx.transports.route import shown
+from collx.transports.secret import SECRET_BYTES
 
 # kind, purpose, rank, size, the rank that is wanted, communicator, digest of the job, nonce, MAC, text
 _FRAME = struct.Struct("!8sBIIII16s32s32s151s")
@@ -97,6 +98,8 @@ def _mac(session: bytes, label: bytes, frame: _Frame) -> bytes:
 
 def _session(secret: bytes, hello: bytes, challenge: bytes) -> bytes:
     """The key of one connection."""
+    if len(secret) != SECRET_BYTES:
+        raise ValueError(f"a secret has {SECRET_BYTES} bytes")
     return hmac.digest(secret, b"collx/1 session" + hello + challenge, "sha256")
 
 

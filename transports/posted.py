@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -39,14 +40,20 @@ def posted(path: str, what: Posted) -> Iterator[None]:
 
 
 def find_posted(path: str) -> Posted | None:
-    """What is there, which may be of a job before that was killed; None where nothing is."""
+    """What is there, which may be of a job before that was killed; None where nothing is. Raises BootstrapError for
+    what another user may have left, who would be let into the job, and for what is something else."""
     try:
-        with open(path, "rb") as file:
-            text = file.read(LONGEST).decode("ascii", "replace")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # whatever it turns out to be
+        try:
+            state, text = os.fstat(fd), os.read(fd, LONGEST).decode("ascii", "replace")
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise BootstrapError(f"rank 0's address at {path} cannot be read: {error.strerror}") from error
+    if state.st_uid != os.geteuid() or stat.S_IMODE(state.st_mode) & 0o077:
+        raise BootstrapError(f"{path} must be a file of this user with mode 0600, as rank 0 of a job leaves it")
     found = re.fullmatch(r"(\S+) ([0-9a-f]{16}) ((?:[0-9a-f]{64})?)", text)
     if found is None:
         raise BootstrapError(f"{path} is not what rank 0 of a job leaves there; give a path where nothing is")

@@ -120,6 +120,11 @@ class Joining:
         pause, last = Pause(), BootstrapError(f"rank 0 of {self.size} left no address at {path} within the timeout")
         while time.monotonic() < self.deadline:
             if (found := find_posted(path)) is not None:
+                if not secret and not found.secret:
+                    raise BootstrapError(
+                        f"rank {self.rank} of {self.size}: rank 0, who left {path}, has a secret of its own"
+                        " (COLLX_SECRET_FILE or the like), and this rank has none; give all ranks the same"
+                    )
                 where, job, key = (
                     split_address(found.address),
                     found.job.encode(),
