@@ -243,6 +243,7 @@ class NativeEngine:
 
     def flown(self) -> dict[int, list[Flown]]:
         peers = range(self.transport.size)
+        self._endpoint.ask()
         return {peer: [Flown(*call) for call in self._endpoint.calls(peer, SHOWN)] for peer in peers}
 
     def close(self) -> None:

@@ -28,7 +28,6 @@ constexpr std::chrono::milliseconds kBeat{500};  // from one sign of life to the
 constexpr std::chrono::seconds kMute{60};
 constexpr int kUnreachable = 3500;  // ms that the kernel tries to reach a peer's host
 constexpr std::chrono::milliseconds kFarewell{500};
-constexpr const char* kEnded = "has ended";
 constexpr const char* kNonsense = "is lost: it told of what is not in that communicator";
 
 void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
@@ -45,7 +44,7 @@ void prepare(int fd) {
 }
 
 std::string loss(int error) {
-    if (error == 0) return kEnded;
+    if (error == 0) return Control::kEnded;
     if (error == ECONNRESET || error == EPIPE) return "is lost: its connection was reset";
     return std::string("cannot be reached any more: ") + std::strerror(error);
 }
@@ -223,10 +222,10 @@ void Control::flush(std::uint32_t peer) {
 
 // -- asking -------------------------------------------------------------------------------------------
 
-void Control::ask(const Far& far, Clock::duration patience) {
+bool Control::ask(const Far& far, Clock::duration patience) {
     std::unique_lock lock(lock_);
     query(far, patience > patience.zero());
-    if (patience > patience.zero()) changed_.wait_for(lock, patience, [&] { return answered(far); });
+    return patience == patience.zero() || changed_.wait_for(lock, patience, [&] { return answered(far); });
 }
 
 // About every communicator that this process shares with them, as they may be late in one because of another.

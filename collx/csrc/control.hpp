@@ -32,7 +32,9 @@ class Control {
 
     // A connection to `peer`, authenticated; the descriptor becomes this object's.
     void add(std::uint32_t peer, int fd);
-    // Why the connection to a peer is lost; empty while it is not.
+    // Why the connection to a peer is lost; empty while it is not, and kEnded where the peer has closed it or its process
+    // is no more.
+    static constexpr const char* kEnded = "has ended";
     [[nodiscard]] std::string lost(std::uint32_t peer) const;
 
     // Readable while there are data connections for this process to make: (communicator, peer).
@@ -69,7 +71,7 @@ class Control {
 
     void enter(Far& far);
     void leave(Far& far);
-    void ask(const Far& far, Clock::duration patience);
+    bool ask(const Far& far, Clock::duration patience);  // whether all have answered
     [[nodiscard]] bool silent(std::uint32_t peer, Clock::duration longer) const;
     void want(std::uint32_t communicator, std::uint32_t peer);
 

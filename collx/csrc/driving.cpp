@@ -42,6 +42,7 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
         ++epoch_;
         waiter.progressed();
         recorder_.unblock();
+        if (far_ != nullptr) far_->restart();
         return {};
     }
     if (!links_.wires.none() && links_.drowsy()) links_.wires.arm();
@@ -53,6 +54,7 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
                 compare_calls(goal);
                 if (show_wait(goal, kind, deadline)) compare_communicators(goal);
                 end_departed(goal);
+                if (far_ != nullptr && links_.drowsy()) far_->wonder(Clock::now());
             }
             return {};
         case Status::timed_out:
@@ -195,6 +197,7 @@ void Endpoint::compare_communicators(Task* goal) {
 
 std::string Endpoint::explain(const Outcome& mismatch) const {
     if (!crossing_.empty()) return crossing_;
+    if (far_ != nullptr) far_->ask();
     const std::string told = recorder_.difference(static_cast<std::uint32_t>(mismatch.peer));
     if (!told.empty()) return told;
     const auto mine = recorded(links_.headers[rank_]->flight, recorder_.sequence());

@@ -74,6 +74,7 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
     place_.verdict = &verdict;
     place_.under_way = &under_way_;
     place_.process = process_;
+    place_.far = far_.get();
     if (far_ != nullptr) far_->enter(regions(files));
 }
 

@@ -84,6 +84,10 @@ class Endpoint {
     // In one line: what two ranks disagree on, and who keeps this one waiting.
     [[nodiscard]] std::string explain(const Outcome& mismatch) const;
     [[nodiscard]] std::string late(int waited_for) const { return laggards(place_, waited_for); }
+    // Brings what is known of the calls of ranks on other hosts up to date.
+    void ask() const {
+        if (far_ != nullptr) far_->ask();
+    }
     // To be called first, if at all: how people know this communicator, and which ranks of the job its ranks are.
     void name(std::string label, std::vector<std::uint32_t> members);
 

@@ -93,7 +93,11 @@ void Far::wonder(Clock::time_point now) {
     next_ = now + interval_;
 }
 
-void Far::ask() { control_->ask(*this, kMoment); }
+void Far::ask() {
+    const std::lock_guard lock(asking_);
+    if (Clock::now() - vain_ < kMoment) return;  // many calls may end at once, and each would wait
+    if (!control_->ask(*this, kMoment)) vain_ = Clock::now();
+}
 
 bool Far::silent(std::size_t peer) const { return far[peer] && control_->silent(members[peer], kMoment / 2); }
 
@@ -106,7 +110,8 @@ std::string Far::losses() const {
     for (std::size_t peer = 0; peer < members.size(); ++peer) {
         if (!far[peer] || departed(peer)) continue;
         const std::string why = control_->lost(members[peer]);
-        if (!why.empty()) told += (told.empty() ? "rank " : "; rank ") + std::to_string(peer) + " " + why;
+        if (!why.empty() && why != Control::kEnded)
+            told += (told.empty() ? "rank " : "; rank ") + std::to_string(peer) + " " + why;
     }
     return told;
 }

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -63,15 +64,15 @@ class Far {
     // To be called in a wait, and when it is over: asks the peers what they do, ever more rarely.
     void wonder(std::chrono::steady_clock::time_point now);
     void restart() { interval_ = {}; }
-    // Asks, and waits for the answers a moment. Records and waits of the far ranks are then as they were when it began,
-    // of all communicators of this process that they are in too.
+    // Asks, and waits for the answers a moment. Records and waits of the far ranks that do are then as they were when it began,
+    // in all communicators of this process that they are in.
     void ask();
 
     [[nodiscard]] bool silent(std::size_t peer) const;  // it has not answered for longer than such a moment
     [[nodiscard]] bool departed(std::size_t peer) const;
     // When what is known of the peer's calls was asked for, in ns of this host's steady clock.
     [[nodiscard]] std::int64_t asked(std::size_t peer) const { return heard_[peer].asked.load(std::memory_order_acquire); }
-    [[nodiscard]] std::string losses() const;  // how connections to far ranks ended, for people
+    [[nodiscard]] std::string losses() const;  // of far ranks, where more than the end of a process is known, for people
     // What keeps a data connection from being made; empty while nothing does.
     [[nodiscard]] std::string trouble() const;
 
@@ -105,6 +106,8 @@ class Far {
     std::string trouble_;  // written once, before that
     std::chrono::milliseconds interval_{};
     Time next_{};
+    std::mutex asking_;
+    Time vain_{};  // when somebody did not answer
 };
 
 }  // namespace collx

@@ -53,6 +53,7 @@ NB_MODULE(_core, module) {
         .def("wait", &PyEndpoint::wait, "task"_a, "timeout"_a)
         .def("explain", &PyEndpoint::explain, "peer"_a, "bytes"_a, "wanted"_a)
         .def("late", &PyEndpoint::late, "waited_for"_a)
+        .def("ask", &PyEndpoint::ask)
         .def("name", &PyEndpoint::name, "label"_a, "members"_a)
         .def("calls", &PyEndpoint::calls, "peer"_a, "most"_a)
         .def("propose", &PyEndpoint::propose, "why"_a, "text"_a)

@@ -243,10 +243,19 @@ class PyEndpoint {
         return endpoint_->shrink.missing(attempt);
     }
 
+    // Without the interpreter's lock, as ranks on other hosts may be asked.
     [[nodiscard]] std::string explain(int peer, std::uint64_t bytes, std::uint64_t wanted) const {
+        const nb::gil_scoped_release release;
         return endpoint_->explain({Status::mismatched, peer, bytes, wanted});
     }
-    [[nodiscard]] std::string late(int waited_for) const { return endpoint_->late(waited_for); }
+    [[nodiscard]] std::string late(int waited_for) const {
+        const nb::gil_scoped_release release;
+        return endpoint_->late(waited_for);
+    }
+    void ask() const {
+        const nb::gil_scoped_release release;
+        endpoint_->ask();
+    }
     void name(std::string label, std::vector<std::uint32_t> members) {
         endpoint_->name(std::move(label), std::move(members));
     }
