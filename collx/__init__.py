@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +55,14 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_LATER[name]), name)
     globals()[name] = value
     return value
+
+
+@atexit.register
+def _end_unjoined() -> None:
+    """The others of a job would wait for a rank that an exception ends before it has come to `init`."""
+    if getattr(sys, "last_value", None) is not None:
+        with contextlib.suppress(ImportError):
+            import_module("collx.world").end_unjoined()
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from collx import lifeline
 from collx.bootstrap import NOTES, Place
@@ -32,9 +33,7 @@ def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
         if ledger is not None:
             ledger.write(LEFT)
         return
-    mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is not None and (not mpi.Is_initialized() or mpi.Is_finalized() or mpi.COMM_WORLD.size == 1):
-        mpi = None
+    mpi = _mpi()
     abortable = mpi is not None or place.pmi >= 0
     if abortable:
         leave_all()
@@ -43,16 +42,26 @@ def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
         lifeline.await_end(others)
         if abortable:
             time.sleep(CULPRIT_GRACE)
-    if ledger is not None:
-        ledger.write(FAILED)
     if not abortable:
+        if ledger is not None:
+            ledger.write(FAILED)
         return
     rank, size = (place.rank, place.size) if mpi is None else (mpi.COMM_WORLD.rank, mpi.COMM_WORLD.size)
     reason = traceback.format_exception_only(fatal)[-1].strip()
-    _say(f"collx: rank {rank} of {size} (pid {os.getpid()}) ended by {reason}; ending the job\n")
+    told = f"collx: rank {rank} of {size} (pid {os.getpid()}) ended by {reason}; ending the job\n"
+    end_job(told, ledger, place.pmi)
+
+
+def end_job(told: str, ledger: Ledger | None, line: int = -1) -> None:
+    """End all ranks after saying why: by MPI where that is running, else by the launcher at the other end of `line`,
+    which may take a moment to end this one."""
+    if ledger is not None:
+        ledger.write(FAILED)
+    _say(told)
     time.sleep(PASSED_ON)
+    mpi = _mpi()
     if mpi is None:
-        pmi.abort(place.pmi)
+        pmi.abort(line)
     elif "OMPI_COMM_WORLD_RANK" in os.environ:
         # Open MPI's launcher ends a job for an exit code too. Asked by MPI_Abort, while others are in MPI_Finalize, it
         # crashes or hangs in one job of 20 (5.0.11).
@@ -66,6 +75,13 @@ def _leave_note(place: Place, fatal: Exception) -> None:
     if notes := os.environ.get(NOTES):
         with contextlib.suppress(OSError), open(f"{notes}/{place.rank}", "x") as note:
             note.write(str(fatal))
+
+
+def _mpi() -> Any:
+    """MPI, where this program uses it and other ranks do."""
+    mpi: Any = sys.modules.get("mpi4py.MPI")
+    running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+    return mpi if running and mpi.COMM_WORLD.size > 1 else None
 
 
 def _say(line: str) -> None:

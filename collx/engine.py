@@ -96,6 +96,10 @@ class Engine(Protocol):
         """Tell the other ranks that this one gave up, and why (one line), or of a `mismatch` of their calls."""
         ...
 
+    def hold(self, memory: object) -> None:
+        """Keep alive the memory of a call that failed, for as long as anything may still read or write it."""
+        ...
+
     def revoke(self) -> None:
         """Make every rank's calls raise RevokedError, unless something else has ended the communicator."""
         ...
@@ -149,6 +153,7 @@ class ReferenceEngine:
         self._judge = Judge(transport, transport.rank) if isinstance(transport, Board) else None
         self._progress = Progress(self._me, self._poll, self._judged, transport.threads)
         self._told: list[Sent] = []
+        self._held: list[object] = []
         self._flown: deque[tuple[Stamp, Passage]] = deque(maxlen=SHOWN)
 
     def may_call(self) -> None:
@@ -189,6 +194,9 @@ class ReferenceEngine:
         """Break this engine and tell the others why; nothing happens where it is broken or closed already."""
         self._progress.stop(MismatchError(reason) if mismatch else AbortedError(reason))
 
+    def hold(self, memory: object) -> None:
+        self._held.append(memory)  # until it is closed: only then a transport has ended all transfers
+
     def revoke(self) -> None:
         if self._judge is not None:
             self._judge.revoke()
@@ -216,6 +224,7 @@ class ReferenceEngine:
     def close(self) -> None:
         self._progress.stop(ClosedError(f"{self._me}: the communicator was closed"))
         self.transport.close()
+        self._held = []
 
     def _collective(
         self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float, *, background: bool

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collx.transports.tcp_group import TcpGroup
 
 Look = Callable[[], None] | None
+EndJob = Callable[[str], object]
 
 
 class Lone:
@@ -122,10 +123,10 @@ def _memory(
 
 class Mpi:
     """Ranks that MPI joins; those that share a machine by its memory, where `shm` has them. `ways` is how they make
-    MPI's own collectives."""
+    MPI's own collectives, `end_job` what ends them all where one of these outlives its deadline, after saying so."""
 
-    def __init__(self, group: MpiGroup, shm: Shm | None, ways: Ways) -> None:
-        self.group, self.shm, self.ways = group, shm, ways
+    def __init__(self, group: MpiGroup, shm: Shm | None, ways: Ways, end_job: EndJob) -> None:
+        self.group, self.shm, self.ways, self.end_job = group, shm, ways, end_job
         self._near = group.near(range(group.size))  # the ranks that `shm` numbers from 0
 
     def engine(self, members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
@@ -140,25 +141,26 @@ class Mpi:
 
         far = MpiTransport(self.group.connect(members, label, deadline))
         if self.shm is None or not self.group.share(members):
-            return MpiEngine(far, far, self.ways)
+            return MpiEngine(far, far, self.ways, self.end_job)
         shm = self.shm.transport(here, label, max(deadline - time.monotonic(), 0.0))
-        return MpiEngine(MixedTransport(far, shm, [list(members).index(member) for member in near]), far, self.ways)
+        mixed = MixedTransport(far, shm, [list(members).index(member) for member in near])
+        return MpiEngine(mixed, far, self.ways, self.end_job)
 
 
-def over_mpi(group: MpiGroup, forced: bool, deadline: float) -> Mpi | Shm:
+def over_mpi(group: MpiGroup, forced: bool, end_job: EndJob, deadline: float) -> Mpi | Shm:
     """What joins all ranks of `group`: MPI alone where that is forced, else shared memory wherever there is some.
-    Collective."""
+    Collective. For `end_job` see Mpi."""
     from collx.mpi.ways import agreed_ways
     from collx.transports.mpi_group import exchange
 
     ways = agreed_ways(group.comm, compares(os.environ), deadline)
     if forced or not group.share(range(group.size)):
-        return Mpi(group, None, ways)
+        return Mpi(group, None, ways, end_job)
     near = group.near(range(group.size))
     processes = _near(group, exchange(group.comm, lifeline.new_path(), deadline)[near[0]], deadline)
     numbers = group.numbers()
     shm = Shm(processes, [numbers[member] for member in near] if numbers else [])
-    return shm if len(near) == group.size else Mpi(group, shm, ways)
+    return shm if len(near) == group.size else Mpi(group, shm, ways, end_job)
 
 
 def over_tcp(place: Place, forced: bool, deadline: float, exchange: Exchange | None = None) -> Tcp | Shm:

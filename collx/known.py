@@ -52,8 +52,9 @@ class Known(Protocol):
         counts. `copied`: it reads a copy of x. `fill`: what the result is set to before."""
         ...
 
-    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None, result: Any) -> Recall:
-        """A `recall` that runs a plan on this memory and returns `result`, whatever else it is given."""
+    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None, result: Any, keep: Any) -> Recall:
+        """A `recall` that runs a plan on this memory, which `keep` keeps alive, and returns `result`, whatever else it
+        is given."""
         ...
 
     def forget(self) -> None:
@@ -78,7 +79,7 @@ class Unknown:
         self, prepared: Any, result: Any, given: tuple[Any, ...], copied: bool, fill: Array | None
     ) -> None: ...
 
-    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None, result: Any) -> Recall:
+    def bind(self, prepared: Any, source: int, target: int, fill: Fill | None, result: Any, keep: Any) -> Recall:
         return unknown
 
     def forget(self) -> None: ...

@@ -113,7 +113,7 @@ class Member:
         if call.fill is not None:
             np.copyto(*call.fill)
         if not async_op and not self._queued():
-            self._run(call.request.collective, prepared, call.source, call.target, limit)
+            self._run(call, prepared, limit)
             return call.result
         keep = (call, prepared)
         work = self._begin(call.request.collective, prepared, call.source, call.target, limit, call.result, keep)
@@ -131,19 +131,20 @@ class Member:
         prepared = self._prepared(call.request)
         if call.before is not None:
             return unknown
-        return self._known.bind(prepared, call.source, call.target, call.fill, call.result)
+        return self._known.bind(prepared, call.source, call.target, call.fill, call.result, call.keep)
 
     def _queued(self) -> bool:
         """Whether asynchronous collectives are under way, behind which a synchronous one must queue, unless its engine
         waits for them itself."""
         return not self._engine.mpi and self._last is not None and not self._last.done()
 
-    def _run(self, collective: str, prepared: Any, source: int, target: int, limit: float) -> None:
+    def _run(self, call: Call, prepared: Any, limit: float) -> None:
         self._engine.sequence = sequence = self._engine.sequence + 1
         try:
-            self._engine.run(prepared, source, target, sequence, limit)
+            self._engine.run(prepared, call.source, call.target, sequence, limit)
         except BaseException as error:
-            self._break(f"{collective} #{sequence}", error)
+            self._engine.hold(call)
+            self._break(f"{call.request.collective} #{sequence}", error)
             raise
 
     def _begin(
@@ -175,6 +176,7 @@ class Member:
             if member is not None:
                 member._under_way.discard(work)
                 if error is not None:
+                    member._engine.hold(keep)
                     member._break(what, error)
 
         if len(self._under_way) >= self._crowd:

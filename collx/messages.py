@@ -43,7 +43,7 @@ class Messages(Member):
         where = (source.address, source.array.nbytes, to, tag, limit)
         if async_op:
             return self._started("send", self._engine.start_send, where, None, source)
-        self._message("send", self._engine.send, where)
+        self._message("send", self._engine.send, where, source)
         return None
 
     def recv(self, out: Any, source: int, tag: int = 0, *, async_op: bool = False, timeout: float | None = None) -> Any:
@@ -63,7 +63,7 @@ class Messages(Member):
         where = (target.address, target.array.nbytes, source, tag, limit)
         if async_op:
             return self._started("recv", self._engine.start_recv, where, out, target)
-        self._message("recv", self._engine.recv, where)
+        self._message("recv", self._engine.recv, where, target)
         return out
 
     def sendrecv(
@@ -104,10 +104,11 @@ class Messages(Member):
         self._alive()
         return seconds(timeout, self.timeout)
 
-    def _message(self, what: str, transfer: Any, where: tuple[Any, ...]) -> None:
+    def _message(self, what: str, transfer: Any, where: tuple[Any, ...], buffer: Buffer) -> None:
         try:
             transfer(*where)
         except BaseException as error:
+            self._engine.hold(buffer)
             self._break(f"{what} with rank {where[2]}", error)
             raise
 

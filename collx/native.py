@@ -232,6 +232,9 @@ class NativeEngine:
             text = " ".join(reason.split()).encode("utf-8", "replace").decode()
             self._endpoint.propose(MISMATCH if mismatch else GAVE_UP, text)
 
+    def hold(self, memory: object) -> None:
+        """What ended, well or not, touches no memory any more."""
+
     def revoke(self) -> None:
         self._endpoint.propose(REVOKED, "")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from collx import bootstrap, checks, ending, jobs, lifeline
 from collx.bootstrap import Place
 from collx.communicator import Communicator
-from collx.errors import ClosedError, TransportError
+from collx.errors import ClosedError, CollxError, TransportError
 from collx.groups import Lone, Mpi, Shm, Tcp, over_mpi, over_tcp
 from collx.member import close_last, dump_all
 from collx.transports import pmi
@@ -148,7 +148,7 @@ def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communica
         case "tcp":
             ranks: Tcp | Shm | Mpi = over_tcp(place, True, deadline, partial(exchange, group.comm))
         case transports:
-            ranks = over_mpi(group, transports == "mpi", deadline)
+            ranks = over_mpi(group, transports == "mpi", lambda told: ending.end_job(told, _ledger), deadline)
     return _made(ranks, place, group.hosts, timeout, label)
 
 
@@ -187,6 +187,13 @@ def _made(
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, lambda *_: dump_all())
     return Communicator(engine, place.rank, place.size, place.local_rank, hosts, timeout, ranks.engine, label=label)
+
+
+def end_unjoined() -> None:
+    """What `ending.end` does for a rank that has not joined its job."""
+    if _joined is None:
+        with contextlib.suppress(CollxError):  # what is wrong with the environment does not matter any more
+            ending.end(bootstrap.find_place(os.environ), _ledger, [])
 
 
 def _world_of_mpi(place: Place) -> MPI.Intracomm:

@@ -7,10 +7,12 @@ ones are not delayed by that, as MPI moves their bytes only when they are asked 
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from mpi4py import MPI
 
@@ -22,6 +24,12 @@ from collx.transports.waiting import Pause
 # every piece shows by its length whether the message has the length that is wanted.
 PIECE = 1 << 30
 FAREWELL = struct.Struct("=qq")  # how many pieces its rank has sent before, and its last word
+
+
+class UnderWay(Protocol):
+    def settled(self) -> bool:
+        """Whether MPI no longer uses the memory. Called by a thread that may call MPI."""
+        ...
 
 
 class MpiTransport:
@@ -42,9 +50,10 @@ class MpiTransport:
         self._processes = comm.size  # asked now: MPI may be finalized when it is needed
         self.threads = threads()
         self.closed = False
-        self.parting: Callable[[], None] | None = None  # to be done before the farewells, by a thread that may call MPI
+        self.parting: Callable[[], bool] | None = None  # to be done, and whether it is, before `comm` is freed
         self.word = 0  # which peers are told when this end is closed
-        self.under_way: set[_Transfer] = set()  # of which MPI still uses the memory
+        self.under_way: set[UnderWay] = set()  # what MPI has not ended, also of calls that have failed
+        self.held: object = None  # memory that this may use, to be kept for as long as it does
         self._lanes: dict[int, _Lane] = {}
         self._farewells: list[tuple[MPI.Request, bytes]] | None = None
         self._owner = rank is None
@@ -77,14 +86,16 @@ class MpiTransport:
     def leave(self) -> bool:
         """Say farewell to all peers; whether they all have done so, and nothing is left to come or to go."""
         lanes = [self._lane(peer) for peer in range(self.size) if self.reaches(peer)]
+        self.under_way = {one for one in self.under_way if not one.settled()}
+        if not self.under_way:
+            self.held = None
+        if self.parting is not None and self.parting():
+            self.parting = None
         if self._farewells is None:
-            if self.parting is not None:
-                self.parting()
             self._farewells = [lane.say_farewell(self.word) for lane in lanes]
         self._farewells = [said for said in self._farewells if not said[0].Test()]
-        self.under_way = {transfer for transfer in self.under_way if not transfer.settled()}
         left = [lane.left() for lane in lanes]
-        over = all(left) and not self.under_way and not self._farewells
+        over = all(left) and not (self.under_way or self.parting or self._farewells)
         if over and self._owner:
             self.comm.Free()
         return over
@@ -99,6 +110,10 @@ class MpiTransport:
 
 _closed: list[MpiTransport] = []  # those whose peers have not all closed theirs, or that have something under way
 _retired: list[MPI.Comm] = []
+_abandoned: list[tuple[Sequence[MPI.Request], object]] = []
+_for_ever = (_closed, _abandoned)
+# MPI_Finalize may still write where requests are under way, and comes after the interpreter has freed what it had.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_for_ever))
 
 
 def retire(comm: MPI.Comm) -> None:
@@ -106,11 +121,17 @@ def retire(comm: MPI.Comm) -> None:
     _retired.append(comm)
 
 
+def abandon(requests: Sequence[MPI.Request], memory: object) -> None:
+    """Keep requests that nobody waits for any more, and the memory they use, until they have ended."""
+    _abandoned.append((requests, memory))
+
+
 def sweep() -> None:
     """Let go of what is no longer needed; later, where this thread may not call MPI."""
     if MPI.Is_initialized() and not MPI.Is_finalized() and calls.allowed():
         with calls:
             _closed[:] = [transport for transport in _closed if not transport.leave()]
+            _abandoned[:] = [entry for entry in _abandoned if not MPI.Request.Testall(entry[0])]
             while _retired:
                 _retired.pop().Free()
 

@@ -10,14 +10,14 @@ import hashlib
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from mpi4py import MPI
 
 from collx.errors import BootstrapError, CollxError, MismatchError, TimeoutError, TransportError
 from collx.transports.machines import Machines, machine
-from collx.transports.mpi import retire
+from collx.transports.mpi import abandon, retire
 from collx.transports.mpi_calls import blocking_calls, calls
 from collx.transports.waiting import Pause
 
@@ -42,7 +42,7 @@ class MpiGroup(Machines):
             raise TransportError(f"MPI {state}")
         with calls:
             own, request = comm.Idup()
-        _until(request.Test, deadline, _absent(comm, "came to be joined by MPI"))
+        _await([request], own, deadline, _absent(comm, "came to be joined by MPI"))
         own.Set_errhandler(MPI.ERRORS_RETURN)
         told = exchange(own, "\n".join((os.uname().nodename, machine())), deadline)
         return cls(own, *zip(*(text.split("\n") for text in told), strict=True))
@@ -92,7 +92,7 @@ class MpiGroup(Machines):
             received = self.comm.Irecv([theirs, MPI.BYTE], source, tag)
         late = TimeoutError(f"rank {self.rank}: rank {source}, or one it waits for, did not come to {label} in time")
         try:
-            _until(lambda: MPI.Request.Testall([sent, received]), deadline, late)
+            _await([sent, received], (digest, theirs), deadline, late)
         except BaseException:
             received.Cancel()
             raise
@@ -105,7 +105,7 @@ def exchange(comm: MPI.Intracomm, text: str, deadline: float) -> list[str]:
     all_of_them = bytearray(TEXT * comm.size)
     with calls:
         request = comm.Iallgather([mine, MPI.BYTE], [all_of_them, MPI.BYTE])
-    _until(request.Test, deadline, _absent(comm, "told where they are"))
+    _await([request], (mine, all_of_them), deadline, _absent(comm, "told where they are"))
     texts = (all_of_them[start : start + TEXT] for start in range(0, len(all_of_them), TEXT))
     return [bytes(text).rstrip(b"\0").decode(errors="replace") for text in texts]
 
@@ -116,13 +116,17 @@ def _absent(comm: MPI.Intracomm, what: str) -> CollxError:
     )
 
 
-def _until(ready: Callable[[], bool], deadline: float, late: CollxError) -> None:
-    """Return when `ready()`, which calls MPI without blocking."""
+def _await(requests: Sequence[MPI.Request], memory: object, deadline: float, late: CollxError) -> None:
+    """Return when all requests, which use `memory`, have ended."""
     pause = Pause()
-    while True:
-        with calls:
-            if ready():
-                return
-        if time.monotonic() >= deadline:
-            raise late
-        pause()
+    try:
+        while True:
+            with calls:
+                if MPI.Request.Testall(requests):
+                    return
+            if time.monotonic() >= deadline:
+                raise late
+            pause()
+    except BaseException:
+        abandon(requests, memory)
+        raise

@@ -144,7 +144,7 @@ nb::object Known::recall(bool async_op, double timeout, PyObject* const* given, 
         return begin_(nb::handle(given[0]), prepared, reinterpret_cast<std::uintptr_t>(input),
                       reinterpret_cast<std::uintptr_t>(output), timeout, result,
                       nb::make_tuple(prepared, x, result, nb::handle(given[2])));
-    return run(prepared, plan, input, output, timeout) ? result : unknown();
+    return run(prepared, plan, input, output, timeout, x, result) ? result : unknown();
 }
 
 void Known::remember(nb::object prepared, nb::object result, nb::typed<nb::tuple, nb::object, nb::ellipsis> given,
@@ -180,11 +180,12 @@ void Known::close() {
     forget();
 }
 
-bool Known::run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout) {
+bool Known::run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout,
+                nb::handle read, nb::handle written) {
     if (!open_ || !idle()) return false;
     if (endpoint_ == nullptr)
         return nb::cast<bool>(engine_(prepared, reinterpret_cast<std::uintptr_t>(input),
-                                      reinterpret_cast<std::uintptr_t>(output), timeout));
+                                      reinterpret_cast<std::uintptr_t>(output), timeout, read, written));
     const Outcome outcome = endpoint_->at_once(*plan, input, output, ++endpoint_->counted, timeout);
     if (outcome.status != Status::ok) raise(prepared, outcome, timeout);
     return true;
@@ -218,8 +219,9 @@ void Known::clear() {
 // -- handles ------------------------------------------------------------------------------------------
 
 Bound::Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill,
-             nb::object result)
-    : known_(std::move(known)), prepared_(std::move(prepared)), result_(std::move(result)), knows_(&nb::cast<Known&>(known_)),
+             nb::object result, nb::object keep)
+    : known_(std::move(known)), prepared_(std::move(prepared)), result_(std::move(result)), keep_(std::move(keep)),
+      knows_(&nb::cast<Known&>(known_)),
       plan_(knows_->plan_of(prepared_)), input_(at(input)), output_(at(output)) {
     if (fill.is_none()) return;
     filled_ = fill[0];
@@ -230,17 +232,17 @@ nb::object Bound::recall(const double* timeout) {
     if (knows_ == nullptr) return unknown();
     if (fill_) set(filled_.ptr(), fill_);
     const double seconds = timeout != nullptr ? *timeout : knows_->timeout();
-    return knows_->run(prepared_, plan_, input_, output_, seconds) ? result_ : unknown();
+    return knows_->run(prepared_, plan_, input_, output_, seconds, keep_, result_) ? result_ : unknown();
 }
 
 int Bound::traverse(visitproc visit, void* arg) {
-    for (const nb::object* object : {&known_, &prepared_, &filled_, &fill_, &result_}) Py_VISIT(object->ptr());
+    for (const nb::object* object : {&known_, &prepared_, &filled_, &fill_, &result_, &keep_}) Py_VISIT(object->ptr());
     return 0;
 }
 
 void Bound::clear() {
     knows_ = nullptr;
-    for (nb::object* object : {&known_, &prepared_, &filled_, &fill_, &result_}) object->reset();
+    for (nb::object* object : {&known_, &prepared_, &filled_, &fill_, &result_, &keep_}) object->reset();
 }
 
 // -- for Python ---------------------------------------------------------------------------------------
@@ -327,14 +329,14 @@ void bind_known(nb::module_& module) {
         .def("remember", &Known::remember, "prepared"_a, "result"_a.none(), "given"_a, "copied"_a, "fill"_a.none())
         .def("bind",
              [](nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output,
-                nb::object fill, nb::object result) -> nb::object {
+                nb::object fill, nb::object result, nb::object keep) -> nb::object {
                  return nb::cast(Bound(std::move(known), std::move(prepared), input, output, std::move(fill),
-                                       std::move(result)))
+                                       std::move(result), std::move(keep)))
                      .attr("recall");
              },
-             nb::sig("def bind(self, prepared: object, input: int, output: int, fill: object | None, result: object) -> "
-                     "collections.abc.Callable[..., object]"),
-             "prepared"_a, "input"_a, "output"_a, "fill"_a.none(), "result"_a.none())
+             nb::sig("def bind(self, prepared: object, input: int, output: int, fill: object | None, result: object, "
+                     "keep: object) -> collections.abc.Callable[..., object]"),
+             "prepared"_a, "input"_a, "output"_a, "fill"_a.none(), "result"_a.none(), "keep"_a)
         .def("forget", &Known::forget)
         .def("close", &Known::close)
         .def_prop_rw("timeout", &Known::timeout, &Known::set_timeout);

@@ -58,8 +58,8 @@ struct Entry {
 
 class Known {
   public:
-    // `engine` is an Endpoint, or in its place what runs a plan, `(prepared, input, output, timeout)`, which raises what
-    // that ends with, and returns whether it could be run at once.
+    // `engine` is an Endpoint, or in its place what runs a plan, `(prepared, input, output, timeout, read, written)`, which
+    // raises what that ends with, and returns whether it could be run at once. The last two keep input and output alive.
     // `failed(prepared, outcome, error, timeout)` raises what an Endpoint's run ended with; `error` is a signal handler's.
     // `begin(collective, prepared, input, output, timeout, result, keep)` starts one, and returns its Work.
     Known(nb::object engine, nb::object failed, nb::object begin, nb::object kind, double timeout);
@@ -71,7 +71,8 @@ class Known {
     void forget() { std::exchange(entries_, {}); }
     void close();  // nothing is known from now on
     // Runs a plan, or returns false where that cannot be done at once.
-    bool run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout);
+    bool run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout,
+             nb::handle read, nb::handle written);
     [[nodiscard]] PreparedPlan* plan_of(nb::handle prepared) const;  // the endpoint's; null where there is none
 
     [[nodiscard]] double timeout() const { return timeout_; }
@@ -94,9 +95,10 @@ class Known {
 // A plan bound to memory, for handles.
 class Bound {
   public:
-    // `fill`: an array, and what to set it to before each run; or None. `result` is what a run returns.
+    // `fill`: an array, and what to set it to before each run; or None. `result` is what a run returns,
+    // `keep` keeps the memory alive.
     Bound(nb::object known, nb::object prepared, std::uintptr_t input, std::uintptr_t output, nb::object fill,
-          nb::object result);
+          nb::object result, nb::object keep);
     // Like Known::recall, for the one call; without a timeout it takes the communicator's.
     nb::object recall(const double* timeout);
 
@@ -104,7 +106,7 @@ class Bound {
     void clear();
 
   private:
-    nb::object known_, prepared_, filled_, fill_, result_;
+    nb::object known_, prepared_, filled_, fill_, result_, keep_;
     Known* knows_;
     PreparedPlan* plan_;
     std::byte *input_, *output_;

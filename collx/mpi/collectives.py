@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +12,7 @@ from mpi4py import MPI
 from collx.collectives import COLLECTIVES
 from collx.plan import Plan
 from collx.reference.moves import bytes_at
-from collx.types import DTYPES, OPS
+from collx.types import DTYPES, OPS, Array
 
 _NAMES = {
     "all_reduce": "Allreduce", "reduce_scatter": "Reduce_scatter_block", "all_gather": "Allgather",
@@ -66,27 +65,28 @@ class Collective:
     def run(self, source: int, target: int) -> None:
         """From the input at address `source` to the output at `target`; returns when it has ended on this rank."""
         if self._apart or self._divides:
-            with self.placed(target) as place:
-                self._blocking(*self._arguments(source, place))
+            made = self.room()
+            self._blocking(*self._arguments(source, target if made is None else made.ctypes.data))
+            self.finish(made, target)
         else:
             self._blocking(*self._arguments(source, target))
 
     def start(self, source: int, place: int) -> Any:
-        """The same as a request of MPI's, with the output where `placed` says."""
+        """The same as a request of MPI's."""
         return self._starting(*self._arguments(source, place))
 
     def persistent(self, source: int, place: int) -> Any:
         """The same as a persistent request, to be started."""
         return self._making(*self._arguments(source, place))
 
-    @contextmanager
-    def placed(self, target: int) -> Iterator[int]:
-        """Where MPI is to put the output that belongs at `target`; what MPI leaves to do is done in the end."""
-        plan = self.plan
-        made = np.empty(max(plan.input_bytes, plan.output_bytes) if self._apart else 0, np.uint8)
-        yield made.ctypes.data if self._apart else target
-        result = bytes_at(target, plan.output_bytes)
-        if self._apart:
+    def room(self) -> Array | None:
+        """Where MPI is to put the output; None: where it belongs."""
+        return np.empty(max(self.plan.input_bytes, self.plan.output_bytes), np.uint8) if self._apart else None
+
+    def finish(self, made: Array | None, target: int) -> None:
+        """What is left to do for the output at `target` when MPI has put it there, or into the room `made` for it."""
+        plan, result = self.plan, bytes_at(target, self.plan.output_bytes)
+        if made is not None:
             np.copyto(result, made[: plan.output_bytes])
         if self._divides:
             dtype = DTYPES[plan.dtype]

@@ -8,9 +8,9 @@ ones, are MPI's nonblocking ones, as steps among the other calls.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpi4py import MPI
@@ -55,15 +55,15 @@ Blocking = tuple[int, Traits, float, float]
 
 class MpiEngine(ReferenceEngine):
     """Runs plans over `transport`, and MPI's own collectives on the communicator of `mpi`, which is it or a part of it,
-    in these `ways`, which are the same on all ranks.
+    in these `ways`, which are the same on all ranks. `end_job(told)` ends them all.
     """
 
     mpi = True
 
-    def __init__(self, transport: Transport, mpi: MpiTransport, ways: Ways) -> None:
+    def __init__(self, transport: Transport, mpi: MpiTransport, ways: Ways, end_job: Callable[[str], object]) -> None:
         super().__init__(transport)
         self._mpi = mpi
-        self._may_block = ways.block
+        self._may_block, self._end_job = ways.block, end_job
         with calls:
             self._guard = Guard(mpi.comm) if ways.compare else None
         self._kept = Kept()
@@ -88,7 +88,7 @@ class MpiEngine(ReferenceEngine):
         else:
             super().run(prepared, source, target, sequence, timeout)
 
-    def _at_once(self, prepared: PreparedPlan, source: int, target: int, timeout: float) -> bool:
+    def _at_once(self, prepared: PreparedPlan, source: int, target: int, timeout: float, *memory: object) -> bool:
         """What the short way runs."""
         if type(prepared) is not MpiPlan or not self._may_block or not self._progress.idle():
             return False
@@ -96,6 +96,7 @@ class MpiEngine(ReferenceEngine):
         try:
             self._run(prepared, source, target, sequence, timeout)
         except BaseException as error:
+            self.hold(memory)
             if self._failed is not None:
                 self._failed(f"{prepared.plan.collective} #{sequence}", error)
             raise
@@ -151,7 +152,7 @@ class MpiEngine(ReferenceEngine):
         if kept is not None and way == BLOCKING:
             with calls:
                 kept.make(collective, source, target)
-        yield from performed(collective, source, target, kept)
+        yield from performed(collective, source, target, self._mpi, self._lanes, kept)
 
     def _block(self, prepared: MpiPlan, source: int, target: int, call: Blocking) -> None:
         self._blocked = call
@@ -178,8 +179,7 @@ class MpiEngine(ReferenceEngine):
             f" {timeout:g} s. All ranks have begun it and none can leave it, so this ends the job; is one of them"
             " stopped, or the network broken?\n"
         )
-        print(table(f"{self._me}: its last collectives", self.flown()) + told, file=sys.stderr, end="", flush=True)
-        self._mpi.comm.Abort(1)
+        self._end_job(table(f"{self._me}: its last collectives", self.flown()) + told)
 
     def flown(self) -> dict[int, list[Flown]]:
         rank, blocked = self.transport.rank, self._blocked
@@ -189,13 +189,12 @@ class MpiEngine(ReferenceEngine):
         return {rank: sorted(found, key=lambda call: call.sequence)[-SHOWN:]}
 
     def close(self) -> None:
-        self._mpi.word, self._mpi.parting = self.sequence, self._give_back
+        if not self._mpi.closed:
+            self._mpi.word, self._mpi.parting, self._mpi.held = self.sequence, self._give_back, self._held
         super().close()
 
-    def _give_back(self) -> None:
-        if self._guard is not None:
-            self._guard.close()
-            self._kept.close()
+    def _give_back(self) -> bool:
+        return self._guard is None or all((self._guard.close(), self._kept.close()))
 
 
 def _flown(call: Blocking, ended: float) -> Flown:

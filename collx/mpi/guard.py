@@ -73,11 +73,14 @@ class Guard:
         """Whether MPI has persistent collectives."""
         return self._persistent is not None
 
-    def close(self) -> None:
-        """Give the request back, where that is allowed: not in the middle of a call that some rank does not make."""
-        if self._persistent is not None and self._ended:
+    def close(self) -> bool:
+        """Give the request back; whether that could be done: not in a call that some rank does not make."""
+        if not self.done():
+            return False
+        if self._persistent is not None:
             self._persistent.Free()
-        self._persistent = None
+            self._persistent = None
+        return True
 
     def _memory(self) -> list[Any]:
         return [[self._mine, MPI.UINT64_T], [self._all, MPI.UINT64_T]]

@@ -41,10 +41,11 @@ class Kept:
         request.Start()
         return request
 
-    def close(self) -> None:
-        """Give them back, but one that is still under way."""
+    def close(self) -> bool:
+        """Give them back; whether none is left, as one does that is still under way."""
         for key in [key for key, (_, request) in self._requests.items() if request.Test()]:
             self._free(key)
+        return not self._requests
 
     def _free(self, key: tuple[Collective, int, int]) -> None:
         _, request = self._requests.pop(key)

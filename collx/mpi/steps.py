@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from collx.reference.lanes import COLLECTIVE, Lanes, Stamp
 from collx.reference.progress import Driven, Steps
 from collx.transports.mpi import MpiTransport
 from collx.transports.mpi_calls import calls
+
+PATIENCE = 0.05  # seconds that a collective may take before this rank asks whether another one has given it up
 
 
 class Agreed:
@@ -44,20 +47,37 @@ class Agreed:
 
 
 class Request(Driven):
-    """Waits for a request of MPI's, which may move only while it is asked for."""
+    """Waits for a request of MPI's, which may move only while it is asked for. `memory` is what it uses beside the
+    caller's."""
 
-    def __init__(self, request: Any) -> None:
-        self._request = request
+    def __init__(self, request: Any, *memory: object) -> None:
+        self._request, self._memory = request, memory
 
     def done(self) -> bool:
         with calls:
-            ended = bool(self._request.Test())
+            ended = self.settled()
         if not ended:
             os.sched_yield()
         return ended
 
+    def settled(self) -> bool:
+        return bool(self._request.Test())
+
     def __str__(self) -> str:
         return "MPI's own collective, which all ranks have begun"
+
+
+class Soon(Driven):
+    """Waits for `request` for as long as it usually takes."""
+
+    def __init__(self, request: Request) -> None:
+        self._request, self._late = request, time.monotonic() + PATIENCE
+
+    def done(self) -> bool:
+        return self._request.done() or time.monotonic() > self._late
+
+    def __str__(self) -> str:
+        return str(self._request)
 
 
 def compared(guard: Guard, transport: MpiTransport, lanes: Lanes, stamp: Stamp) -> Steps:
@@ -72,16 +92,16 @@ def compared(guard: Guard, transport: MpiTransport, lanes: Lanes, stamp: Stamp) 
         lanes.listen(False)
     same, _ = guard.outcome()
     if not same:
-        yield from _differing(transport.comm, lanes, stamp)
+        yield from _differing(transport, lanes, stamp)
 
 
-def _differing(comm: Any, lanes: Lanes, stamp: Stamp) -> Steps:
+def _differing(transport: MpiTransport, lanes: Lanes, stamp: Stamp) -> Steps:
     """What the ranks call: the first call that is another than this rank's is told."""
     mine = np.concatenate([[stamp.number], np.array([stamp.chain], np.uint64).view(np.int64), stamp.traits.words()])
-    table = np.empty((comm.size, 2 + WORDS), np.int64)
+    table = np.empty((transport.size, 2 + WORDS), np.int64)
     with calls:
-        request = comm.Iallgather([mine, MPI.INT64_T], [table, MPI.INT64_T])
-    yield Request(request)
+        started = transport.comm.Iallgather([mine, MPI.INT64_T], [table, MPI.INT64_T])
+    yield from _ended(Request(started, mine, table), transport, lanes)
     for peer, row in enumerate(table):
         theirs = Stamp(COLLECTIVE, int(row[0]), int(row[1:2].view(np.uint64)[0]), Traits.of(row[2:]))
         if theirs.chain != stamp.chain:
@@ -89,9 +109,25 @@ def _differing(comm: Any, lanes: Lanes, stamp: Stamp) -> Steps:
     raise MismatchError(f"{stamp}: the ranks' calls differ, but say the same")
 
 
-def performed(collective: Collective, source: int, target: int, kept: Kept | None) -> Steps:
+def performed(
+    collective: Collective, source: int, target: int, transport: MpiTransport, lanes: Lanes, kept: Kept | None
+) -> Steps:
     """Run it, by a request that is kept if there is one, and go on when it has ended on this rank."""
-    with collective.placed(target) as place:
-        with calls:
-            request = kept.start(collective, source, place) if kept else collective.start(source, place)
-        yield Request(request)
+    made = collective.room()
+    place = target if made is None else made.ctypes.data
+    with calls:
+        started = kept.start(collective, source, place) if kept else collective.start(source, place)
+    yield from _ended(Request(started, made), transport, lanes)
+    collective.finish(made, target)
+
+
+def _ended(request: Request, transport: MpiTransport, lanes: Lanes) -> Steps:
+    """Go on when it has. Where the call fails before, it stays with the transport, as MPI goes on; where it fails on
+    another rank, which then need not call MPI any more, that is found out."""
+    transport.under_way.add(request)
+    yield Soon(request)
+    if not request.done():
+        lanes.listen(True)
+        yield request
+        lanes.listen(False)
+    transport.under_way.discard(request)

@@ -200,3 +200,60 @@ def test_who_does_not_come_in_time_is_told(mpi: Launcher, tmp_path: Path) -> Non
     done = made(mpi, 2, tmp_path, text)
     assert done.returncode != 0
     assert "TimeoutError: rank 0 in all_reduce #2 waited 1 s for the other ranks to make this call" in done.stderr
+
+
+FAILED = """
+import gc, traceback
+from mpi4py import MPI
+
+comm = collx.init(timeout=60)
+engine, elements, how = comm._engine, 1 << 22, os.environ["HOW"]
+stalled, failed = (os.path.join(os.environ["FOLDER"], name) for name in ("stalled", "failed"))
+
+def call(x, out, again, timeout):
+    if how == "handle":
+        again(timeout=timeout)
+    elif how == "asynchronous":
+        comm.all_reduce(x, out=out, async_op=True, timeout=timeout).wait()
+    else:
+        comm.all_reduce(x, out=out, timeout=timeout)
+
+x, out = np.ones(elements), np.ones(elements)
+again = comm.plan("all_reduce", x, out=out)
+call(x, out, again, None)  # so that the next one goes the short way
+if comm.rank == 1:
+    with engine._progress.lock:  # it begins, and does not move on
+        work = comm.all_reduce(x, out=out, async_op=True)
+        while not engine._mpi.under_way:
+            engine._progress.turn()
+        open(stalled, "x").close()
+        while not os.path.exists(failed):
+            pass
+else:
+    try:
+        call(x, out, again, 2)
+        raise AssertionError("without rank 1?")
+    except collx.TimeoutError as error:
+        assert os.path.exists(stalled)
+        traceback.clear_frames(error.__traceback__)  # they would keep the memory, too
+    under_way = engine._mpi.under_way
+    comm.close()
+    x = out = again = engine = comm = None
+    gc.collect()
+    fresh = [np.zeros(elements) for _ in range(4)]  # where the others were, if these are no more
+    open(failed, "x").close()
+if os.environ["GOES_ON"]:  # as MPI does with what collx has given up
+    while comm is None and not all(one.settled() for one in under_way):
+        pass
+    MPI.COMM_WORLD.Barrier()
+    assert comm is not None or not any(array.any() for array in fresh)
+"""
+
+
+@each_mpi
+@pytest.mark.parametrize(
+    ("how", "goes_on"), [("again", "till MPI has done it"), ("asynchronous", "till MPI has done it"), ("handle", "")]
+)
+def test_what_mpi_goes_on_with_after_an_error_is_kept(mpi: Launcher, how: str, goes_on: str, tmp_path: Path) -> None:
+    done = made(mpi, 2, tmp_path, FAILED, HOW=how, GOES_ON=goes_on, FOLDER=str(tmp_path))
+    assert done.returncode == 0, done.stderr

@@ -131,6 +131,25 @@ def test_an_exception_ends_the_job(mpi: Launcher, transport: str, tmp_path: Path
     assert done.stdout == "unwritten"
 
 
+BEFORE = """
+{imported}
+if (os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ["PMI_RANK"]) == "1":
+    raise ValueError("lost my way")
+collx.init()
+"""
+
+
+@pytest.mark.parametrize("imported", ["", "from mpi4py import MPI"])
+def test_an_exception_before_init_ends_the_job(mpi: Launcher, imported: str, tmp_path: Path) -> None:
+    path = jobs.program(tmp_path, BEFORE.format(imported=imported))
+    with jobs.nothing_left_behind(str(path)):
+        done = mpi.run(3, path)
+    assert done.returncode != 0
+    assert "ValueError: lost my way" in done.stderr
+    if imported or mpi.name == "mpich":
+        assert re.search(r"collx: rank 1 of 3 \(pid \d+\) ended by ValueError: lost my way", done.stderr), done.stderr
+
+
 def test_who_ends_well_is_not_said_to_be_killed(mpi: Launcher, tmp_path: Path) -> None:
     """At whatever time, and whatever the next program of the job does there."""
     path = jobs.program(tmp_path, SUM + "comm.close(); time.sleep(0.1 * comm.rank)")
