@@ -21,7 +21,7 @@ from collx.communicator import Communicator
 from collx.errors import ClosedError, CollxError, TransportError
 from collx.groups import Lone, Mpi, Shm, Tcp, over_mpi, over_tcp
 from collx.member import close_last, dump_all
-from collx.transports import pmi
+from collx.transports import pmi, torch_store
 from collx.transports.shm import ShmGroup
 from collx.witness import Ledger
 
@@ -154,8 +154,10 @@ def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communica
 
 def _joined_by_tcp(place: Place, forced: bool, timeout: float) -> Communicator:
     deadline = time.monotonic() + timeout
-    exchange = None
-    if place.local_size != place.size and jobs.is_directory(place.rendezvous):  # there ranks of one host meet
+    exchange: Exchange | None = None
+    if place.rendezvous.startswith("torch:"):
+        exchange = partial(torch_store.exchange, place.rendezvous, place.rank, place.size)
+    elif place.local_size != place.size and jobs.is_directory(place.rendezvous):  # there ranks of one host meet
         exchange = _exchange_of_launcher(place, deadline)
     ranks = over_tcp(place, forced, deadline, exchange)
     if place.local_size == bootstrap.UNKNOWN:

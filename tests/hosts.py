@@ -18,6 +18,7 @@ from tests.launchers import Launcher
 ROOT = Path(__file__).parents[1]
 NAMES, ADDRESSES, ADDRESSES6 = hosts.NAMES, hosts.ADDRESSES, hosts.ADDRESSES6
 PORT = 29400
+Done = subprocess.CompletedProcess[str]
 
 # What befalls packets that come to a host; %s is a condition and what to do.
 FAULT = f"""table inet fault {{ chain coming {{
@@ -60,6 +61,15 @@ class Hosts(hosts.Hosts):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def collx_run(self, n: int, *arguments: object, at: str = f"{NAMES[0]}:{PORT}", **environ: str) -> list[Done]:
+        """What `collx run` with `n` ranks on each host does, on each; they meet `at` an address of the first."""
+        nodes = range(len(self.pids))
+        share = ["-n", n, "--nnodes", len(nodes), "--rendezvous", at]
+        environ = {"COLLX_SECRET_FILE": str(secret_file(self.agent.parent))} | environ
+        return finished(
+            [self.start(node, *jobs.RUN, *share, "--node-rank", node, *arguments, **environ) for node in nodes]
+        )
+
     @contextmanager
     def fault(self, host: int, rule: str) -> Iterator[None]:
         """In the block `rule` of nftables ("drop", "numgen random mod 100 < 5 drop", "meta l4proto tcp reject with tcp
@@ -101,7 +111,16 @@ class Hosts(hosts.Hosts):
         return dataclasses.replace(mpi, options=options[mpi.name], inside=self.inside(0))
 
 
-def finished(running: Sequence[subprocess.Popen[str]]) -> list[subprocess.CompletedProcess[str]]:
+def secret_file(folder: Path) -> Path:
+    """A file with a job's secret, the same one in the same folder."""
+    path = folder / "secret"
+    if not path.exists():
+        path.touch(0o600)
+        path.write_bytes(os.urandom(32))
+    return path
+
+
+def finished(running: Sequence[subprocess.Popen[str]]) -> list[Done]:
     """What commands under way do; where one hangs, all are ended."""
     try:
         outputs = [process.communicate(timeout=jobs.DEADLINE) for process in running]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import socket
@@ -19,6 +20,8 @@ _HEADER, _IFADDR, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBBBI"),
 _DONE, _NEWADDR, _GETADDR, _REQUEST, _DUMP, _ADDRESS, _LOCAL = 3, 20, 22, 0x1, 0x300, 1, 2
 
 Target = tuple[int, Any]  # family and socket address, as socket.getaddrinfo has them
+# Nobody's (RFC 5737, RFC 3849): packets to them would go where those to anybody far away go.
+_ANYBODY: tuple[Target, ...] = ((socket.AF_INET, ("192.0.2.1", 9)), (socket.AF_INET6, ("2001:db8::1", 9, 0, 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,20 @@ def find_route(target: Target, environ: Mapping[str, str]) -> Route:
     if not found:
         raise BootstrapError(f"there is no route from this host to {shown(address)}; is its network up?")
     return found[0]
+
+
+def usual_route(environ: Mapping[str, str]) -> Route:
+    """By what other hosts reach this one, where nothing says who they are: by where it would reach anybody, or else its
+    first interface. COLLX_SOCKET_IFNAME chooses. Raises BootstrapError where there is none."""
+    for target in _ANYBODY:
+        with contextlib.suppress(BootstrapError):
+            return find_route(target, environ)
+    beyond = [route for route in own_addresses() if not route.loopback]
+    chosen = environ.get(INTERFACES, "")
+    if found := _chosen(chosen, beyond) if chosen else beyond:
+        return found[0]
+    why = f", with {INTERFACES}={chosen}" if chosen else "; is its network up?"
+    raise BootstrapError(f"this host has no address by which others could reach it{why}")
 
 
 def bind_address(family: int, address: str, environ: Mapping[str, str]) -> str:

@@ -16,7 +16,16 @@ from collx.transports.handshake import STORE, Identity
 from collx.transports.machines import machine
 from collx.transports.meeting import GRACE, met_in
 from collx.transports.posted import Posted, find_posted, posted
-from collx.transports.route import Route, bind_address, find_route, refuse_loopback, shown, split_address, targets
+from collx.transports.route import (
+    Route,
+    bind_address,
+    find_route,
+    refuse_loopback,
+    shown,
+    split_address,
+    targets,
+    usual_route,
+)
 from collx.transports.secret import find_secret, new_secret
 from collx.transports.shelf import Shelf
 from collx.transports.store import Store
@@ -25,7 +34,6 @@ from collx.transports.visit import visit
 from collx.transports.waiting import Pause
 
 LOOPBACK = Route(socket.AF_INET, "127.0.0.1", "lo")
-ANYWHERE = (socket.AF_INET, ("192.0.2.1", 9))  # nobody's: the route there is the usual one
 LOOK = 1.0  # seconds for a try to reach rank 0 where a file says that it is, which may be out of date
 
 # Every rank's text, in rank order, for one's own and a deadline of `time.monotonic`. Collective. Raises BootstrapError.
@@ -173,4 +181,4 @@ class Joining:
 
     def _usual_route(self) -> Route:
         """This host's address, where nothing says by which way the others come."""
-        return LOOPBACK if self.alone else find_route(ANYWHERE, self.environ)
+        return LOOPBACK if self.alone else usual_route(self.environ)

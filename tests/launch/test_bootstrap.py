@@ -67,7 +67,7 @@ def test_impossible_values_name_the_variable(name: str, value: str, said: str) -
 @pytest.mark.parametrize(
     ("asked", "place", "said"),
     [
-        ("tcp", PLACE, "tcp transport is not built yet"),
+        ("shm", replace(PLACE, local_size=UNKNOWN, rendezvous="tcp://a:1"), "an unknown number of 4 .* and TCP joins"),
         ("shm", replace(PLACE, local_size=2), "only 2 of 4 ranks are on this host"),
         ("memory", PLACE, "4 processes; use shm"),
         ("smh", PLACE, "'smh', but the transports are shm, memory, tcp, mpi"),
@@ -76,6 +76,21 @@ def test_impossible_values_name_the_variable(name: str, value: str, said: str) -
 def test_a_transport_that_cannot_serve_is_refused(asked: str, place: Place, said: str) -> None:
     with pytest.raises(collx.TransportError, match=said):
         find_transport(place, {"COLLX_TRANSPORT": asked})
+
+
+@pytest.mark.parametrize(
+    ("place", "transport"),
+    [
+        (PLACE, "shm"),
+        (replace(PLACE, local_size=2), "shm+mpi"),  # which launchers of MPI leave to it
+        (replace(PLACE, local_size=2, rendezvous="tcp://head:1"), "shm+tcp"),
+        (replace(PLACE, local_size=UNKNOWN, rendezvous="file:///meet"), "shm+tcp"),
+        (replace(PLACE, local_size=2, rendezvous="torch://head:1/0"), "shm+tcp"),
+        (LONE, "memory"),
+    ],
+)
+def test_the_usual_transport(place: Place, transport: str) -> None:
+    assert find_transport(place, {}) == transport
 
 
 def alone(text: str, **environ: str) -> str:

@@ -144,12 +144,16 @@ def in_a_host() -> Iterator[list[str]]:
         ),
         ("fd77::2", "docker", "no such interface leads to [fd77::2]:80; with an IPv6 address there are: lo, eth0"),
         ("192.0.2.7", "", "there is no route from this host to 192.0.2.7:80"),
+        ("anybody", "", "10.77.0.1 (eth0)"),  # though there is no way to anybody who is far away
+        ("anybody", "docker", "172.17.0.1 (docker0)"),
+        ("anybody", "ib", "no address by which others could reach it, with COLLX_SOCKET_IFNAME=ib"),
     ],
 )
 def test_routes(host: str, interfaces: str, expected: str) -> None:
     program = (
         "import sys; from collx.transports.route import *\n"
-        "try: print(find_route(targets(sys.argv[1], 80)[0], {'COLLX_SOCKET_IFNAME': sys.argv[2]}))\n"
+        "_, host, name = sys.argv; environ = {'COLLX_SOCKET_IFNAME': name}\n"
+        "try: print(usual_route(environ) if host == 'anybody' else find_route(targets(host, 80)[0], environ))\n"
         "except Exception as error: print(error)"
     )
     with in_a_host() as inside:
