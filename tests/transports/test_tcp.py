@@ -141,6 +141,7 @@ def test_a_file_of_a_job_that_was_killed(free_port: int, tmp_path: Path) -> None
             groups[1] = Looking(1, 2, {}, time.monotonic() + 30.0, apart=True, alone=True).by_file(path, SECRET)
 
     groups = dict[int, TcpGroup]()
+    Path(path).touch(0o600)
     Path(path).write_text(f"127.0.0.1:{free_port} {'0' * 16} ")
     run_threads(2, body)
     run_threads(2, lambda rank: groups[rank].close())
