@@ -34,7 +34,7 @@ def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
             ledger.write(LEFT)
         return
     mpi = _mpi()
-    abortable = mpi is not None or place.pmi >= 0
+    abortable = mpi is not None or place.pmi >= 0 or _half_imported()
     if abortable:
         leave_all()
     if isinstance(fatal, (AbortedError, RankFailedError)):
@@ -60,12 +60,12 @@ def end_job(told: str, ledger: Ledger | None, line: int = -1) -> None:
     _say(told)
     time.sleep(PASSED_ON)
     mpi = _mpi()
-    if mpi is None:
-        pmi.abort(line)
-    elif "OMPI_COMM_WORLD_RANK" in os.environ:
+    if "OMPI_COMM_WORLD_RANK" in os.environ:
         # Open MPI's launcher ends a job for an exit code too. Asked by MPI_Abort, while others are in MPI_Finalize, it
         # crashes or hangs in one job of 20 (5.0.11).
         os._exit(1)
+    elif mpi is None:
+        pmi.abort(line)
     else:
         mpi.COMM_WORLD.Abort(1)
 
@@ -82,6 +82,12 @@ def _mpi() -> Any:
     mpi: Any = sys.modules.get("mpi4py.MPI")
     running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
     return mpi if running and mpi.COMM_WORLD.size > 1 else None
+
+
+def _half_imported() -> bool:
+    """Whether MPI may have been initialised by an import that then failed, as by Ctrl-C, under Open MPI, whose launcher
+    nobody can tell so: the process would wait for the others in MPI_Finalize."""
+    return "OMPI_COMM_WORLD_RANK" in os.environ and "mpi4py" in sys.modules and "mpi4py.MPI" not in sys.modules
 
 
 def _say(line: str) -> None:

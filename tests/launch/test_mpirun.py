@@ -132,14 +132,20 @@ def test_an_exception_ends_the_job(mpi: Launcher, transport: str, tmp_path: Path
 
 
 BEFORE = """
+failing = (os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ["PMI_RANK"]) == "1"
 {imported}
-if (os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ["PMI_RANK"]) == "1":
+if failing:
     raise ValueError("lost my way")
 collx.init()
 """
+HALFWAY = """
+import mpi4py.MPI
+if failing:
+    del sys.modules["mpi4py.MPI"]  # as where a signal's handler raises while MPI is initialised
+"""
 
 
-@pytest.mark.parametrize("imported", ["", "from mpi4py import MPI"])
+@pytest.mark.parametrize("imported", ["", "import mpi4py.MPI", HALFWAY], ids=["no MPI", "MPI", "half of MPI"])
 def test_an_exception_before_init_ends_the_job(mpi: Launcher, imported: str, tmp_path: Path) -> None:
     path = jobs.program(tmp_path, BEFORE.format(imported=imported))
     with jobs.nothing_left_behind(str(path)):
