@@ -9,6 +9,7 @@ namespace collx {
 namespace {
 
 constexpr std::uint64_t kTimed = 64 << 10;  // bytes that a run moves
+constexpr std::uint64_t kBusy = 16 << 10;   // bytes of a move that takes longer than to look whether anything is to be sent
 
 unsigned worth(const Plan& plan) {
     unsigned ways = plan.large ? Ways::kResults : 0;
@@ -185,6 +186,8 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
     const Move& sender = fused ? plan_.moves[static_cast<std::size_t>(move.follower)] : move;
     const std::uint64_t bytes = move.segment_bytes(segment);
     if (!as_expected(links, move, bytes)) return false;
+    // What was published is on its way while this rank is busy.
+    if (!move.meets_peers && bytes >= kBusy) links.wires.flush();
 
     alignas(64) std::byte small[kInline];
     std::byte* payload = nullptr;

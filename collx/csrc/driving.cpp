@@ -79,7 +79,7 @@ bool Endpoint::pass(Task* goal, Kind kind) {
     if (kind == Kind::mail) any |= step(*goal);
     links_.ring_touched();
     if (!links_.wires.none()) {
-        links_.wires.flush();
+        links_.wires.flush(!any);
         if (goal == nullptr || !goal->finished) any |= links_.wires.pump();
     }
     if (under_way_.load(std::memory_order_relaxed) > 0) settle();

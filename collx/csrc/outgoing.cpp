@@ -50,14 +50,14 @@ void Outgoing::add_arrival() {
     arrival_due_ = false;
 }
 
-void Outgoing::gather() {
+void Outgoing::gather(bool waiting) {
     const std::uint64_t before = last_;
     for (Lane* lane : {&collective_, &mail_})
         while (published(*lane)) add_message(*lane);
     if (arrival_due_ && !arriving_) add_arrival();
     // With what goes anyway a quarter of the credit is worth a word.
-    const bool early = last_ != before && (4 * unsaid(collective_) >= collective_.slots || 4 * unsaid(mail_) >= mail_.slots);
-    if (!acknowledging_ && (early || overdue())) add_acknowledgement();
+    const bool early = last_ != before && (unsaid(collective_, 1) || unsaid(mail_, 1));
+    if (!acknowledging_ && (early || overdue() || (waiting && unsaid(collective_, 2)))) add_acknowledgement();
 }
 
 bool Outgoing::lends() {

@@ -31,8 +31,10 @@ class Outgoing {
     void tell_arrival() { arrival_due_ = true; }
     // Whether any of what waits lies outside of this rank's region, in memory of a caller's.
     [[nodiscard]] bool lends();
-    // Makes frames of what was published, and of what the peer waits to hear.
-    void gather();
+    // Makes frames of what was published, and of what the peer waits to hear; `waiting`: so does this rank.
+    void gather(bool waiting = false);
+    // Whether a rank that waits has something to say.
+    [[nodiscard]] bool said_all() const { return acknowledging_ || !unsaid(collective_, 2); }
     // What to send next; how many of the parts are used.
     int parts(Parts& parts) const;
     // So many bytes of that have gone.
@@ -74,13 +76,14 @@ class Outgoing {
     [[nodiscard]] bool published(const Lane& lane) const {
         return next(lane).ticket.load(std::memory_order_relaxed) == lane.queued + 1;
     }
-    // Consumed messages that the peer does not know of: at half of the slots it may soon have to wait.
-    [[nodiscard]] static std::uint64_t unsaid(const Lane& lane) {
-        return lane.consumed.load(std::memory_order_relaxed) - lane.acknowledged;
+    // Whether the consumed messages that the peer does not know of are so many quarters of the slots, or all that it may
+    // go without: it needs room for two.
+    [[nodiscard]] static bool unsaid(const Lane& lane, std::uint64_t quarters) {
+        const std::uint64_t count = lane.consumed.load(std::memory_order_relaxed) - lane.acknowledged;
+        return 4 * count >= quarters * lane.slots || count + 1 >= lane.slots;
     }
-    [[nodiscard]] bool overdue() const {
-        return !acknowledging_ && (2 * unsaid(collective_) >= collective_.slots || 2 * unsaid(mail_) >= mail_.slots);
-    }
+    // Whether the peer may have to wait although this rank does not: with this much to say it has heard for long.
+    [[nodiscard]] bool overdue() const { return !acknowledging_ && (unsaid(collective_, 3) || unsaid(mail_, 2)); }
     Item& add(FrameKind kind, std::uint64_t sequence, std::uint32_t fingerprint, std::uint64_t length);
     void add_message(Lane& lane);
     void add_acknowledgement();

@@ -94,12 +94,12 @@ bool Wire::pump() {
     return true;
 }
 
-bool Wire::flush() {
-    if (broken() || out.idle()) return true;
+bool Wire::flush(bool waiting) {
+    if (broken() || (out.idle() && (!waiting || out.said_all()))) return true;
     if (!connected()) return false;
     Outgoing::Parts parts;
     for (;;) {
-        out.gather();
+        out.gather(waiting);
         const int used = out.parts(parts);
         if (used == 0) break;
         msghdr message{};

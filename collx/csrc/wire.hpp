@@ -40,8 +40,8 @@ class Wire final : public WireEnd {
     [[nodiscard]] bool connected();  // takes over what was attached
     // Takes in what has come; true where anything has.
     bool pump();
-    // Sends what was published; false where something has to wait.
-    bool flush();
+    // Sends what was published; false where something has to wait. `waiting`: this rank waits for others, so they may for it.
+    bool flush(bool waiting = false);
     [[nodiscard]] bool idle() const { return broken() || out.idle(); }
     [[nodiscard]] int fd() const { return fd_; }
     [[nodiscard]] bool broken() const { return why_ != nullptr; }

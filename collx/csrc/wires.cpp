@@ -30,11 +30,9 @@ Wire& Wires::add(Far& far, std::uint32_t peer, const Layout& layout, std::byte* 
     return wire;
 }
 
-void Wires::flush() {
+void Wires::flush(bool waiting) {
     for (One& one : all_) {
-        if (one.wire->idle()) continue;
-        one.wire->flush();
-        if (one.wanted || one.wire->connected()) continue;
+        if (one.wire->flush(waiting) || one.wanted || one.wire->connected()) continue;
         one.wanted = true;
         far_->want(one.peer);
     }

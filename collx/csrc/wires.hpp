@@ -23,7 +23,7 @@ class Wires {
     [[nodiscard]] Wire* to(std::size_t peer) const { return peer < by_peer_.size() ? by_peer_[peer] : nullptr; }
 
     // Sends what was published. Asks for connections where there are none yet.
-    void flush();
+    void flush(bool waiting = false);
     // Whether nothing waits for the network.
     [[nodiscard]] bool idle() const {
         for (const auto& one : all_)
