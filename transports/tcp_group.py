@@ -146,6 +146,8 @@ class TcpGroup(Machines):
 
     def close(self) -> None:
         """Say goodbye to all. Idempotent; for when no communicator is left."""
+        if self._closed:  # the end of the interpreter collects what was closed before
+            return
         self._closed = True
         if self._dialer is not None:
             self._dialer.close()

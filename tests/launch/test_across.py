@@ -21,7 +21,7 @@ print(comm.rank, comm.size, comm.local_rank, os.uname().nodename, *comm.hosts, t
 
 def said(done: list[Done]) -> list[str]:
     """What the ranks of a job that ended well printed, without their tags."""
-    assert [one.returncode for one in done] == [0] * len(done), [one.stderr for one in done]
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * len(done)
     return sorted(re.sub(r"^\[\d+\] ", "", line) for one in done for line in one.stdout.splitlines())
 
 
