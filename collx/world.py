@@ -50,10 +50,11 @@ def init(
 
     Environment: what `collx run` (COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS, COLLX_LOCAL_RANK, COLLX_LOCAL_SIZE), Open
     MPI's mpirun, Hydra's mpiexec (MPICH, Intel MPI), torchrun, Slurm's srun or an indexed job of Kubernetes tells a
-    process of its place, in the order of docs/launch.md;
-    COLLX_TRANSPORT (shm, mpi, memory) forces a transport; by default it is shm, with mpi where ranks are on several
-    hosts, or memory for a world of one. Without it, on one host, MPI is not touched. COLLX_CHECK=0, alike on all
-    ranks, keeps them from comparing their calls before MPI's own collectives.
+    process of its place, in the order of docs/launch.md; COLLX_TRANSPORT (shm, tcp, mpi, memory) forces a transport; by
+    default it is shm, with tcp where ranks are on several hosts, or mpi if it was MPI's launcher that started them, or
+    memory for a world of one. Ranks of several hosts need a secret (COLLX_SECRET_FILE, docs/security.md). On one host
+    neither MPI nor TCP is touched unless forced. COLLX_CHECK=0, alike on all ranks, keeps them from comparing their
+    calls before MPI's own collectives.
 
     Where SIGUSR1 has its default disposition, it prints from then on what `Communicator.dump` prints, of all
     communicators, instead of ending the process; not where this is called outside the main thread.

@@ -39,9 +39,10 @@ def visit(
             return _let_in(address, secret, own, peer, purpose, communicator, deadline, source)
         except OSError as error:
             if time.monotonic() + pause >= deadline or over():
+                loops = "; by loopback a host reaches itself alone" if source in ("127.0.0.1", "::1") else ""
                 raise BootstrapError(
                     f"rank {own.rank} of {own.size} did not reach rank {peer} at {shown(address)}"
-                    f"{f' from {source}' * bool(source)} within the timeout: {error.strerror or error}"
+                    f"{f' from {source}' * bool(source)} within the timeout: {error.strerror or error}{loops}"
                 ) from None
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)

@@ -104,6 +104,15 @@ def test_ranks_that_do_not_come_are_listed(two_hosts: Hosts, tmp_path: Path) -> 
     assert re.search(r"BootstrapError: rank 2 of 4 did not reach rank 0 at alpha:29400", done.stderr), done.stderr
 
 
+def test_loopback_is_no_place_for_several_hosts(two_hosts: Hosts, tmp_path: Path) -> None:
+    path = jobs.program(tmp_path, "collx.init(timeout=1)")
+    first, second = two_hosts.collx_run(1, path, at=f"127.0.0.1:{PORT}")
+    assert "rank 1 of 2 did not come within the timeout of init" in first.stderr
+    assert re.search(
+        r"rank 1 of 2 did not reach rank 0 at 127\.0\.0\.1:29400 .*; by loopback a host reaches", second.stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("node", "n", "message"),
     [(0, 2, "rank 0 of 4 cannot listen at|rank [01] .*(twice|here already)"), (1, 3, "has 6 ranks|of 6|6 ranks")],
