@@ -286,7 +286,9 @@ def find_transport(place: Place, environ: Mapping[str, str]) -> str:
             f"COLLX_TRANSPORT=shm: {here} of {place.size} ranks are on this host; unset it, and"
             f" {between.upper()} joins the others"
         )
-    return asked or ("memory" if place.size == 1 else f"shm+{between}" if several else "shm")
+    if place.size == 1 and asked in ("", "tcp"):  # there is nobody to connect to
+        return "memory"
+    return asked or (f"shm+{between}" if several else "shm")
 
 
 def compares(environ: Mapping[str, str]) -> bool:

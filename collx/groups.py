@@ -72,7 +72,7 @@ class Tcp:
 
         near = [member for member in members if member in self._near]
         here, seats = [self._near.index(member) for member in near], [list(members).index(member) for member in near]
-        wires = self.group.connect(members, label) if len(near) < len(members) else None
+        wires = self.group.connect(members, label) if not self.shm or len(near) < len(members) else None
         keep = (self.group, self.shm and self.shm.pidfds)
         with _memory(self.shm, here, seats, len(members), label, timeout, look) as memory:
             return NativeEngine(**memory, keep=keep, label=label, members=members, wires=wires)

@@ -62,7 +62,8 @@ class LaneTransport:
         self.rank, self.size = rank, len(fds)
         # By rank: what carries messages to it.
         self.links = tuple("tcp" if fd < 0 and peer != rank else "shm" for peer, fd in enumerate(fds))
-        self.name = "+".join(sorted({link for peer, link in enumerate(self.links) if peer != rank})) or "shm"
+        others = {link for peer, link in enumerate(self.links) if peer != rank}
+        self.name = "+".join(sorted(others)) or ("tcp" if wires else "shm")
         self.place = wires.places[rank] if wires else ""  # where others reach this rank
         oversubscribed = (wires.here if wires else self.size) > len(os.sched_getaffinity(0))
         self._region = region

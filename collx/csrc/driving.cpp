@@ -24,7 +24,9 @@ Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline, Grip*
         }
         left = turn(waiter, &goal, kind, deadline);
     }
-    // The others wait for what this rank has sent, and nobody else makes it go.
+    // The others wait for what this rank has sent, and nobody else makes it go. It may need a connection first, which
+    // another thread makes.
+    if (grip != nullptr && unsent()) grip->let_go();
     while (goal.finished && goal.outcome && left && unsent()) left = turn(waiter, nullptr, Kind::queued, deadline);
     recorder_.unblock();
     return goal.finished ? goal.outcome : left;

@@ -13,6 +13,7 @@ from collx.transports.conformance import CHECKS, Check, Make
 from collx.transports.lanes import LaneTransport
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.mixed import MixedTransport
+from tests.cables import ends
 from tests.harness import regions
 
 
@@ -39,6 +40,20 @@ def shm(size: int) -> Iterator[list[Transport]]:
 
 
 @contextmanager
+def tcp(size: int, host: Callable[[int], int]) -> Iterator[list[Transport]]:
+    """Ranks of the same `host` by shared memory, others by TCP."""
+    with ends(size, host) as found:
+        ranks: list[Transport] = [
+            LaneTransport(end.region, end.fds, rank=rank, wires=end.wires) for rank, end in enumerate(found)
+        ]
+        try:
+            yield ranks
+        finally:
+            for rank in ranks:
+                rank.close()
+
+
+@contextmanager
 def mixed(size: int, host: Callable[[int], int]) -> Iterator[list[Transport]]:
     """Ranks of the same `host` by shared memory, others by a hub."""
     hosts = [host(rank) for rank in range(size)]
@@ -55,6 +70,8 @@ TRANSPORTS: dict[str, Make] = {
     "memory": partial(memory, rendezvous=False),
     "memory-rendezvous": partial(memory, rendezvous=True),
     "shm": shm,
+    "tcp": partial(tcp, host=lambda rank: rank),
+    "shm+tcp": partial(tcp, host=lambda rank: rank // 2),
     "mixed-near": partial(mixed, host=lambda rank: rank // 2),
     "mixed-far": partial(mixed, host=lambda rank: rank % 2),
 }

@@ -135,7 +135,7 @@ def test_a_file_of_a_job_that_was_killed(free_port: int, tmp_path: Path) -> None
 
     def body(rank: int) -> None:
         if rank == 0:
-            looked.wait()
+            looked.wait(30.0)
             groups[0] = joining(0, 2).by_file(path, SECRET)
         else:
             groups[1] = Looking(1, 2, {}, time.monotonic() + 30.0, apart=True, alone=True).by_file(path, SECRET)
@@ -143,6 +143,7 @@ def test_a_file_of_a_job_that_was_killed(free_port: int, tmp_path: Path) -> None
     groups = dict[int, TcpGroup]()
     Path(path).touch(0o600)
     Path(path).write_text(f"127.0.0.1:{free_port} {'0' * 16} ")
+    Path(path).chmod(0o600)
     run_threads(2, body)
     run_threads(2, lambda rank: groups[rank].close())
     assert not Path(path).exists()
