@@ -102,7 +102,7 @@ class LaneTransport:
     def sentence(self, here: str) -> CollxError:
         """What this rank raises for the verdict."""
         verdict = self.verdict()
-        return verdict.error(here, [rank for rank in verdict.ranks if self.endpoint.alive(rank)])
+        return verdict.error(here, [rank for rank in verdict.ranks if self.endpoint.left(rank)])
 
     def error(self, outcome: tuple[int, int, int, int], what: str, told: str, timeout: float) -> CollxError:
         """The exception for an outcome that is not ok: one line that names ranks, call and remedy. `told` is what the

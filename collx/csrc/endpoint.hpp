@@ -80,6 +80,11 @@ class Endpoint {
     Shrink shrink;
 
     [[nodiscard]] const Header& header(std::size_t peer) const { return *links_.headers[peer]; }
+    // Whether the peer has said that it leaves. Of one that another rank found gone, that need not be known here yet.
+    [[nodiscard]] bool left(std::size_t peer) const {
+        const bool running = header(peer).state.load(std::memory_order_acquire) == State::running;
+        return !died(header(peer)) && (!running || (far_ != nullptr && far_->departed(peer)));
+    }
     [[nodiscard]] Wire* wire(std::size_t peer) const { return links_.wires.to(peer); }
     // In one line: what two ranks disagree on, and who keeps this one waiting.
     [[nodiscard]] std::string explain(const Outcome& mismatch) const;

@@ -66,7 +66,7 @@ NB_MODULE(_core, module) {
         .def("give_up", &PyEndpoint::give_up, "attempt"_a, "text"_a)
         .def("regret", &PyEndpoint::regret, "peer"_a)
         .def("missing", &PyEndpoint::missing, "attempt"_a)
-        .def("alive", &PyEndpoint::alive, "peer"_a)
+        .def("left", &PyEndpoint::left, "peer"_a)
         .def("close", &PyEndpoint::close)
         .def_rw("sequence", &PyEndpoint::counted);
     bind_known(module);

@@ -273,7 +273,7 @@ class PyEndpoint {
             }
         return found;
     }
-    [[nodiscard]] bool alive(std::size_t peer) const { return !died(endpoint_->header(peer)); }
+    [[nodiscard]] bool left(std::size_t peer) const { return endpoint_->left(peer); }
     void close() {
         if (getpid() != process_) return;
         bool closed = false;
