@@ -89,11 +89,11 @@ def test_going_without_a_secret(two_hosts: Hosts, tmp_path: Path) -> None:
 def test_ranks_that_do_not_come_are_listed(two_hosts: Hosts, tmp_path: Path) -> None:
     """And those that did. One that comes later finds nobody, and says so."""
     path = jobs.program(tmp_path, "collx.init(timeout=2)")
-    share = [*jobs.RUN, "-n", 2, "--nnodes", 2, "--node-rank", 0, "--rendezvous", f"alpha:{PORT}", "--tag", "off"]
+    share = [*jobs.RUN, "-n", 2, "--nnodes", 2, "--node-rank", 0, "--rendezvous", f"alpha:{PORT}"]
     secret = str(secret_file(tmp_path))
     (done,) = finished([two_hosts.start(0, *share, "--keep-going", path, COLLX_SECRET_FILE=secret)])
     assert done.returncode == 1
-    errors = re.findall(r"^collx\.errors\.BootstrapError: (.*)$", done.stderr, re.MULTILINE)
+    errors = re.findall(r"^\[\d\] collx\.errors\.BootstrapError: (.*)$", done.stderr, re.MULTILINE)
     assert len(errors) == 2
     for error in errors:
         assert "ranks 2, 3 of 4 did not come within the timeout of init" in error
