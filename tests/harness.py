@@ -59,8 +59,7 @@ def tcp_engines(size: int, host: Callable[[int], int]) -> Iterator[list[Engine]]
         try:
             yield engines
         finally:
-            for engine in engines:
-                engine.close()
+            run_threads(size, lambda rank: engines[rank].close())  # each waits until the others have got what it sent
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests import jobs
-from tests.hosts import Hosts
+from tests.hosts import ADDRESSES, PORT, Done, Hosts
 from tests.launchers import MPIS, Launcher
-from tests.programs import FEWER, FOLDER, NAMES, passed
+from tests.programs import FEW, FEWER, FOLDER, NAMES, passed
 
 each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
 
@@ -37,15 +37,36 @@ def test_ranks_know_their_place_on_each_host(mpi: Launcher, two_hosts: Hosts, tm
 
 
 @each_mpi
-@pytest.mark.parametrize("forced", ["", "mpi"])
-def test_all_programs_pass(mpi: Launcher, two_hosts: Hosts, forced: str) -> None:
-    """With shared memory inside a host, and with MPI forced there too."""
+@pytest.mark.parametrize(
+    ("forced", "over"), [("", "shm+mpi"), ("mpi", "mpi"), ("tcp", "tcp, at 10.77.0.1 (cable) on alpha")]
+)
+def test_all_programs_pass(mpi: Launcher, two_hosts: Hosts, forced: str, over: str) -> None:
+    """With shared memory inside a host, and with MPI, or TCP, forced there too."""
     done = two_hosts.across(mpi, (2, 1)).run(3, FOLDER, *FEWER, COLLX_TRANSPORT=forced)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    assert done.stdout.startswith(
-        f"# <collx.Communicator rank 0 of 3 over {forced or 'shm+mpi'}> on alpha (2), beta (1);"
-    )
+    assert done.stdout.startswith(f"# <collx.Communicator rank 0 of 3 over {over}> on alpha (2), beta (1);")
     assert passed(done.stdout).keys() == NAMES
+
+
+def programs_pass(done: list[Done], over: str, ranks: int) -> None:
+    for one in done:
+        assert one.returncode == 0, one.stdout[-2000:] + one.stderr
+    head = rf"# <collx.Communicator rank 0 of {ranks} over {re.escape(over)}, at \S+ \(cable\) on alpha> on "
+    assert re.match(head, done[0].stdout)
+    assert passed(done[0].stdout).keys() == NAMES
+
+
+@pytest.mark.parametrize(
+    ("over", "at", "few"), [("shm+tcp", "alpha", FEW), ("tcp", ADDRESSES[0], FEWER)], ids=["shm+tcp", "tcp"]
+)
+def test_all_programs_pass_by_tcp_on_two_hosts(two_hosts: Hosts, over: str, at: str, few: tuple[str, ...]) -> None:
+    """With shared memory inside a host, and with TCP forced there too."""
+    command, forced = ("--tag", "off", "python", FOLDER, *few), "tcp" if over == "tcp" else ""
+    programs_pass(two_hosts.collx_run(2, *command, at=f"{at}:{PORT}", COLLX_TRANSPORT=forced), over, 4)
+
+
+def test_all_programs_pass_by_tcp_on_four_hosts(four_hosts: Hosts) -> None:
+    programs_pass(four_hosts.collx_run(2, "--tag", "off", "python", FOLDER, *FEWER), "shm+tcp", 8)
 
 
 @each_mpi

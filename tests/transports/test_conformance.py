@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from collx.transports.base import Transport
-from collx.transports.conformance import CHECKS, Check, Make
+from collx.transports.conformance import CHECKS, Check, Make, run_threads
 from collx.transports.lanes import LaneTransport
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.mixed import MixedTransport
@@ -49,8 +49,7 @@ def tcp(size: int, host: Callable[[int], int]) -> Iterator[list[Transport]]:
         try:
             yield ranks
         finally:
-            for rank in ranks:
-                rank.close()
+            run_threads(size, lambda rank: ranks[rank].close())
 
 
 @contextmanager
