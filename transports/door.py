@@ -27,6 +27,7 @@ from collx.transports.route import shown, targets
 PENDING = 64
 PATIENCE = 2.0  # seconds for a whole handshake
 FAIRNESS = 0.02  # seconds that a visitor may stay however many others come
+SILENCE = 0.005  # the same for one that has said nothing: ranks speak first, and at once
 REPORT = 5.0  # seconds in which those shown out are counted before a line tells of them; twice as long for the next
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _log = logging.getLogger("collx")
@@ -38,6 +39,11 @@ class _Visitor:
 
     def __init__(self, connection: socket.socket, greeting: Accepting, came: float) -> None:
         self.connection, self.greeting, self.came = connection, greeting, came
+
+    @property
+    def gives_way(self) -> float:
+        """From when on it does, to one who needs its place."""
+        return self.came + (FAIRNESS if self.greeting.begun else SILENCE)
 
 
 class _Tally:
@@ -141,7 +147,7 @@ class Door:
             came = next(iter(self._visitors.values())).came
             moments.append(came + PATIENCE)
             if len(self._visitors) >= PENDING:
-                opens = max(opens, came + FAIRNESS)
+                opens = max(opens, self._next_to_go().gives_way)
         self._listen(opens <= now)
         moments += [opens] * (opens > now)
         due = min(moments)
@@ -168,16 +174,19 @@ class Door:
             if error.errno in _FULL:
                 self._rest = time.monotonic() + FAIRNESS
                 if self._visitors:
-                    self._show_out(next(iter(self._visitors.values())), "took the last descriptor")
+                    self._show_out(self._next_to_go(), "took the last descriptor")
             return  # else it has hung up already
         if len(self._visitors) >= PENDING:
-            self._show_out(next(iter(self._visitors.values())), "gave way to others")
+            self._show_out(self._next_to_go(), "gave way to others")
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         visitor = _Visitor(connection, Accepting(self._secret, self._identity, self._refused), time.monotonic())
         self._visitors[connection] = visitor
         self.watch(connection, selectors.EVENT_READ, lambda: self._hear(visitor))
         self._hear(visitor)  # it may have spoken already
+
+    def _next_to_go(self) -> _Visitor:
+        return min(self._visitors.values(), key=lambda visitor: visitor.gives_way)
 
     def _refused(self, who: Admitted) -> str:
         if who in self._here:

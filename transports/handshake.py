@@ -129,6 +129,11 @@ class Accepting:
     def wanted(self) -> int:
         return FRAME_BYTES - len(self._came)
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has said who it would be."""
+        return bool(self._session)
+
     def feed(self, data: bytes) -> bytes:
         """Raises Stranger as soon as it is certain that this is one."""
         came = self._came + data
