@@ -64,9 +64,9 @@ def need_secret(environ: Mapping[str, str], rank: int) -> bytes:
     secret = find_secret(environ)
     if secret is None:
         raise BootstrapError(
-            f"rank {rank}: ranks talk across hosts only with a secret, and there is none: start them by `collx run`, or"
-            f" set {FILE} to a file of mode 0600 with the same {SECRET_BYTES} random bytes on every host"
-            f" ({INSECURE}=1 goes without, where you trust everyone who can reach these hosts)"
+            f"rank {rank}: ranks talk across hosts only with a secret, and there is none: start them by `collx run"
+            f" --secret-file FILE`, or set {FILE}, to a file of mode 0600 with the same {SECRET_BYTES} random bytes on"
+            f" every host ({INSECURE}=1 goes without, where you trust everyone who can reach these hosts)"
         )
     return secret
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from collx.transports import cards, rendezvous
-from tests import jobs
+from collx.transports import cards, handshake, rendezvous
+from collx.transports.secret import new_secret
+from tests import hosts, jobs
+from tests.hosts import Hosts
 
 MIB = 1 << 10  # KiB
 STRANGER = 12345  # a user id of nobody here
@@ -89,3 +91,53 @@ def knocked(place: int) -> int:
             if connection.recv(1):
                 return 1
     return 0
+
+
+def test_a_job_between_hosts_works_on_under_attack(two_hosts: Hosts, tmp_path: Path) -> None:
+    """Strangers on one of the hosts at every door of all ranks: before they have met, and while they work."""
+    secret, over = tmp_path / "secret", tmp_path / "over"
+    secret.touch(0o600)
+    secret.write_bytes(new_secret())
+    said = (handshake._Frame(handshake.HELLO, 1, 1, 2).packed() + bytes(handshake.FRAME_BYTES)).hex()
+
+    def rank(number: int) -> subprocess.Popen[str]:
+        place = {"COLLX_RANK": str(number), "COLLX_SIZE": "2", "COLLX_LOCAL_RANK": "0", "COLLX_LOCAL_SIZE": "1"}
+        command = (sys.executable, "-m", "tests.security.job", over)
+        rendezvous = f"tcp://{hosts.ADDRESSES[0]}:{hosts.PORT}"
+        return two_hosts.start(number, *command, COLLX_RENDEZVOUS=rendezvous, COLLX_SECRET_FILE=str(secret), **place)
+
+    def attacked(host: int, port: int) -> subprocess.Popen[str]:
+        command = (sys.executable, "-m", "tests.security.strangers", hosts.ADDRESSES[host], port, said)
+        return two_hosts.start(1, *command)
+
+    ranks = [rank(0)]
+    try:
+        while hosts.PORT not in listening(two_hosts, 0):
+            assert ranks[0].poll() is None, ranks[0].communicate()
+        early = attacked(0, hosts.PORT)
+        ranks.append(rank(1))
+        while not (doors := listening(two_hosts, 1)):
+            assert ranks[1].poll() is None, ranks[1].communicate()
+        places = [(0, port) for port in listening(two_hosts, 0)] + [(1, port) for port in doors]
+        strangers = hosts.finished([early, *(attacked(*place) for place in places)])
+    finally:
+        over.touch()
+        done = hosts.finished(ranks)
+    assert [process.returncode for process in (*strangers, *done)] == [0] * (len(strangers) + 2), (strangers, done)
+    assert all(json.loads(process.stdout)["admitted"] == 0 for process in strangers)
+    for number, process in enumerate(done):
+        fared = json.loads(process.stdout)
+        assert fared["wrong"] == 0
+        assert not fared["secret_seen"]
+        assert fared["grown_kib"] < 16 * MIB
+        assert max(fared["slowest_ms"], fared["joining_ms"]) < 1000, fared
+        told = process.stderr.splitlines()
+        assert len(told) <= 1 + (number == 0), told  # one for each door
+        assert all(f"collx rank {number}: " in line and "were shown out" in line for line in told)
+    assert done[0].stderr
+
+
+def listening(two_hosts: Hosts, host: int) -> list[int]:
+    """The TCP ports of a host at which somebody listens."""
+    rows = [line.split() for line in two_hosts.run(host, "cat", "/proc/net/tcp").splitlines()[1:]]
+    return [int(row[1].partition(":")[2], 16) for row in rows if row[3] == "0A"]

@@ -96,7 +96,9 @@ def test_no_more_than_one_may_be_given(tmp_path: Path) -> None:
 
 def test_none_is_refused_with_the_ways_to_give_one() -> None:
     assert find_secret({}) is None
-    with pytest.raises(collx.BootstrapError, match=r"rank 3.*`collx run`.*COLLX_SECRET_FILE.*COLLX_INSECURE=1"):
+    with pytest.raises(
+        collx.BootstrapError, match=r"rank 3.*`collx run --secret-file.*COLLX_SECRET_FILE.*COLLX_INSECURE=1"
+    ):
         need_secret({}, 3)
     assert need_secret({"COLLX_INSECURE": "1"}, 3) == secret.KNOWN_TO_ALL
     with pytest.raises(collx.BootstrapError, match="COLLX_INSECURE is 'yes', but must be 1"):
