@@ -54,6 +54,7 @@ class Engine(Protocol):
     place: str  # where ranks on other hosts reach this one: address and interface; "" where that is not known
     capacity: int  # bytes that one message segment may have at most
     window: int  # segments in flight at most
+    far: bool  # whether ranks are on several hosts, and talk by native lanes: the same on all of them
     mpi: bool  # whether it runs plans that are MPI's own collectives
     sequence: int  # collectives so far: the newest one's number
 
@@ -141,6 +142,7 @@ class ReferenceEngine:
     capacity = 1 << 62
     window = 1
     mpi = False
+    far = False
     place = ""
 
     def __init__(self, transport: Transport) -> None:

@@ -196,7 +196,7 @@ class Member:
         if cached is not None:
             return cached[0]
         engine = self._engine
-        plan, op = make_plan(request, self.rank, self.size, engine.capacity, engine.window, engine.mpi)
+        plan, op = make_plan(request, self.rank, self.size, engine.capacity, engine.window, engine.mpi, engine.far)
         prepared = engine.prepare(plan, op)
         if len(self._plans) >= PLANS:
             del self._plans[next(iter(self._plans))]

@@ -157,6 +157,7 @@ class NativeEngine:
             self._endpoint.name(label, list(members))
         slots, self.capacity = _core.geometry(len(fds))
         self.window = min(slots, WINDOW)
+        self.far = wires is not None
         self._over: str | None = None  # why it takes no more calls
         self._under_way: deque[tuple[_core.Task, Prepared]] = deque()  # a dropped Work still needs its plan
 
