@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,9 @@ def __getattr__(name: str) -> Any:
 
 @atexit.register
 def _end_unjoined() -> None:
-    """The others of a job would wait for a rank that an exception ends before it has come to `init`."""
-    if getattr(sys, "last_value", None) is not None:
+    """The others of a job would wait for a rank that an exception ends before it has come to `init`, where its launcher
+    or MPI must be told so."""
+    if getattr(sys, "last_value", None) is not None and ("PMI_RANK" in os.environ or "mpi4py" in sys.modules):
         with contextlib.suppress(ImportError):
             import_module("collx.world").end_unjoined()
 

@@ -99,7 +99,12 @@ def watch(ledger: int, size: int, pages: int) -> None:
         if killed:
             names = ", ".join(f"rank {page.rank} of {size} (pid {page.pid})" for page in killed)
             was = "was" if len(killed) == 1 else "were"
-            os.write(2, f"collx: {names} on {os.uname().nodename} {was} killed, or exited without closing\n".encode())
+            told = f"collx: {names} on {os.uname().nodename} {was} killed, or exited without closing"
+            if missing:  # their launcher may have killed those who came for one of these
+                told += (
+                    f"; if not for another: number {', '.join(map(str, sorted(missing)))} there had not come to init"
+                )
+            os.write(2, f"{told}\n".encode())
         if killed or not watched:
             return
 
