@@ -19,6 +19,7 @@ from collx.errors import BootstrapError
 from collx.lifeline import Keeper, interrupts_held_back
 from collx.started import Rank, Stream
 from collx.transports.secret import DESCRIPTOR, find_secret, lend_secret, new_secret
+from collx.transports.tls import find_tls
 
 END_GRACE = 0.3  # seconds from SIGTERM to SIGKILL after a failure
 INTERRUPT_GRACE = 5.0  # the same after Ctrl-C or SIGTERM, when nothing is wrong and ranks may want to save something
@@ -55,6 +56,7 @@ def launch(
             environ.pop(name, None)
     elif find_secret(environ) is None:
         raise BootstrapError(NO_SECRET)
+    find_tls(environ, find_secret(environ) or new_secret())  # no need for every rank to say what is wrong with it
     with _secret(environ) as inherited:
         return _Job(command, n, tag, keep_going, environ, inherited, share).run()
 

@@ -23,6 +23,7 @@ from typing import Any, cast
 from collx.errors import BootstrapError
 from collx.transports.handshake import Accepting, Admitted, Identity, Stranger
 from collx.transports.route import shown, targets
+from collx.transports.tls import Tls, find_tls, why
 
 PENDING = 64
 PATIENCE = 2.0  # seconds for a whole handshake
@@ -90,6 +91,7 @@ class Door:
         admitted: Callable[[socket.socket, Admitted], None],
     ) -> None:
         self._secret, self._identity, self._let_in = secret, identity, admitted
+        self._tls: Tls | None = None
         self._listener = _listening(address, identity)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._tally = _Tally(f"collx rank {identity.rank}", shown(self.address))
@@ -106,6 +108,7 @@ class Door:
     def open(self, secret: bytes | None = None) -> None:
         """Let in who knows the secret: this one, where it was not known when the door was made."""
         self._secret = secret or self._secret
+        self._tls = find_tls(os.environ, self._secret)
         self._thread.start()
 
     def close(self) -> None:
@@ -180,6 +183,11 @@ class Door:
             self._show_out(self._next_to_go(), "gave way to others")
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            try:
+                connection = self._tls.accepted(connection)
+            except OSError:
+                return  # it has hung up already, or there is no descriptor to be had
         visitor = _Visitor(connection, Accepting(self._secret, self._identity, self._refused), time.monotonic())
         self._visitors[connection] = visitor
         self.watch(connection, selectors.EVENT_READ, lambda: self._hear(visitor))
@@ -200,7 +208,7 @@ class Door:
         try:
             data = connection.recv(visitor.greeting.wanted)
             if not data:
-                raise Stranger("hung up")
+                raise Stranger(why(connection) or "hung up")
             answer = visitor.greeting.feed(data)
             if connection.send(answer) < len(answer):  # its buffer is empty, unless it does not read
                 raise Stranger("did not read")

@@ -33,6 +33,7 @@ STORE, CONTROL, DATA = 1, 2, 3
 PURPOSES = (STORE, CONTROL, DATA)
 _CONNECTS, _ANSWERS = b"collx/1 the one who connects", b"collx/1 the one who answers"
 _NONE = bytes(32)
+_TLS_HELLO = b"\x16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,8 @@ class Accepting:
         """Raises Stranger as soon as it is certain that this is one."""
         came = self._came + data
         if not _begins(came, self._kind):
+            if came[:1] == _TLS_HELLO:
+                raise Stranger("spoke TLS, which COLLX_TLS=1 asks for", _Frame(REFUSAL).packed())
             raise Stranger("did not speak the protocol")
         self._came = came
         if self.wanted:
@@ -195,7 +198,8 @@ def greet(
         _send(connection, _Frame(PROOF).signed(session, _CONNECTS), deadline)
         answer = _parsed(_received(connection, deadline, WELCOME, REFUSAL))
     except Stranger:
-        raise _failed(own, connection, "is no rank of a collx job; does another program use this port?") from None
+        use = "does another program use this port, or COLLX_TLS=1?"
+        raise _failed(own, connection, f"is no rank of a collx job; {use}") from None
     except TimeoutError:
         raise _failed(own, connection, f"did not answer in time as rank {peer}; is it overloaded or stopped?") from None
     if not answer.proves(session, _ANSWERS):

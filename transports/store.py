@@ -34,7 +34,7 @@ class Store:
     rank 0 closes its own, the others' calls fail.
 
     The ranks prove to each other that they know a secret: `secret`, or what COLLX_SECRET_FILE leads to (see
-    docs/security.md). What they say afterwards is neither encrypted nor signed.
+    docs/security.md). What they say afterwards is encrypted under COLLX_TLS=1 alone.
 
     Raises BootstrapError where there is no secret, nobody can listen or be reached, or two processes are one rank.
     """

@@ -24,6 +24,7 @@ from collx.transports.handshake import CONTROL, DATA, Admitted, Identity
 from collx.transports.lanes import Wires
 from collx.transports.machines import Machines
 from collx.transports.shelf import Shelf
+from collx.transports.tls import finish, keep_alive
 from collx.transports.verdict import named
 from collx.transports.visit import visit
 
@@ -66,6 +67,7 @@ class Hall:
         if who.purpose == DATA:
             self._control.attach(who.communicator, who.rank, connection.detach())
         elif who.purpose == CONTROL:
+            keep_alive(connection)
             with self._changed:
                 self._come[who.rank] = connection
                 self._changed.notify_all()
@@ -111,6 +113,7 @@ class TcpGroup(Machines):
         for peer in self.far:
             if peer > self.rank:
                 connection = self._visit(peer, CONTROL, 0, deadline)
+                keep_alive(connection)
                 self.control.add(peer, connection.detach())
         lower = [peer for peer in self.far if peer < self.rank]
         found = hall.connections(lower, deadline)
@@ -153,6 +156,7 @@ class TcpGroup(Machines):
             self._dialer.close()
         self._door.close()
         self.control.close()
+        finish()
 
     def __del__(self) -> None:
         self.close()

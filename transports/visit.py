@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from collx.errors import BootstrapError
-from collx.transports.handshake import Identity, greet
+from collx.transports.handshake import Identity, Unanswered, greet
 from collx.transports.route import shown, targets
+from collx.transports.tls import find_tls, why
 
 ATTEMPT = 3.0  # seconds to wait for a connection before trying anew: the kernel's own next try may be far
 
@@ -59,13 +60,24 @@ def _let_in(
     source: str,
 ) -> socket.socket:
     """One try at each of the addresses that the name may have. Raises the last one's OSError."""
-    failed = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    failed, tls = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)), find_tls(os.environ, secret)
     for family, target in targets(*address):
         try:
             with contextlib.ExitStack() as stack:
                 attempt = min(deadline, time.monotonic() + ATTEMPT)
                 connection = stack.enter_context(_connected(family, target, source, attempt))
-                greet(connection, secret, own, peer, purpose, communicator, deadline)
+                if tls is not None:
+                    connection = stack.enter_context(tls.connected(connection))
+                try:
+                    greet(connection, secret, own, peer, purpose, communicator, deadline)
+                except Unanswered:
+                    if reason := why(connection):
+                        where = shown(connection.getpeername())
+                        raise BootstrapError(
+                            f"rank {own.rank} of {own.size}: whoever listens at {where} {reason}; do all ranks have"
+                            " COLLX_TLS=1, with certificates that all trust?"
+                        ) from None
+                    raise
                 stack.pop_all()
                 return connection
         except OSError as error:

@@ -154,7 +154,7 @@ def test_its_own_thread_may_close_it() -> None:
 
 def test_one_line_counts_all(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "collx"):
-        for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", HELLO + b"\xff" * 248):
+        for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x17\x03\x01", HELLO + b"\xff" * 248):
             with socket.create_connection(door.address, timeout=LONG) as stranger:
                 stranger.sendall(said)
                 assert stranger.recv(1) == b""
