@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 NAMES, ADDRESSES, ADDRESSES6 = hosts.NAMES, hosts.ADDRESSES, hosts.ADDRESSES6
 PORT = 29400
 Done = subprocess.CompletedProcess[str]
+Running = subprocess.Popen[str]
 
 # What befalls packets that come to a host; %s is a condition and what to do.
 FAULT = f"""table inet fault {{ chain coming {{
@@ -63,12 +64,14 @@ class Hosts(hosts.Hosts):
 
     def collx_run(self, n: int, *arguments: object, at: str = f"{NAMES[0]}:{PORT}", **environ: str) -> list[Done]:
         """What `collx run` with `n` ranks on each host does, on each; they meet `at` an address of the first."""
+        return finished(self.start_run(n, *arguments, at=at, **environ))
+
+    def start_run(self, n: int, *arguments: object, at: str = f"{NAMES[0]}:{PORT}", **environ: str) -> list[Running]:
+        """The same under way."""
         nodes = range(len(self.pids))
         share = ["-n", n, "--nnodes", len(nodes), "--rendezvous", at]
         environ = {"COLLX_SECRET_FILE": str(secret_file(self.agent.parent))} | environ
-        return finished(
-            [self.start(node, *jobs.RUN, *share, "--node-rank", node, *arguments, **environ) for node in nodes]
-        )
+        return [self.start(node, *jobs.RUN, *share, "--node-rank", node, *arguments, **environ) for node in nodes]
 
     @contextmanager
     def fault(self, host: int, rule: str) -> Iterator[None]:
@@ -120,7 +123,7 @@ def secret_file(folder: Path) -> Path:
     return path
 
 
-def finished(running: Sequence[subprocess.Popen[str]]) -> list[Done]:
+def finished(running: Sequence[Running]) -> list[Done]:
     """What commands under way do; where one hangs, all are ended."""
     try:
         outputs = [process.communicate(timeout=jobs.DEADLINE) for process in running]

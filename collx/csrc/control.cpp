@@ -26,7 +26,7 @@ constexpr std::chrono::milliseconds kBeat{500};  // from one sign of life to the
 // How long to send them to a peer that sends none, as it is stopped: what it does not read must not fill its kernel's buffer,
 // or the kernel here would take it for lost.
 constexpr std::chrono::seconds kMute{60};
-constexpr int kUnreachable = 3500;  // ms that the kernel tries to reach a peer's host
+constexpr int kUnreachable = 3000;  // ms that the kernel tries to reach a peer's host
 constexpr std::chrono::milliseconds kFarewell{500};
 constexpr const char* kNonsense = "is lost: it told of what is not in that communicator";
 

@@ -24,7 +24,7 @@ enum class Tells : std::uint8_t {
     farewell,   // subject: State, value: how many frames of data it has sent on this communicator
     connect,    // it asks for a data connection
     connected,  // value: Header::connected
-    regret,     // a text
+    regret,     // value: Header::regretted; a text
     left_out,   // subject: a rank, value: Acknowledged::left_out
     members,    // subject: an attempt, value: the word of that name
     outcome,    // the same

@@ -179,7 +179,12 @@ bool Far::take_word(std::uint32_t peer, const ControlFrame& frame) {
         return true;
     }
     if (frame.head.kind == Tells::connected) return theirs.connected.store(word, release), true;
-    if (frame.head.kind == Tells::regret) return copy_text(theirs.regret, frame.text()), true;
+    if (frame.head.kind == Tells::regret) {
+        if (theirs.regretted.load(std::memory_order_relaxed) != 0) return true;
+        copy_text(theirs.regret, frame.text());
+        theirs.regretted.store(word, release);
+        return true;
+    }
     if (subject >= members.size()) return false;
     switch (frame.head.kind) {
         case Tells::gone:

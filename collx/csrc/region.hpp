@@ -59,6 +59,7 @@ struct Header {
     std::atomic<std::uint32_t> proposed;   // 1 where ranks are on several hosts and the owner acts on its own proposal
     Proposal proposal;
     char regret[kText];  // why the owner gave up on a shrink
+    std::atomic<std::uint32_t> regretted;  // 1 + the attempt in which it did, where ranks are on several hosts
     alignas(kApart) std::atomic<std::uint32_t> asleep;  // the owner is about to wait on `bell`
     std::atomic<std::uint32_t> bell;                    // rung by others
     std::atomic<std::uint32_t> awaited;  // set by others: they sleep until the owner begins another call

@@ -1,11 +1,10 @@
 #include "rounds.hpp"
 
-#include "shrink.hpp"
-
 namespace collx {
 
-bool Rounds::silent(std::uint32_t peer, std::uint32_t attempt) const {
-    return verdict_.gone(peer) || published(peer, attempt) >= Shrink::kGaveUp;
+bool Rounds::regrets(std::uint32_t peer, std::uint32_t attempt) const {
+    const std::uint32_t when = Layout::header(regions_[peer]).regretted.load(std::memory_order_acquire);
+    return when != 0 && when <= attempt + 1;
 }
 
 const std::vector<bool>* Rounds::left_out(std::uint32_t attempt) {
@@ -46,16 +45,16 @@ std::uint32_t Rounds::outcome(std::uint32_t attempt, std::uint32_t own) {
         held_ = 0;
     }
     for (std::uint32_t& round = outcome_.round; round < layout_.size; ++round) {
-        std::uint32_t word = published(round, attempt);
-        if (round == rank_ && word == 0) {
-            word = held_ != 0 ? held_ : own;
-            if (word == 0) return 0;
-            publish(attempt, word);
-        } else if (word == 0) {
-            if (!verdict_.gone(round)) return 0;
-            word = published(round, attempt);
+        std::uint32_t said = word(round, attempt);
+        if (round == rank_ && said == 0) {
+            said = held_ != 0 ? held_ : own;
+            if (said == 0) return 0;
+            publish(attempt, said);
+        } else if (said == 0) {
+            if (!silent(round, attempt)) return 0;
+            said = word(round, attempt);
         }
-        if (word != 0) held_ = word;
+        if (said != 0) held_ = said;
     }
     return held_;
 }
@@ -66,18 +65,9 @@ void Rounds::publish(std::uint32_t attempt, std::uint32_t outcome) {
     verdict_.wake_all();
 }
 
-std::uint32_t Rounds::insist(std::uint32_t attempt, std::uint32_t outcome) {
+std::uint32_t Rounds::published(std::uint32_t attempt) const {
     const bool decided = outcome_.attempt == attempt && outcome_.round == layout_.size;
-    if (decided) return held_;
-    if (const std::uint32_t said = published(rank_, attempt)) return said;
-    publish(attempt, outcome);
-    return outcome;
-}
-
-std::uint32_t Rounds::regretted(std::uint32_t attempt) const {
-    for (std::uint32_t peer = 0; peer < layout_.size; ++peer)
-        if (const std::uint32_t word = published(peer, attempt); word >= Shrink::kGaveUp) return word;
-    return 0;
+    return decided ? held_ : word(rank_, attempt);
 }
 
 }  // namespace collx

@@ -3,7 +3,7 @@
 // In round r rank r publishes what it holds, and everybody waits to see that, or rank r gone; who has seen it holds the
 // same from then on. After the round of a rank that survives all hold the same, and later rounds change nothing. It is
 // the rotating coordinator of Chandra and Toueg (1996), for failures that are never suspected wrongly; a network that is cut
-// in parts can make it end differently in each.
+// in parts can make it end differently in each. A rank that gives up is passed over as one that is gone.
 #pragma once
 
 #include <cstdint>
@@ -23,12 +23,10 @@ class Rounds {
     // What becomes of it; 0 while that is not decided. `own`: what this rank holds; 0: it does not know yet, and whom
     // it holds up will wait.
     [[nodiscard]] std::uint32_t outcome(std::uint32_t attempt, std::uint32_t own);
-    // Publishes an outcome ahead of this rank's turn, which makes it that of all who have not returned; returns what it
-    // is as far as this rank can know.
-    std::uint32_t insist(std::uint32_t attempt, std::uint32_t outcome);
-
-    // What a rank that has given up in the attempt has published; 0 where none has.
-    [[nodiscard]] std::uint32_t regretted(std::uint32_t attempt) const;
+    // What this rank has published as the outcome, or 0; or the outcome, where that is decided.
+    [[nodiscard]] std::uint32_t published(std::uint32_t attempt) const;
+    // Whether the rank has given up in this attempt, or before.
+    [[nodiscard]] bool regrets(std::uint32_t peer, std::uint32_t attempt) const;
 
   private:
     struct Question {
@@ -37,8 +35,10 @@ class Rounds {
     };
 
     // Whether the rank publishes nothing any more.
-    [[nodiscard]] bool silent(std::uint32_t peer, std::uint32_t attempt) const;
-    [[nodiscard]] std::uint32_t published(std::uint32_t peer, std::uint32_t attempt) const {
+    [[nodiscard]] bool silent(std::uint32_t peer, std::uint32_t attempt) const {
+        return verdict_.gone(peer) || regrets(peer, attempt);
+    }
+    [[nodiscard]] std::uint32_t word(std::uint32_t peer, std::uint32_t attempt) const {
         return layout_.attempt(regions_[peer], attempt).outcome.load(std::memory_order_acquire);
     }
     [[nodiscard]] bool named(std::uint32_t peer, std::uint32_t attempt) const {

@@ -42,10 +42,7 @@ std::vector<std::uint32_t> Shrink::missing(std::uint32_t attempt) const {
 }
 
 std::uint32_t Shrink::outcome(std::uint32_t attempt) {
-    if (rounds_) {
-        const std::uint32_t regretted = rounds_->regretted(attempt);
-        return rounds_->outcome(attempt, regretted != 0 ? regretted : judged(attempt));
-    }
+    if (rounds_) return rounds_->outcome(attempt, judged(attempt));
     std::atomic<std::uint32_t>& word = layout_.attempt(regions_[0], attempt).outcome;
     if (const std::uint32_t known = word.load(std::memory_order_acquire)) return known;
     const std::uint32_t found = judged(attempt);
@@ -55,6 +52,8 @@ std::uint32_t Shrink::outcome(std::uint32_t attempt) {
 std::uint32_t Shrink::judged(std::uint32_t attempt) const {
     const auto absent = missing(attempt);
     if (members_.empty()) return kUndecided;
+    for (std::uint32_t rank = 0; rounds_ && rank < layout_.size; ++rank)
+        if (rounds_->regrets(rank, attempt)) return kGaveUp + rank;
     if (absent.empty()) return kUnited;
     for (const std::uint32_t rank : absent)  // whoever is seen gone has connected before or will never
         if (verdict_.gone(rank) && !connected(rank, attempt)) return kFailed;
@@ -85,8 +84,13 @@ std::uint32_t Shrink::give_up(std::uint32_t attempt, std::string_view text) {
     Header& own = Layout::header(regions_[rank_]);
     if (own.regret[0] == 0) copy_text(own.regret, text);
     if (!rounds_) return decide(layout_.attempt(regions_[0], attempt).outcome, kGaveUp + rank_);
-    far_->tell(Tells::regret, 0, 0, own.regret);
-    return rounds_->insist(attempt, kGaveUp + rank_);
+    if (const std::uint32_t known = rounds_->published(attempt); known != 0 && known != kFailed) return known;
+    if (own.regretted.load(std::memory_order_relaxed) == 0) {
+        own.regretted.store(attempt + 1, std::memory_order_release);
+        far_->tell(Tells::regret, 0, attempt + 1, own.regret);
+        verdict_.wake_all();
+    }
+    return kGaveUp + rank_;
 }
 
 }  // namespace collx

@@ -192,13 +192,10 @@ bool survivors_agree(std::uint32_t seed) {
     for (auto& thread : threads) thread.join();
     const std::vector<std::uint32_t> survivors(order.begin() + static_cast<std::ptrdiff_t>(dying.size()), order.end());
     const Ending& first = endings[survivors.front()];
-    if (leaver < 0 && !first.united) return false;
-    if (!first.united && !first.gave_up) return false;
-    for (const std::uint32_t rank : survivors) {
-        if (!(endings[rank] == first)) return false;
-        if (std::ranges::find(first.members, rank) == first.members.end()) return false;
-    }
-    return true;
+    if (leaver >= 0) return std::ranges::all_of(survivors, [&](std::uint32_t rank) { return endings[rank].gave_up; });
+    return std::ranges::all_of(survivors, [&](std::uint32_t rank) {
+        return endings[rank] == first && first.united && std::ranges::find(first.members, rank) != first.members.end();
+    });
 }
 
 }  // namespace
