@@ -85,6 +85,7 @@ class Collective final : public Task {
 
   private:
     using Cursor = Prepared::Cursor;
+    static constexpr std::uint64_t kLend = 4 << 10;  // bytes of a message from which lending it is cheaper than a copy
 
     void begin(Links& links);
     void end(Links& links);

@@ -3,20 +3,13 @@
 
 namespace collx {
 
-namespace {
-
-constexpr std::uint64_t kWorth = 8 << 10;  // bytes of a message that the network should take from where it lies: a copy to
-                                           // a slot is faster than to look once more whether it has
-
-}  // namespace
-
 void Collective::begin_far(const Links& links) {
     for (const std::uint32_t peer : plan_.unhearing)
         if (Wire* wire = links.wires.to(peer)) wire->out.tell_arrival();
     if (prepared_.networked.empty()) {
         for (const Move& move : plan_.moves) {
             const auto near = [&](const Operand& o) { return o.is_lane() && links.wires.to(static_cast<std::size_t>(o.peer)) == nullptr; };
-            prepared_.networked.push_back(move.plain && move.steps[0] >= kWorth && std::ranges::none_of(move.targets, near));
+            prepared_.networked.push_back(move.plain && move.steps[0] >= kLend && std::ranges::none_of(move.targets, near));
         }
         prepared_.networked.push_back(false);  // so that it is not empty
         for (std::size_t peer = 0; peer < plan_.size; ++peer)

@@ -6,12 +6,6 @@
 
 namespace collx {
 
-namespace {
-
-constexpr std::uint64_t kLend = 4 << 10;  // bytes of a message from which lending it is cheaper than a copy
-
-}  // namespace
-
 void Collective::choose_loans(const Links& links) {
     lending_[0] = links.in_heap(spaces_[0], plan_.read);
     lending_[1] = links.in_heap(spaces_[1], plan_.written);

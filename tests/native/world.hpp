@@ -1,6 +1,7 @@
 // The cases of dump_cases.py, and communicators whose ranks are threads to run them on.
 #pragma once
 
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -76,11 +77,37 @@ inline std::vector<Case> read_cases(const char* path) {
     return cases;
 }
 
-// Makes the data connections that controls of this process want, of pairs of sockets.
+// What data connections are made of: pairs of sockets, such with the smallest buffers there are, or TCP.
+enum class Cable { pair, narrow, tcp };
+
+inline std::pair<int, int> plug(Cable cable) {
+    int ends[2] = {-1, -1};
+    if (cable != Cable::tcp) {
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) std::abort();
+        const int least = 1;
+        for (const int end : ends)
+            if (cable == Cable::narrow) setsockopt(end, SOL_SOCKET, SO_SNDBUF, &least, sizeof least);
+        return {ends[0], ends[1]};
+    }
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    auto* const at = reinterpret_cast<sockaddr*>(&address);
+    const int door = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ends[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(door, at, length) != 0 || listen(door, 1) != 0 || getsockname(door, at, &length) != 0 ||
+        connect(ends[0], at, length) != 0 || (ends[1] = accept(door, nullptr, nullptr)) < 0)
+        std::abort();
+    ::close(door);
+    return {ends[0], ends[1]};
+}
+
+// Makes the data connections that controls of this process want.
 class Connector {
   public:
-    explicit Connector(std::vector<std::shared_ptr<Control>> controls)
-        : controls_(std::move(controls)), stop_(eventfd(0, 0)), thread_([this] { run(); }) {}
+    Connector(std::vector<std::shared_ptr<Control>> controls, Cable cable)
+        : controls_(std::move(controls)), cable_(cable), stop_(eventfd(0, 0)), thread_([this] { run(); }) {}
     ~Connector() {
         eventfd_write(stop_, 1);
         thread_.join();
@@ -89,12 +116,6 @@ class Connector {
     Connector(const Connector&) = delete;
     Connector& operator=(const Connector&) = delete;
 
-    static std::pair<int, int> pair() {
-        int ends[2];
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) std::abort();
-        return {ends[0], ends[1]};
-    }
-
   private:
     void run() {
         std::vector<pollfd> asked{{stop_, POLLIN, 0}};
@@ -102,13 +123,14 @@ class Connector {
         while (poll(asked.data(), asked.size(), -1) > 0 && asked[0].revents == 0)
             for (const auto& control : controls_)
                 for (const auto& [communicator, peer] : control->wants()) {
-                    const auto [mine, theirs] = pair();
+                    const auto [mine, theirs] = plug(cable_);
                     control->attach(communicator, peer, mine);
                     controls_[peer]->attach(communicator, control->rank, theirs);
                 }
     }
 
     const std::vector<std::shared_ptr<Control>> controls_;
+    const Cable cable_;
     const int stop_;
     std::thread thread_;
 };
@@ -116,7 +138,7 @@ class Connector {
 // The regions of one communicator whose ranks are threads. With `per_host` ranks on each host: all others are far.
 class World {
   public:
-    explicit World(std::uint32_t size, std::uint32_t per_host = 0) : layout_(size), files_(size) {
+    explicit World(std::uint32_t size, std::uint32_t per_host = 0, Cable cable = Cable::pair) : layout_(size), files_(size) {
         const std::uint32_t near = per_host == 0 ? size : per_host;
         for (std::uint32_t rank = 0; rank < size; ++rank) {
             files_[rank] = map();
@@ -130,7 +152,7 @@ class World {
             endpoints_.push_back(std::make_unique<Endpoint>(rank, layout_, files, true, nullptr, std::vector<int>{},
                                                             near < size ? join(rank, far) : nullptr));
         }
-        connector_ = std::make_unique<Connector>(controls_);
+        connector_ = std::make_unique<Connector>(controls_, cable);
     }
     ~World() {
         std::vector<std::thread> closing;  // one may wait until another has taken what it sent
@@ -162,7 +184,7 @@ class World {
         for (std::uint32_t peer = 0; peer < layout_.size; ++peer) {
             members[peer] = peer;
             if (!far[peer] || peer > rank) continue;
-            const auto [mine, theirs] = Connector::pair();
+            const auto [mine, theirs] = plug(Cable::pair);
             controls_[rank]->add(peer, mine);
             controls_[peer]->add(rank, theirs);
         }
