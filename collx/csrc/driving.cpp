@@ -29,7 +29,7 @@ Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline, Grip*
     if (grip != nullptr && unsent()) grip->let_go();
     while (goal.finished && goal.outcome && left && unsent()) left = turn(waiter, nullptr, Kind::queued, deadline);
     recorder_.unblock();
-    return goal.finished ? goal.outcome : left;
+    return goal.finished && (left || !unsent()) ? goal.outcome : left;
 }
 
 // One look at everything, and where nothing could be done one turn of waiting. What it returns is why a driver

@@ -106,7 +106,7 @@ class Endpoint {
     Outcome turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline);
     bool pass(Task* goal, Kind kind);
     bool step(Task& task);
-    [[nodiscard]] bool unsent() const { return !links_.wires.idle() && !verdict.decided(); }
+    [[nodiscard]] bool unsent() const { return !links_.wires.delivered() && !verdict.decided(); }
     void look_at_wires();
     void compare_calls(Task* goal);
     bool show_wait(const Task* goal, Kind kind, Clock::time_point deadline);

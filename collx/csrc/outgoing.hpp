@@ -44,6 +44,11 @@ class Outgoing {
     [[nodiscard]] bool idle() const {
         return first_ == last_ && !arrival_due_ && !published(collective_) && !published(mail_) && !overdue();
     }
+    // Whether all has gone that a peer's call may wait for after this rank's last one. Acknowledgements are not: who waits
+    // for room wants to send what this rank has not called for yet.
+    [[nodiscard]] bool delivered() const {
+        return all_gone(collective_) && all_gone(mail_) && !arrival_due_ && !arriving_;
+    }
     // The newest message that is not read any more from where it lies.
     [[nodiscard]] const std::uint64_t& given(FrameKind lane) const {
         return lane == FrameKind::mail ? mail_.given : collective_.given;
@@ -76,6 +81,7 @@ class Outgoing {
     [[nodiscard]] bool published(const Lane& lane) const {
         return next(lane).ticket.load(std::memory_order_relaxed) == lane.queued + 1;
     }
+    [[nodiscard]] bool all_gone(const Lane& lane) const { return lane.given == lane.queued && !published(lane); }
     // Whether the consumed messages that the peer does not know of are so many quarters of the slots, or all that it may
     // go without: it needs room for two.
     [[nodiscard]] static bool unsaid(const Lane& lane, std::uint64_t quarters) {

@@ -94,9 +94,8 @@ bool Wire::pump() {
     return true;
 }
 
-bool Wire::flush(bool waiting) {
-    if (broken() || (out.idle() && (!waiting || out.said_all()))) return true;
-    if (!connected()) return false;
+void Wire::flush(bool waiting) {
+    if (broken() || (out.idle() && (!waiting || out.said_all())) || !connected()) return;
     Outgoing::Parts parts;
     for (;;) {
         out.gather(waiting);
@@ -114,8 +113,7 @@ bool Wire::flush(bool waiting) {
         }
         out.gave(static_cast<std::size_t>(gave));
     }
-    sent_.store(out.gone() + out.waiting(), std::memory_order_release);
-    return idle();
+    sent_.store(out.gone() + (out.delivered() ? 0 : out.waiting()), std::memory_order_release);
 }
 
 void Wire::fail(const char* why, int error) {
@@ -136,7 +134,10 @@ std::string Wire::why() const { return error_ != 0 ? std::strerror(error_) : why
 void Wire::close(bool linger) {
     if (connected()) {
         const auto limit = Clock::now() + kLinger;
-        while (linger && !broken() && !flush() && !died(theirs_) && Clock::now() < limit) pump();
+        while (linger && !delivered() && !died(theirs_) && Clock::now() < limit) {
+            flush();
+            pump();
+        }
         sent_.store(out.gone(), std::memory_order_release);
         shutdown(fd_, SHUT_WR);
         if (linger) drain(limit);

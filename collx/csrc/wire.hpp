@@ -31,7 +31,7 @@ class Wire final : public WireEnd {
     void farewell(State state, std::uint64_t frames) override;
     // What the peer has said of leaving, whatever is still to be taken in.
     [[nodiscard]] State said() const { return static_cast<State>(farewell_.load() & 3); }
-    // Frames that have gone or will; once it is closed, those that did.
+    // Frames that have gone, or will with a message; once it is closed, those that did.
     [[nodiscard]] std::uint64_t sent() const override { return sent_.load(std::memory_order_acquire); }
     // That the peer has begun the call in the arrival word, with the chains until it. Never goes back.
     void arrived(std::uint64_t word, const Chains& chains) override { in.arrived(word, chains); }
@@ -40,9 +40,10 @@ class Wire final : public WireEnd {
     [[nodiscard]] bool connected();  // takes over what was attached
     // Takes in what has come; true where anything has.
     bool pump();
-    // Sends what was published; false where something has to wait. `waiting`: this rank waits for others, so they may for it.
-    bool flush(bool waiting = false);
+    // Sends what was published. `waiting`: this rank waits for others, so they may for it.
+    void flush(bool waiting = false);
     [[nodiscard]] bool idle() const { return broken() || out.idle(); }
+    [[nodiscard]] bool delivered() const { return broken() || out.delivered(); }
     [[nodiscard]] int fd() const { return fd_; }
     [[nodiscard]] bool broken() const { return why_ != nullptr; }
     [[nodiscard]] std::string why() const;

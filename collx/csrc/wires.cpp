@@ -32,7 +32,8 @@ Wire& Wires::add(Far& far, std::uint32_t peer, const Layout& layout, std::byte* 
 
 void Wires::flush(bool waiting) {
     for (One& one : all_) {
-        if (one.wire->flush(waiting) || one.wanted || one.wire->connected()) continue;
+        one.wire->flush(waiting);
+        if (one.wanted || one.wire->idle() || one.wire->connected()) continue;
         one.wanted = true;
         far_->want(one.peer);
     }

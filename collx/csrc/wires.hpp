@@ -24,10 +24,10 @@ class Wires {
 
     // Sends what was published. Asks for connections where there are none yet.
     void flush(bool waiting = false);
-    // Whether nothing waits for the network.
-    [[nodiscard]] bool idle() const {
+    // Whether the network has taken every message.
+    [[nodiscard]] bool delivered() const {
         for (const auto& one : all_)
-            if (!one.wire->idle()) return false;
+            if (!one.wire->delivered()) return false;
         return true;
     }
     // Takes in what has come; true where anything has.

@@ -77,16 +77,16 @@ inline std::vector<Case> read_cases(const char* path) {
     return cases;
 }
 
-// What data connections are made of: pairs of sockets, such with the smallest buffers there are, or TCP.
+// What data connections are made of: pairs of sockets, such with little room, or TCP.
 enum class Cable { pair, narrow, tcp };
 
 inline std::pair<int, int> plug(Cable cable) {
     int ends[2] = {-1, -1};
     if (cable != Cable::tcp) {
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) std::abort();
-        const int least = 1;
+        const int little = 4096;  // the kernel doubles it
         for (const int end : ends)
-            if (cable == Cable::narrow) setsockopt(end, SOL_SOCKET, SO_SNDBUF, &least, sizeof least);
+            if (cable == Cable::narrow) setsockopt(end, SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
         return {ends[0], ends[1]};
     }
     sockaddr_in address{};
