@@ -10,6 +10,7 @@
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
 #   make sanitize  the native tests under ASAN + UBSAN and under TSAN
+#   make fuzz      what peers may send, changed at random, under ASAN + UBSAN; COUNT=1000000
 #   make models    the models of the protocols between ranks, by Spin
 #   make docs      what is generated and kept: docs/algorithms.md, collx/_core.pyi
 
@@ -19,7 +20,7 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus tcp yardstick checks test nft mismatches prove lint sanitize models docs
+.PHONY: sweep versus tcp yardstick checks test nft mismatches prove lint sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -60,11 +61,17 @@ lint: .venv/.stamp-test
 
 sanitize: sanitize-address,undefined sanitize-thread
 
-sanitize-%: .venv/.stamp-install
+configured-%: .venv/.stamp-install
 	$(BIN)/cmake -S tests/native -B build/sanitize-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 	    -DCOLLX_SANITIZE=$* -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
+
+sanitize-%: configured-%
 	$(BIN)/cmake --build build/sanitize-$*
 	$(BIN)/ctest --test-dir build/sanitize-$* --output-on-failure --no-tests=error
+
+fuzz: configured-address,undefined
+	$(BIN)/cmake --build build/sanitize-address,undefined --target wire_fuzz
+	build/sanitize-address,undefined/wire_fuzz tests/native/corpus $(or $(COUNT),1000000)
 
 models:
 	docs/models/check
