@@ -60,10 +60,10 @@ class Shm:
 
 
 class Tcp:
-    """Ranks that TCP joins; those that share a machine by its memory, where `shm` has them."""
+    """Ranks that TCP joins; those that share a machine by its memory, where `shm` has them. For `numbers` see Shm."""
 
-    def __init__(self, group: TcpGroup, shm: ShmGroup | None) -> None:
-        self.group, self.shm = group, shm
+    def __init__(self, group: TcpGroup, shm: ShmGroup | None, numbers: Sequence[int]) -> None:
+        self.group, self.shm, self.numbers = group, shm, numbers
         self._near = group.near(range(group.size)) if shm else [group.rank]  # the ranks that `shm` numbers from 0
 
     def engine(self, members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
@@ -74,8 +74,9 @@ class Tcp:
         here, seats = [self._near.index(member) for member in near], [list(members).index(member) for member in near]
         wires = self.group.connect(members, label) if not self.shm or len(near) < len(members) else None
         keep = (self.group, self.shm and self.shm.pidfds)
+        numbers = [self.numbers[member] for member in members] if self.numbers else []
         with _memory(self.shm, here, seats, len(members), label, timeout, look) as memory:
-            return NativeEngine(**memory, keep=keep, label=label, members=members, wires=wires)
+            return NativeEngine(**memory, keep=keep, label=label, members=numbers, wires=wires)
 
 
 class _Memory(TypedDict):
@@ -163,9 +164,11 @@ def over_mpi(group: MpiGroup, forced: bool, end_job: EndJob, deadline: float) ->
     return shm if len(near) == group.size else Mpi(group, shm, ways, end_job)
 
 
-def over_tcp(place: Place, forced: bool, deadline: float, exchange: Exchange | None = None) -> Tcp | Shm:
+def over_tcp(
+    place: Place, forced: bool, deadline: float, numbers: Sequence[int], exchange: Exchange | None = None
+) -> Tcp | Shm:
     """What joins the ranks of a job, which meet where `place` says, or by `exchange`: TCP alone where that is forced,
-    else shared memory wherever there is some. Collective."""
+    else shared memory wherever there is some. For `numbers` see Shm. Collective."""
     from collx.transports.secret import find_secret, need_secret
     from collx.transports.tcp import Joining
 
@@ -182,13 +185,13 @@ def over_tcp(place: Place, forced: bool, deadline: float, exchange: Exchange | N
         with lifeline.meeting_place(place.rendezvous) as directory:
             group = joining.by_file(f"{directory}/rank-0", None)
     if forced or not group.share(range(group.size)):
-        return Tcp(group, None)
+        return Tcp(group, None, numbers)
     near = group.near(range(group.size))
     processes = _near(group, group.cards[near[0]].word, deadline)
     if len(near) < group.size:
-        return Tcp(group, processes)
+        return Tcp(group, processes, numbers)
     group.close()  # nobody is far
-    return Shm(processes, near)
+    return Shm(processes, numbers)
 
 
 def _near(group: Machines, path: str, deadline: float) -> ShmGroup:

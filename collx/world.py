@@ -121,9 +121,9 @@ def from_mpi(comm: MPI.Intracomm, timeout: float = TIMEOUT) -> Communicator:
 
     Collective among them. `comm` is duplicated, and stays the caller's, to be used meanwhile and freed whenever.
     `timeout` is as `init` has it. Ranks of one host are joined by shared memory, others by MPI; COLLX_TRANSPORT=mpi
-    forces MPI everywhere. MPI must be initialised, at best with MPI_THREAD_MULTIPLE, as mpi4py does by default: below
-    that, asynchronous calls move only while this communicator is called or its Works are asked or waited for, and below
-    MPI_THREAD_SERIALIZED only the main thread may do so.
+    forces MPI everywhere, COLLX_TRANSPORT=tcp TCP. MPI must be initialised, at best with MPI_THREAD_MULTIPLE, as mpi4py
+    does by default: where MPI carries messages, below that asynchronous calls move only while this communicator is
+    called or its Works are asked or waited for, and below MPI_THREAD_SERIALIZED only the main thread may do so.
 
     Raises TypeError or ValueError for what is no intracommunicator, BootstrapError where ranks are missing at the
     deadline, TransportError where the transport cannot serve.
@@ -147,7 +147,7 @@ def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communica
         case "memory":
             return _made(Lone(), place, group.hosts, timeout, label)
         case "tcp":
-            ranks: Tcp | Shm | Mpi = over_tcp(place, True, deadline, partial(exchange, group.comm))
+            ranks: Tcp | Shm | Mpi = over_tcp(place, True, deadline, group.numbers(), partial(exchange, group.comm))
         case transports:
             ranks = over_mpi(group, transports == "mpi", lambda told: ending.end_job(told, _ledger), deadline)
     return _made(ranks, place, group.hosts, timeout, label)
@@ -160,7 +160,7 @@ def _joined_by_tcp(place: Place, forced: bool, timeout: float) -> Communicator:
         exchange = partial(torch_store.exchange, place.rendezvous, place.rank, place.size)
     elif place.local_size != place.size and jobs.is_directory(place.rendezvous):  # there ranks of one host meet
         exchange = _exchange_of_launcher(place, deadline)
-    ranks = over_tcp(place, forced, deadline, exchange)
+    ranks = over_tcp(place, forced, deadline, range(place.size), exchange)
     if place.local_size == bootstrap.UNKNOWN:
         near = ranks.group.near(range(place.size)) if isinstance(ranks, Tcp) else range(place.size)
         number = near.index(place.rank) if place.local_rank == bootstrap.UNKNOWN else place.local_rank
