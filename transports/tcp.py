@@ -165,7 +165,7 @@ class Joining:
 
     def _reach(self, where: tuple[str, int], route: Route, job: bytes, secret: bytes, deadline: float) -> socket.socket:
         """The store of rank 0, which may come later."""
-        return visit(where, secret, Identity(job, self.rank, self.size), 0, STORE, 0, deadline, route.address)
+        return visit(where, secret, Identity(job, self.rank, self.size), 0, STORE, 0, deadline, route)
 
     def _in_store(self, connection: socket.socket, card: str) -> list[str]:
         left = max(self.deadline - time.monotonic(), 0.0)

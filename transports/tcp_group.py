@@ -23,6 +23,7 @@ from collx.transports.door import Door
 from collx.transports.handshake import CONTROL, DATA, Admitted, Identity
 from collx.transports.lanes import Wires
 from collx.transports.machines import Machines
+from collx.transports.route import Route
 from collx.transports.shelf import Shelf
 from collx.transports.tls import finish, keep_alive
 from collx.transports.verdict import named
@@ -43,7 +44,13 @@ class Card(NamedTuple):
     word: str
 
     def __str__(self) -> str:
-        return f"{self.address} ({self.interface}) on {self.host}"
+        return f"{self.route} on {self.host}"
+
+    @property
+    def route(self) -> Route:
+        """By what others reach it."""
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        return Route(family, self.address, self.interface)
 
     def text(self) -> str:
         return "\n".join(map(str, self))
@@ -179,5 +186,5 @@ class TcpGroup(Machines):
         self, peer: int, purpose: int, communicator: int, deadline: float, over: Callable[[], bool] = bool
     ) -> socket.socket:
         card, own = self.cards[peer], self.cards[self.rank]
-        where = (card.address, card.port)
-        return visit(where, self._secret, self._own, peer, purpose, communicator, deadline, own.address, over)
+        where, source = (card.address, card.port), own.route
+        return visit(where, self._secret, self._own, peer, purpose, communicator, deadline, source, over)

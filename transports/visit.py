@@ -12,7 +12,7 @@ from typing import Any
 
 from collx.errors import BootstrapError
 from collx.transports.handshake import Identity, Unanswered, greet
-from collx.transports.route import shown, targets
+from collx.transports.route import Route, shown, targets
 from collx.transports.tls import find_tls, why
 
 ATTEMPT = 3.0  # seconds to wait for a connection before trying anew: the kernel's own next try may be far
@@ -26,12 +26,12 @@ def visit(
     purpose: int,
     communicator: int,
     deadline: float,
-    source: str = "",
+    source: Route | None = None,
     over: Callable[[], bool] = bool,
 ) -> socket.socket:
     """A nonblocking socket to rank `peer`, whose door is at `address` or will be, after both have proved themselves.
 
-    From the address `source`, where one is given. Tries until `deadline`, a time of `time.monotonic`, or until it is
+    From `source`, where that is given. Tries until `deadline`, a time of `time.monotonic`, or until it is
     `over`. Raises BootstrapError with the reason: what `greet` raises, or why the last try came to nothing.
     """
     pause = 0.001
@@ -40,10 +40,10 @@ def visit(
             return _let_in(address, secret, own, peer, purpose, communicator, deadline, source)
         except OSError as error:
             if time.monotonic() + pause >= deadline or over():
-                loops = "; by loopback a host reaches itself alone" if source in ("127.0.0.1", "::1") else ""
+                loops = "; by loopback a host reaches itself alone" if source and source.loopback else ""
                 raise BootstrapError(
                     f"rank {own.rank} of {own.size} did not reach rank {peer} at {shown(address)}"
-                    f"{f' from {source}' * bool(source)} within the timeout: {error.strerror or error}{loops}"
+                    f"{f' from {source}' if source else ''} within the timeout: {error.strerror or error}{loops}"
                 ) from None
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
@@ -57,7 +57,7 @@ def _let_in(
     purpose: int,
     communicator: int,
     deadline: float,
-    source: str,
+    source: Route | None,
 ) -> socket.socket:
     """One try at each of the addresses that the name may have. Raises the last one's OSError."""
     failed, tls = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)), find_tls(os.environ, secret)
@@ -85,12 +85,12 @@ def _let_in(
     raise failed
 
 
-def _connected(family: int, target: Any, source: str, deadline: float) -> socket.socket:
+def _connected(family: int, target: Any, source: Route | None, deadline: float) -> socket.socket:
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
         if source:
-            connection.bind((source, 0))
+            connection.bind((source.address, 0))
         connection.connect(target)
         if connection.getsockname() == connection.getpeername():  # to a port nobody has, TCP may connect to itself
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))

@@ -264,7 +264,7 @@ def test_what_is_no_rank_is_told(answer: Callable[[socket.socket], None], told: 
     listener = served(answer)
     own = Identity(b"job", 1, SIZE)
     with listener, pytest.raises(collx.BootstrapError, match=f"rank 1 of {SIZE}.*{told}"):
-        visit(listener.getsockname(), SECRET, own, 0, STORE, 0, time.monotonic() + 0.2, "127.0.0.1")
+        visit(listener.getsockname(), SECRET, own, 0, STORE, 0, time.monotonic() + 0.2)
 
 
 def test_nobody_connects_to_itself() -> None:

@@ -95,7 +95,7 @@ def test_who_did_not_come_is_listed_on_all(free_port: int) -> None:
 
 def test_rank_0_is_not_there(free_port: int, tmp_path: Path) -> None:
     [text] = raised(lambda rank: rank.at(f"127.0.0.1:{free_port}", SECRET), joining(1, 2, LATE))
-    assert f"rank 1 of 2 did not reach rank 0 at 127.0.0.1:{free_port} from 127.0.0.1 within the timeout" in text
+    assert f"rank 1 of 2 did not reach rank 0 at 127.0.0.1:{free_port} from 127.0.0.1 (lo) within the timeout" in text
     [text] = raised(lambda rank: rank.by_file(str(tmp_path / "file"), None), joining(1, 2, LATE))
     assert "rank 0 of 2 left no address at" in text
 
