@@ -199,7 +199,7 @@ Outcome Endpoint::wait(Task& task, Clock::time_point deadline) {
 }
 
 void Endpoint::progress() {
-    const auto needed = [this] { return under_way_.load() > 0 && waiting_.load() == 0; };
+    const auto needed = [this] { return (under_way_.load() > 0 || left_over_.load()) && waiting_.load() == 0; };
     Patience patience = Patience::in_background(oversubscribed_);
     std::unique_lock lock(queue_);
     for (;;) {
@@ -209,8 +209,10 @@ void Endpoint::progress() {
         if (take()) {
             {
                 Waiter waiter(*links_.headers[rank_], &verdict, patience, nullptr);
-                while ((needed() || (unsent() && waiting_.load() == 0)) && !closing_.load())
+                for (bool go = needed(); go && !closing_.load(); go = needed()) {
                     turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
+                    left_over_.store(unsent());
+                }
             }
             leave();
         }
@@ -238,9 +240,11 @@ bool Endpoint::take_idle() {
 }
 
 void Endpoint::leave() {
+    const bool rest = unsent();
+    if (rest != left_over_.load(std::memory_order_relaxed)) left_over_.store(rest);
     driver_.store(std::thread::id{}, std::memory_order_relaxed);
     taken_.store(false);
-    if (waiting_.load() > 0 || under_way_.load() > 0) announce();
+    if (waiting_.load() > 0 || under_way_.load() > 0 || rest) announce();
 }
 
 // Until `task` is done or nobody drives any more, at most for a nap; the progress thread makes room at once.
@@ -252,7 +256,7 @@ void Endpoint::await_turn(const Task& task, Clock::time_point deadline) {
         changed_.wait_until(lock, std::min(deadline, Clock::now() + kNap),
                             [&] { return task.done.load(std::memory_order_acquire) != 0 || !taken_.load(); });
     }
-    if (waiting_.fetch_sub(1) == 1 && under_way_.load() > 0) announce();
+    if (waiting_.fetch_sub(1) == 1 && (under_way_.load() > 0 || left_over_.load())) announce();
 }
 
 void Endpoint::announce() {

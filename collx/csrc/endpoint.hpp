@@ -153,6 +153,7 @@ class Endpoint {
     std::atomic<std::thread::id> driver_{};
     std::atomic<int> under_way_{0};  // calls started and not ended
     std::atomic<int> waiting_{0};    // threads that wait for another driver; the progress thread makes room for them
+    std::atomic<bool> left_over_{false};  // the last driver left although something is unsent, as others waited
     std::atomic<bool> incoming_{false};
     std::atomic<bool> leaving_{false};
     std::atomic<bool> closing_{false};

@@ -42,7 +42,7 @@ void Collective::land(Links& links) {
 }
 
 void Collective::let_go(Links& links) {
-    links.wires.forsake();
+    if (begun_) links.wires.forsake();
 }
 
 }  // namespace collx

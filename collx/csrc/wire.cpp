@@ -21,7 +21,6 @@ namespace collx {
 namespace {
 
 constexpr std::size_t kTurn = 256 << 10;  // bytes to take in before a look at what can be done with them
-constexpr std::chrono::seconds kLinger{5};
 constexpr int kDrain = 5;  // ms
 // Some systems' default, bbr, sends by timers what is there at once: a third as fast between near hosts.
 constexpr char kCongestion[] = "cubic";
@@ -131,16 +130,15 @@ void Wire::forsake() {
 
 std::string Wire::why() const { return error_ != 0 ? std::strerror(error_) : why_; }
 
-void Wire::close(bool linger) {
+void Wire::close(Clock::time_point limit) {
     if (connected()) {
-        const auto limit = Clock::now() + kLinger;
-        while (linger && !delivered() && !died(theirs_) && Clock::now() < limit) {
+        while (!delivered() && !died(theirs_) && Clock::now() < limit) {
             flush();
             pump();
         }
         sent_.store(out.gone(), std::memory_order_release);
         shutdown(fd_, SHUT_WR);
-        if (linger) drain(limit);
+        drain(limit);
         ::close(std::exchange(fd_, -1));
     }
     if (const int unused = attached_.exchange(-1); unused >= 0) ::close(unused);

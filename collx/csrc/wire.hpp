@@ -20,7 +20,7 @@ class Wire final : public WireEnd {
   public:
     // `theirs`: the replica of the peer's region.
     Wire(const Stream& stream, const Layout& layout, std::byte* own, std::byte* theirs);
-    ~Wire() { close(false); }
+    ~Wire() { close({}); }
     Wire(const Wire&) = delete;
     Wire& operator=(const Wire&) = delete;
 
@@ -50,8 +50,8 @@ class Wire final : public WireEnd {
     [[nodiscard]] std::chrono::steady_clock::time_point broken_since() const { return since_; }
     // Nothing refers to a caller's memory any more. Hangs up where it was to be sent from there, as half a message is none.
     void forsake();
-    // Hangs up; `linger`: not before what was sent has reached the peer's machine, within seconds.
-    void close(bool linger);
+    // Hangs up, where there is time until `limit` not before what was sent has reached the peer's host.
+    void close(std::chrono::steady_clock::time_point limit);
 
     Incoming in;
     Outgoing out;

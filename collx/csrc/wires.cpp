@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kFew = 2;  // sockets, of which to read each takes no longer than to ask for those with data
 // A broken connection is most often the end of the peer, which is noticed and told elsewhere.
 constexpr std::chrono::seconds kGrace{1};
+constexpr std::chrono::seconds kLinger{5};
 
 }  // namespace
 
@@ -80,7 +81,8 @@ int Wires::broken() const {
 }
 
 void Wires::close(bool linger) {
-    for (One& one : all_) one.wire->close(linger);
+    const auto limit = linger ? std::chrono::steady_clock::now() + kLinger : std::chrono::steady_clock::time_point{};
+    for (One& one : all_) one.wire->close(limit);
 }
 
 }  // namespace collx
