@@ -24,6 +24,9 @@ constexpr std::size_t kTurn = 256 << 10;  // bytes to take in before a look at w
 constexpr int kDrain = 5;  // ms
 // Some systems' default, bbr, sends by timers what is there at once: a third as fast between near hosts.
 constexpr char kCongestion[] = "cubic";
+// The end of a record goes at once. Without that mark the kernel keeps a short packet until the peer has taken in the long
+// one before it (autocorking, TCP_NODELAY notwithstanding).
+constexpr int kNow = MSG_NOSIGNAL | MSG_EOR;
 
 }  // namespace
 
@@ -103,8 +106,8 @@ void Wire::flush(bool waiting) {
         msghdr message{};
         message.msg_iov = parts.data();
         message.msg_iovlen = static_cast<std::size_t>(used);
-        const ssize_t gave = used > 1 ? sendmsg(fd_, &message, MSG_NOSIGNAL)
-                                      : send(fd_, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL);
+        const ssize_t gave = used > 1 ? sendmsg(fd_, &message, kNow)
+                                      : send(fd_, parts[0].iov_base, parts[0].iov_len, kNow);
         if (gave < 0 && errno == EINTR) continue;
         if (gave < 0) {
             if (errno != EAGAIN) fail("", errno);
