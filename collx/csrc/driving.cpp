@@ -83,6 +83,7 @@ bool Endpoint::pass(Task* goal, Kind kind) {
     if (!links_.wires.none()) {
         links_.wires.flush(!any);
         if (goal == nullptr || !goal->finished) any |= links_.wires.pump();
+        if (leaving_.load(std::memory_order_relaxed)) announce_leaving();
     }
     if (under_way_.load(std::memory_order_relaxed) > 0) settle();
     return any;
@@ -123,11 +124,11 @@ void Endpoint::settle() {
 void Endpoint::announce_leaving() {
     State running = State::running;
     if (!collectives_.empty() || std::ranges::any_of(mails_, &Task::sends) || incoming_.load()) return;
+    links_.wires.flush();
+    if (unsent()) return;  // until it has gone; the connection may still have to be made
     if (!links_.headers[rank_]->state.compare_exchange_strong(running, State::leaving)) return;
     verdict.wake_all();
-    if (far_ == nullptr) return;
-    links_.wires.flush();
-    far_->tell_state(State::leaving);
+    if (far_ != nullptr) far_->tell_state(State::leaving);
 }
 
 // What went wrong on this rank behind its caller's back the others learn at once.

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "wait.hpp"
@@ -22,6 +23,7 @@ namespace {
 
 constexpr std::size_t kTurn = 256 << 10;  // bytes to take in before a look at what can be done with them
 constexpr int kDrain = 5;  // ms
+constexpr std::chrono::microseconds kDial{200};  // from look to look whether a connection was made
 // Some systems' default, bbr, sends by timers what is there at once: a third as fast between near hosts.
 constexpr char kCongestion[] = "cubic";
 // The end of a record goes at once. Without that mark the kernel keeps a short packet until the peer has taken in the long
@@ -134,11 +136,12 @@ void Wire::forsake() {
 std::string Wire::why() const { return error_ != 0 ? std::strerror(error_) : why_; }
 
 void Wire::close(Clock::time_point limit) {
+    while (!delivered() && !died(theirs_) && Clock::now() < limit) {
+        if (!connected()) std::this_thread::sleep_for(kDial);
+        flush();
+        pump();
+    }
     if (connected()) {
-        while (!delivered() && !died(theirs_) && Clock::now() < limit) {
-            flush();
-            pump();
-        }
         sent_.store(out.gone(), std::memory_order_release);
         shutdown(fd_, SHUT_WR);
         drain(limit);

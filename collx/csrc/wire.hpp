@@ -43,7 +43,8 @@ class Wire final : public WireEnd {
     // Sends what was published. `waiting`: this rank waits for others, so they may for it.
     void flush(bool waiting = false);
     [[nodiscard]] bool idle() const { return broken() || out.idle(); }
-    [[nodiscard]] bool delivered() const { return broken() || out.delivered(); }
+    // Whether all has gone that the peer may wait for; one that has left waits for nothing.
+    [[nodiscard]] bool delivered() const { return broken() || out.delivered() || said() == State::departed; }
     [[nodiscard]] int fd() const { return fd_; }
     [[nodiscard]] bool broken() const { return why_ != nullptr; }
     [[nodiscard]] std::string why() const;

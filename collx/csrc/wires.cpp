@@ -82,6 +82,7 @@ int Wires::broken() const {
 
 void Wires::close(bool linger) {
     const auto limit = linger ? std::chrono::steady_clock::now() + kLinger : std::chrono::steady_clock::time_point{};
+    flush();  // what was published last may want a connection yet
     for (One& one : all_) one.wire->close(limit);
 }
 
