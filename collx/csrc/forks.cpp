@@ -50,6 +50,7 @@ void Forks::in_child() {
         for (const int fd : {control->epoll_, control->wanting_, control->waking_}) close(fd);
     }
     after();
+    watched.clear();  // by the time that the child forks, those descriptors may be others
 }
 
 }  // namespace collx
