@@ -43,12 +43,7 @@ class Guard:
 
     def soon(self, chain: int, way: int, looks: int) -> bool:
         """Start it; whether after so many looks at most all ranks have said the same."""
-        if self._persistent is None:
-            self.start(chain, way)
-        else:
-            _WORDS.pack_into(self._mine, 0, chain, chain ^ _ALL, way, way ^ _ALL)
-            self._ended = False
-            self._persistent.Start()
+        self.start(chain, way)
         test = self._request.Test
         for _ in range(looks):
             if test():
