@@ -2,6 +2,7 @@
 #   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
 #   make test      the whole test suite
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
+#   make tcp       as root: collx between two hosts beside Gloo and Open MPI, into perf/results/tcp.*; ARGS='--quick'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
 #   make checks    what it costs that ranks compare their calls, into perf/results/checks.md
 #   make mismatches random mismatched pairs of calls, which must all be found; CASES=100000
@@ -9,6 +10,7 @@
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
 #   make sanitize  the native tests under ASAN + UBSAN and under TSAN
+#   make fuzz      what peers may send, changed at random, under ASAN + UBSAN; COUNT=1000000
 #   make models    the models of the protocols between ranks, by Spin
 #   make docs      what is generated and kept: docs/algorithms.md, collx/_core.pyi
 
@@ -18,20 +20,26 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
 INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus yardstick checks test mismatches prove lint sanitize models docs
+.PHONY: sweep versus tcp yardstick checks test nft mismatches prove lint sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
 	$(BIN)/collx perf all_reduce -n 4
 
-test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp
+test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp nft
 	$(BIN)/python -m pytest
+
+nft:
+	@.ci/nftables build/nft
 
 kills: .venv/.stamp-test
 	$(BIN)/python -m tests.failures.kills $(N) $(ARGS)
 
 versus: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.peers --output perf/results/versus $(ARGS)
+
+tcp: .venv/.stamp-test
+	$(BIN)/python -m collx.perf.across --output perf/results/tcp $(ARGS)
 
 yardstick: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.bounds
@@ -53,11 +61,17 @@ lint: .venv/.stamp-test
 
 sanitize: sanitize-address,undefined sanitize-thread
 
-sanitize-%: .venv/.stamp-install
+configured-%: .venv/.stamp-install
 	$(BIN)/cmake -S tests/native -B build/sanitize-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 	    -DCOLLX_SANITIZE=$* -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
+
+sanitize-%: configured-%
 	$(BIN)/cmake --build build/sanitize-$*
 	$(BIN)/ctest --test-dir build/sanitize-$* --output-on-failure --no-tests=error
+
+fuzz: configured-address,undefined
+	$(BIN)/cmake --build build/sanitize-address,undefined --target wire_fuzz
+	build/sanitize-address,undefined/wire_fuzz tests/native/corpus $(or $(COUNT),1000000)
 
 models:
 	docs/models/check

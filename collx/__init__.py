@@ -27,20 +27,22 @@ from collx.version import __version__
 if TYPE_CHECKING:
     from collx.communicator import Communicator
     from collx.spawning import spawn
+    from collx.transports.store import Store
     from collx.types import ReduceOp
     from collx.work import Work
     from collx.world import from_mpi, init
 
 __all__ = [
     "AbortedError", "BootstrapError", "ClosedError", "CollxError", "Communicator", "Copy", "MismatchError",
-    "RankFailedError", "Recv", "ReduceOp", "RevokedError", "Schedule", "ScheduleError", "Send", "TimeoutError",
-    "TransportError", "Work", "__version__", "from_mpi", "init", "spawn",
+    "RankFailedError", "Recv", "ReduceOp", "RevokedError", "Schedule", "ScheduleError", "Send", "Store",
+    "TimeoutError", "TransportError", "Work", "__version__", "from_mpi", "init", "spawn",
 ]  # fmt: skip
 
 # Imported when first asked for, so that schedules can be written and proved where the native module is not built.
 _LATER = {
     "Communicator": "collx.communicator",
     "ReduceOp": "collx.types",
+    "Store": "collx.transports.store",
     "Work": "collx.work",
     "from_mpi": "collx.world",
     "init": "collx.world",

@@ -92,6 +92,24 @@ def unheard(plan: Plan) -> list[int]:
     return [r for r in ranks if r not in heard]
 
 
+def unhearing(plan: Plan) -> list[int]:
+    """The ranks to which nothing may come of this one in a call, as far as it knows: all whose `unheard` names it.
+
+    It knows its own messages and blocks, and of the others only what follows from those.
+    """
+    spec, rank, where = COLLECTIVES[plan.collective], plan.rank, (plan.size, plan.root, plan.size)
+    if spec.result == "heard":
+        return []
+    told = {rank}
+    told.update(target.peer for move in plan.moves for target in move.targets if isinstance(target, Lane))
+    # Who has to do with every block knows from its own that none is empty, on any rank.
+    full = plan.input_bytes > 0 and all(length for move in plan.moves for length in move.lengths)
+    if full and spec.before(rank, *where) and plan.collective not in ("gather", "scatter"):
+        first = rank if spec.result == "prefix" else 0
+        told.update(peer for peer in range(first, plan.size) if spec.after(peer, *where))
+    return [peer for peer in range(plan.size) if peer not in told]
+
+
 def counts_text(elements: tuple[int, ...]) -> str:
     """Elements per block: "4", "2x4" for two blocks of 4, or "3+4+5"."""
     if len(elements) > 1 and len(set(elements)) == 1:

@@ -10,14 +10,17 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from collx.errors import TransportError
+from collx.errors import BootstrapError, TransportError
+
+if TYPE_CHECKING:
+    from collx.launcher import Share
 
 USAGE = """\
 usage: collx COMMAND [OPTIONS]
 
-  run      start a program on several ranks of this host
+  run      start a program on several ranks, of this host or of several
   perf     measure collectives, in nccl-tests' columns
   verify   prove the algorithms' schedules
 
@@ -95,33 +98,67 @@ def _run(argv: list[str]) -> int:
 
     parser = _run_parser()
     options = parser.parse_args(argv)
-    if options.n < 1:
-        parser.error(f"-n {options.n}: a job has at least one rank")
+    n, share = _ranks(parser, options)
     command = _command(parser, options.program, options.module)
+    if options.secret_file is not None:
+        os.environ["COLLX_SECRET_FILE"] = os.path.abspath(options.secret_file)
+    if options.tls:
+        os.environ["COLLX_TLS"] = "1"
     try:
-        place = bootstrap.Place(0, options.n, 0, "", options.n)
+        place = bootstrap.Place(0, n, 0, "", n) if share is None else share.place(0, n)
         bootstrap.find_transport(place, os.environ)  # no need for every rank to say it
-        return launcher.launch(command, options.n, tag=options.tag == "on", keep_going=options.keep_going)
-    except TransportError as error:
+        return launcher.launch(command, n, tag=options.tag == "on", keep_going=options.keep_going, share=share)
+    except (TransportError, BootstrapError) as error:
         parser.error(str(error))
     except OSError as error:
         if error.filename is not None:
             parser.error(f"cannot start {command[0]}: {error.strerror}")
         if error.errno in TOO_MANY:
-            parser.error(f"cannot start {options.n} ranks here: {error.strerror}")
+            parser.error(f"cannot start {n} ranks here: {error.strerror}")
         raise
+
+
+def _ranks(parser: Parser, options: argparse.Namespace) -> tuple[int, Share | None]:
+    """How many ranks to start here, and which they are where they are not the whole job."""
+    from collx import jobs
+    from collx.launcher import Share
+
+    n, nodes = options.n, options.nnodes
+    if n is not None and n < 1:
+        parser.error(f"-n {n}: a job has at least one rank")
+    if nodes < 1:
+        parser.error(f"--nnodes {nodes}: a job is on at least one host")
+    if nodes == 1:
+        return n or len(os.sched_getaffinity(0)), None
+    for name in ("n", "node_rank", "rendezvous"):  # nothing that could differ between hosts is guessed
+        if getattr(options, name) is None:
+            flag = f"-{'-' * (len(name) > 1)}{name}".replace("_", "-")
+            parser.error(f"--nnodes {nodes} wants {flag} too; the same on every host, but for --node-rank")
+    if not 0 <= options.node_rank < nodes:
+        parser.error(f"--node-rank {options.node_rank}: with --nnodes {nodes} it goes from 0 to {nodes - 1}")
+    meeting = jobs.full_name(options.rendezvous)
+    if not meeting.startswith(("tcp:", "file:")):
+        parser.error(f"--rendezvous {options.rendezvous!r} is no HOST:PORT, an address of the host with --node-rank 0")
+    return n, Share(options.node_rank * n, nodes * n, meeting)
 
 
 def _run_parser() -> Parser:
     parser = Parser(
         prog="collx run",
-        usage="collx run [-n N] [--tag on|off] [--keep-going] (PROGRAM | -m MODULE) [ARGUMENTS]",
-        description="Start a program as N ranks on this host. A .py file is run by this Python.",
+        usage="collx run [-n N] [--nnodes M --node-rank R --rendezvous HOST:PORT] [--secret-file FILE] [--tls]"
+        " [--tag on|off] [--keep-going] (PROGRAM | -m MODULE) [ARGUMENTS]",
+        description="Start a program as N ranks on this host, or on each of M hosts by a command on each. A .py file is"
+        " run by this Python.",
         epilog="The exit code is that of the rank that failed first, 128 + the signal's number if one killed it.",
         allow_abbrev=False,
     )
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("-n", type=int, default=cores, help=f"number of ranks (default: usable cores, {cores} here)")
+    parser.add_argument("-n", type=int, help=f"number of ranks on this host (default: usable cores, {cores} here)")
+    parser.add_argument("--nnodes", type=int, default=1, metavar="M", help="number of hosts, each with N ranks")
+    parser.add_argument("--node-rank", type=int, metavar="R", help="which of them this is, from 0; it has ranks R*N on")
+    parser.add_argument("--rendezvous", metavar="HOST:PORT", help="where the first host's rank 0 is to listen")
+    parser.add_argument("--secret-file", metavar="FILE", help="32 random bytes, mode 0600, the same on every host")
+    parser.add_argument("--tls", action="store_true", help="encrypt what ranks of different hosts say to each other")
     parser.add_argument("--tag", choices=("on", "off"), default="on", help="start each line of output with [rank]")
     parser.add_argument("--keep-going", action="store_true", help="let the other ranks run on when one fails")
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module, as python -m does")

@@ -54,7 +54,6 @@ class Communicator(Messages):
         size: int,
         local_rank: int,
         hosts: Sequence[str],
-        transports: Sequence[str],
         timeout: float,
         make_group: MakeGroup,
         world_ranks: Sequence[int] | None = None,
@@ -63,15 +62,17 @@ class Communicator(Messages):
         super().__init__(engine, rank, size, timeout)
         self.local_rank = local_rank
         self.hosts = tuple(hosts)
-        self.transports = tuple(transports)
+        self.transports = engine.transports
+        self.links = engine.links
         self._make_group = make_group
         self._world_ranks = tuple(range(size)) if world_ranks is None else tuple(world_ranks)
         self._label = label
         self._splits = 0
 
     def __repr__(self) -> str:
-        state = ", closed" if self.closed else ""
-        return f"<collx.Communicator rank {self.rank} of {self.size} over {'+'.join(self.transports)}{state}>"
+        place = f", at {self._engine.place}" * bool(self._engine.place)
+        state = ", closed" * self.closed
+        return f"<collx.Communicator rank {self.rank} of {self.size} over {'+'.join(self.transports)}{place}{state}>"
 
     # -- collectives ---------------------------------------------------------------------------------
 
@@ -347,7 +348,6 @@ class Communicator(Messages):
             len(members),
             hosts[:rank].count(hosts[rank]),
             hosts,
-            engine.transports,
             self.timeout,
             self._make_group,
             self._world(members),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from collx import lifeline
-from collx.bootstrap import Place
+from collx.bootstrap import NOTES, Place
 from collx.errors import AbortedError, RankFailedError
 from collx.member import leave_all
 from collx.transports import pmi
@@ -38,6 +38,7 @@ def end(place: Place, ledger: Ledger | None, others: Sequence[int]) -> None:
     if abortable:
         leave_all()
     if isinstance(fatal, (AbortedError, RankFailedError)):
+        _leave_note(place, fatal)
         lifeline.await_end(others)
         if abortable:
             time.sleep(CULPRIT_GRACE)
@@ -67,6 +68,13 @@ def end_job(told: str, ledger: Ledger | None, line: int = -1) -> None:
         pmi.abort(line)
     else:
         mpi.COMM_WORLD.Abort(1)
+
+
+def _leave_note(place: Place, fatal: Exception) -> None:
+    """For a launcher that has not started whoever failed."""
+    if notes := os.environ.get(NOTES):
+        with contextlib.suppress(OSError), open(f"{notes}/{place.rank}", "x") as note:
+            note.write(str(fatal))
 
 
 def _mpi() -> Any:

@@ -50,8 +50,11 @@ class Engine(Protocol):
     """One rank's engine in one communicator. Addresses are of C-contiguous memory that the caller keeps alive."""
 
     transports: tuple[str, ...]
+    links: tuple[str, ...]  # by rank, which of them carries the messages between that one and this one
+    place: str  # where ranks on other hosts reach this one: address and interface; "" where that is not known
     capacity: int  # bytes that one message segment may have at most
     window: int  # segments in flight at most
+    far: bool  # whether ranks are on several hosts, and talk by native lanes: the same on all of them
     mpi: bool  # whether it runs plans that are MPI's own collectives
     sequence: int  # collectives so far: the newest one's number
 
@@ -139,11 +142,14 @@ class ReferenceEngine:
     capacity = 1 << 62
     window = 1
     mpi = False
+    far = False
+    place = ""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.sequence = 0
         self.transports: tuple[str, ...] = tuple(transport.name.split("+"))
+        self.links: tuple[str, ...] = getattr(transport, "links", (transport.name,) * transport.size)
         self._lanes = Lanes(transport)
         self._me = f"rank {transport.rank}"
         self._judge = Judge(transport, transport.rank) if isinstance(transport, Board) else None

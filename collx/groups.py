@@ -1,4 +1,5 @@
-"""What joins the ranks of a group: shared memory on one host, MPI between hosts, or MPI alone where asked for."""
+"""What joins the ranks of a group: shared memory on one host, TCP or MPI between hosts, or one of these alone where
+asked for."""
 
 from __future__ import annotations
 
@@ -6,13 +7,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from collx import lifeline
-from collx.bootstrap import compares
+from collx.bootstrap import Place, compares
 from collx.engine import Engine, ReferenceEngine
 from collx.errors import CollxError, TransportError
 from collx.transports.base import Transport
+from collx.transports.machines import Machines
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.shm import ShmGroup, heap_bytes, memory_file
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collx.mpi.ways import Ways
     from collx.transports.lanes import Region
     from collx.transports.mpi_group import MpiGroup
+    from collx.transports.tcp import Exchange
+    from collx.transports.tcp_group import TcpGroup
 
 Look = Callable[[], None] | None
 EndJob = Callable[[str], object]
@@ -44,38 +48,78 @@ class Shm:
         from collx.native import NativeEngine  # here, so that a lone process needs no compiled module
 
         numbers = [self.numbers[member] for member in members] if self.numbers else []
-        with self._memory(members, label, timeout, look) as (rank, region, fds, pidfds):
-            keep = self.group.pidfds
-            return NativeEngine(region, fds, rank=rank, pidfds=pidfds, keep=keep, label=label, members=numbers)
+        with _memory(self.group, members, range(len(members)), len(members), label, timeout, look) as memory:
+            return NativeEngine(**memory, keep=self.group.pidfds, label=label, members=numbers)
 
     def transport(self, members: Sequence[int], label: str, timeout: float) -> Transport:
         """As engine, but what moves bytes alone."""
-        from collx.transports.lanes import ShmTransport
+        from collx.transports.lanes import LaneTransport
 
-        with self._memory(members, label, timeout, None) as (rank, region, fds, pidfds):
-            return ShmTransport(region, fds, rank=rank, pidfds=pidfds, keep=self.group.pidfds)
+        with _memory(self.group, members, range(len(members)), len(members), label, timeout, None) as memory:
+            return LaneTransport(**memory, keep=self.group.pidfds)
 
-    @contextmanager
-    def _memory(
-        self, members: Sequence[int], label: str, timeout: float, look: Look
-    ) -> Iterator[tuple[int, Region, list[int], list[int]]]:
-        """This rank's number among the members, its region, and all members' descriptors of memory and of processes."""
-        from collx.transports.lanes import Region, region_bytes
 
-        rank, size = list(members).index(self.group.rank), len(members)
-        fd = memory_file(region_bytes(size), heap_bytes(size))
-        fds = [fd]
-        try:
-            region = Region(rank, size, fd)  # before anybody else sees it
-            fds = self.group.connect(members, label, fd, time.monotonic() + timeout, look)
-            yield rank, region, fds, [self.group.pidfds.fds[member] for member in members]
-        except CollxError:
-            raise
-        except RuntimeError as error:  # no address space, no thread or no descriptor to be had
-            raise TransportError(f"rank {rank} of {size} cannot join {label}: {error}") from error
-        finally:
-            for fd in fds:
-                os.close(fd)
+class Tcp:
+    """Ranks that TCP joins; those that share a machine by its memory, where `shm` has them. For `numbers` see Shm."""
+
+    def __init__(self, group: TcpGroup, shm: ShmGroup | None, numbers: Sequence[int]) -> None:
+        self.group, self.shm, self.numbers = group, shm, numbers
+        self._near = group.near(range(group.size)) if shm else [group.rank]  # the ranks that `shm` numbers from 0
+
+    def engine(self, members: Sequence[int], label: str, timeout: float, look: Look = None) -> Engine:
+        """The native engine of a communicator of `members`, who all call this with the same label."""
+        from collx.native import NativeEngine
+
+        near = [member for member in members if member in self._near]
+        here, seats = [self._near.index(member) for member in near], [list(members).index(member) for member in near]
+        wires = self.group.connect(members, label) if not self.shm or len(near) < len(members) else None
+        keep = (self.group, self.shm and self.shm.pidfds)
+        numbers = [self.numbers[member] for member in members] if self.numbers else []
+        with _memory(self.shm, here, seats, len(members), label, timeout, look) as memory:
+            return NativeEngine(**memory, keep=keep, label=label, members=numbers, wires=wires)
+
+
+class _Memory(TypedDict):
+    """What an engine is given of its own memory and of that of its host's ranks."""
+
+    region: Region
+    fds: list[int]
+    rank: int
+    pidfds: list[int]
+
+
+@contextmanager
+def _memory(
+    group: ShmGroup | None,
+    here: Sequence[int],
+    seats: Sequence[int],
+    size: int,
+    label: str,
+    timeout: float,
+    look: Look,
+) -> Iterator[_Memory]:
+    """New memory of a communicator of `size` ranks, connected with that of the ranks `here` of `group`, which are its
+    ranks `seats`; descriptors of all others are -1. None: this process alone."""
+    from collx.transports.lanes import Region, region_bytes
+
+    rank = seats[here.index(group.rank) if group else 0]
+    fd = memory_file(region_bytes(size), heap_bytes(len(seats)))
+    found = [fd]
+    try:
+        region = Region(rank, size, fd)  # before anybody else sees it
+        if group:
+            found = group.connect(here, label, fd, time.monotonic() + timeout, look)
+        fds, pidfds = [-1] * size, [-1] * size
+        for member, seat, theirs in zip(here, seats, found, strict=True):
+            fds[seat], pidfds[seat] = theirs, group.pidfds.fds[member] if group else -1
+        yield _Memory(region=region, fds=fds, rank=rank, pidfds=pidfds)
+    except CollxError:
+        raise
+    except RuntimeError as error:  # no address space, no thread or no descriptor to be had
+        raise TransportError(f"rank {rank} of {size} cannot join {label}: {error}") from error
+    finally:
+        for theirs in found:
+            os.close(theirs)
 
 
 class Mpi:
@@ -114,9 +158,44 @@ def over_mpi(group: MpiGroup, forced: bool, end_job: EndJob, deadline: float) ->
     if forced or not group.share(range(group.size)):
         return Mpi(group, None, ways, end_job)
     near = group.near(range(group.size))
-    path = exchange(group.comm, lifeline.new_path(), deadline)[near[0]]
-    with lifeline.shared_directory(path) as directory:
-        processes = ShmGroup.join(directory, near.index(group.rank), len(near), deadline)
+    processes = _near(group, exchange(group.comm, lifeline.new_path(), deadline)[near[0]], deadline)
     numbers = group.numbers()
     shm = Shm(processes, [numbers[member] for member in near] if numbers else [])
     return shm if len(near) == group.size else Mpi(group, shm, ways, end_job)
+
+
+def over_tcp(
+    place: Place, forced: bool, deadline: float, numbers: Sequence[int], exchange: Exchange | None = None
+) -> Tcp | Shm:
+    """What joins the ranks of a job, which meet where `place` says, or by `exchange`: TCP alone where that is forced,
+    else shared memory wherever there is some. For `numbers` see Shm. Collective."""
+    from collx.transports.secret import find_secret, need_secret
+    from collx.transports.tcp import Joining
+
+    kind, _, where = place.rendezvous.partition("://")
+    alone, word = place.local_size == place.size, lifeline.new_path()
+    joining = Joining(place.rank, place.size, os.environ, deadline, word=word, apart=forced, alone=alone)
+    if exchange is not None:
+        group = joining.by(exchange)
+    elif kind == "tcp":
+        group = joining.at(where, need_secret(os.environ, place.rank))
+    elif kind == "file":
+        group = joining.by_file(where, find_secret(os.environ) if alone else need_secret(os.environ, place.rank))
+    else:
+        with lifeline.meeting_place(place.rendezvous) as directory:
+            group = joining.by_file(f"{directory}/rank-0", None)
+    if forced or not group.share(range(group.size)):
+        return Tcp(group, None, numbers)
+    near = group.near(range(group.size))
+    processes = _near(group, group.cards[near[0]].word, deadline)
+    if len(near) < group.size:
+        return Tcp(group, processes, numbers)
+    group.close()  # nobody is far
+    return Shm(processes, numbers)
+
+
+def _near(group: Machines, path: str, deadline: float) -> ShmGroup:
+    """The ranks of `group` that share this one's machine, who meet in a directory at `path`."""
+    near = group.near(range(group.size))
+    with lifeline.shared_directory(path) as directory:
+        return ShmGroup.join(directory, near.index(group.rank), len(near), deadline)

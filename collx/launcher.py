@@ -11,18 +11,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import IO
 
-from collx.bootstrap import Place
-from collx.lifeline import Keeper, die_with, interrupts_held_back
+from collx.bootstrap import NOTES, Place
+from collx.errors import BootstrapError
+from collx.lifeline import Keeper, interrupts_held_back
+from collx.started import Rank, Stream
+from collx.transports.secret import DESCRIPTOR, find_secret, lend_secret, new_secret
+from collx.transports.tls import find_tls
 
 END_GRACE = 0.3  # seconds from SIGTERM to SIGKILL after a failure
 INTERRUPT_GRACE = 5.0  # the same after Ctrl-C or SIGTERM, when nothing is wrong and ranks may want to save something
 CULPRIT_GRACE = 0.5  # seconds that a failure waits for one that was under way before it
-LONGEST_LINE = 1 << 16  # bytes; longer ones are passed on in pieces
-COLOURS = (36, 33, 35, 32, 34, 31)  # ECMA-48 foregrounds
-PF_EXITING = 0x4  # linux/sched.h
+NO_SECRET = (
+    "ranks of several hosts talk only with a secret, and there is none; give --secret-file FILE or COLLX_SECRET_FILE"
+    " (mode 0600, the same 32 random bytes on every host: `(umask 077; head -c 32 /dev/urandom > FILE)`), or go without"
+    " by COLLX_INSECURE=1, where you trust everyone who can reach these hosts"
+)
 
 
 def launch(
@@ -32,124 +38,74 @@ def launch(
     tag: bool = True,
     keep_going: bool = False,
     environ: Mapping[str, str] | None = None,
+    share: Share | None = None,
 ) -> int:
-    """Run `command` as `n` ranks on this host; the job's exit code.
+    """Run `command` as `n` ranks on this host, which are all of the job or its `share`; the job's exit code.
 
     That is 0, or the code of the rank that failed first (128 + the signal's number where one killed it), or
     128 + the number of the signal that ended the job. A failure ends the other ranks, unless `keep_going`; it is
     named on stderr. `tag`: each line of output starts with "[rank] "; without, ranks write to this process's stdout
     and stderr directly. Rank 0 gets stdin unless that is a terminal. No process of the job is left when this
     returns, nor when this process is killed; what has left its rank's process group is none of the job's. Call it
-    in the main thread. Raises OSError where the command cannot be started.
+    in the main thread. Ranks get a secret that this makes, unless the environment leads to one, as it must where this
+    is a share. Raises OSError where the command cannot be started, BootstrapError for a secret that is none.
     """
-    return _Job(command, n, tag, keep_going, os.environ if environ is None else environ).run()
+    environ = dict(os.environ if environ is None else environ)
+    if share is None:
+        for name in (DESCRIPTOR, NOTES):  # of the job that this is a process of, if any
+            environ.pop(name, None)
+    elif find_secret(environ) is None:
+        raise BootstrapError(NO_SECRET)
+    find_tls(environ, find_secret(environ) or new_secret())  # no need for every rank to say what is wrong with it
+    with _secret(environ) as inherited:
+        return _Job(command, n, tag, keep_going, environ, inherited, share).run()
 
 
-class _Rank:
-    """One process of the job, the leader of its own process group. It is reaped only at the end of the job, so
-    that its group's number cannot come to mean somebody else."""
-
-    def __init__(self, place: Place, command: Sequence[str], environ: Mapping[str, str], output: int | None) -> None:
-        launcher = os.getpid()
-        # Lines are put together again here; ranks that share a terminal or a file had better write whole ones.
-        unbuffered = {} if output is None else {"PYTHONUNBUFFERED": "1"}
-        stdin = None if place.rank == 0 and not os.isatty(0) else subprocess.DEVNULL
-        self.number = place.rank
-        self.process = subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=output,
-            stderr=output,
-            bufsize=0,
-            env={**unbuffered, **environ, **place.environment()},
-            process_group=0,
-            preexec_fn=lambda: die_with(launcher),
-        )
-        self.pidfd = os.pidfd_open(self.process.pid)
-        self.code: int | None = None
-        self.killed_by = 0
-
-    def note_end(self) -> int:
-        """The exit code, as a shell would give it."""
-        status = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
-        assert status is not None
-        self.killed_by = 0 if status.si_code == os.CLD_EXITED else status.si_status
-        self.code = 128 + self.killed_by if self.killed_by else status.si_status
-        return self.code
-
-    @property
-    def end(self) -> str:
-        assert self.code is not None
-        who = f"rank {self.number} (pid {self.process.pid})"
-        if self.killed_by:
-            return f"{who} was killed by {signal.Signals(self.killed_by).name}"
-        return f"{who} exited with code {self.code}"
-
-    @property
-    def exiting(self) -> bool:
-        """Whether it is on its way out. Freeing the memory of a large process takes the kernel a while, in which its
-        peers learn of its death and end before it."""
-        try:
-            with open(f"/proc/{self.process.pid}/stat", "rb") as stat:
-                flags = int(stat.read().rpartition(b")")[2].split()[6])
-        except OSError:
-            return False
-        return bool(flags & PF_EXITING)
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-
-    def close(self) -> None:
-        self.process.wait()
-        os.close(self.pidfd)
+@contextlib.contextmanager
+def _secret(environ: dict[str, str]) -> Iterator[list[int]]:
+    """What ranks inherit: the descriptor of the job's secret, which `environ` tells them, unless it is in a file."""
+    made = -1
+    if find_secret(environ) is None:
+        made = lend_secret(new_secret())
+        environ[DESCRIPTOR] = str(made)
+    try:
+        yield [int(environ[DESCRIPTOR])] if DESCRIPTOR in environ else []
+    finally:
+        if made >= 0:
+            os.close(made)
 
 
-class _Stream:
-    """One rank's stdout or stderr on its way to ours, line by line."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one host starts of a job: its ranks go on from `first`, and meet the others of `size` at `rendezvous`."""
 
-    def __init__(self, source: IO[bytes], target: IO[bytes], rank: int) -> None:
-        os.set_blocking(source.fileno(), False)
-        self.source, self.target = source, target
-        prefix = f"[{rank}]"
-        if target.isatty() and "NO_COLOR" not in os.environ:
-            prefix = f"\033[{COLOURS[rank % len(COLOURS)]}m{prefix}\033[0m"
-        self.prefix = prefix.encode() + b" "
-        self.rest = b""
+    first: int
+    size: int
+    rendezvous: str
 
-    def pass_on(self) -> int | None:
-        """Write the lines that are there. Returns how many bytes came, 0 at the end, None where none are there yet."""
-        try:
-            data = os.read(self.source.fileno(), LONGEST_LINE)
-        except BlockingIOError:
-            return None
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        self._write(lines)
-        if not data or len(self.rest) > LONGEST_LINE:
-            self.flush()
-        return len(data)
-
-    def flush(self) -> None:
-        """Write what is there of an unfinished line."""
-        if self.rest:
-            self._write([self.rest])
-            self.rest = b""
-
-    def _write(self, lines: list[bytes]) -> None:
-        if lines:
-            self.target.write(b"".join(self.prefix + line + b"\n" for line in lines))
-            self.target.flush()
+    def place(self, number: int, n: int) -> Place:
+        """That of the `number`-th of this host's `n` ranks."""
+        return Place(self.first + number, self.size, number, self.rendezvous, n)
 
 
 class _Job:
-    def __init__(self, command: Sequence[str], n: int, tag: bool, keep_going: bool, environ: Mapping[str, str]) -> None:
-        self.command, self.size, self.tag, self.keep_going = command, n, tag, keep_going
-        self.environ = environ
-        self.ranks: list[_Rank] = []
-        self.running: set[_Rank] = set()
-        self.streams: set[_Stream] = set()
+    def __init__(
+        self,
+        command: Sequence[str],
+        n: int,
+        tag: bool,
+        keep_going: bool,
+        environ: Mapping[str, str],
+        inherited: Sequence[int],
+        share: Share | None,
+    ) -> None:
+        self.command, self.n, self.tag, self.keep_going = command, n, tag, keep_going
+        self.environ, self.inherited, self.share = environ, inherited, share
+        self.ranks: list[Rank] = []
+        self.running: set[Rank] = set()
+        self.streams: set[Stream] = set()
         self.selector = selectors.DefaultSelector()
-        self.failed: _Rank | None = None
+        self.failed: Rank | None = None
         self.verdict: float | None = None  # when to take the failure found first for the first
         self.kill: float | None = None  # when to end by SIGKILL what was asked to end
         self.interrupts = 0
@@ -160,9 +116,10 @@ class _Job:
             keeper = Keeper()
         try:
             with self._signals():
-                for rank in range(self.size):
+                share = self.share or Share(0, self.n, f"unix:{keeper.directory}")
+                for number in range(self.n):
                     if not self.interrupts:
-                        self._start(Place(rank, self.size, rank, f"unix:{keeper.directory}", self.size), keeper)
+                        self._start(share.place(number, self.n), keeper)
                 while self.running:
                     self._turn()
                 for stream in self.streams:
@@ -202,7 +159,10 @@ class _Job:
             os.close(clapper)
 
     def _start(self, place: Place, keeper: Keeper) -> None:
-        rank = _Rank(place, self.command, self.environ, subprocess.PIPE if self.tag else None)
+        # The directory where ranks of one host meet is theirs, and gone when they have met.
+        notes = {NOTES: keeper.directory} if self.share else {}
+        output = subprocess.PIPE if self.tag else None
+        rank = Rank(place, self.command, {**self.environ, **notes}, self.inherited, output)
         keeper.guard(rank.process.pid)
         self.ranks.append(rank)
         self.running.add(rank)
@@ -211,11 +171,11 @@ class _Job:
         self.selector.register(rank.pidfd, selectors.EVENT_READ, lambda: self._ended(rank))
         for source, target in ((rank.process.stdout, sys.stdout), (rank.process.stderr, sys.stderr)):
             if source is not None:
-                stream = _Stream(source, target.buffer, place.rank)
+                stream = Stream(source, target.buffer, place.rank)
                 self.streams.add(stream)
                 self.selector.register(source, selectors.EVENT_READ, functools.partial(self._pass_on, stream))
 
-    def _pass_on(self, stream: _Stream) -> None:
+    def _pass_on(self, stream: Stream) -> None:
         if stream.pass_on() == 0:
             self.selector.unregister(stream.source)
             self.streams.discard(stream)
@@ -242,7 +202,7 @@ class _Job:
             for rank in self.running:
                 rank.signal(signal.SIGKILL)
 
-    def _ended(self, rank: _Rank) -> None:
+    def _ended(self, rank: Rank) -> None:
         self.selector.unregister(rank.pidfd)
         self.running.discard(rank)
         code = rank.note_end()
@@ -254,8 +214,8 @@ class _Job:
         elif self.failed is None:
             self.failed = rank
             self.verdict = time.monotonic() + CULPRIT_GRACE
-        elif self.verdict is not None and rank.killed_by and not self.failed.killed_by:
-            self.failed = rank  # killed, but slower to end than those who failed of its death
+        elif self.verdict is not None and rank.came_before(self.failed):
+            self.failed = rank
 
     def _end_all(self) -> None:
         assert self.failed is not None

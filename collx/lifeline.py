@@ -14,6 +14,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from types import FrameType
 
 from collx.errors import BootstrapError
@@ -92,6 +93,16 @@ def job_directory() -> str:
 def new_path() -> str:
     """Where to make a directory that has not been there before."""
     return os.path.join(os.path.abspath(tempfile.gettempdir()), f"collx-{os.urandom(8).hex()}")
+
+
+def meeting_place(rendezvous: str) -> AbstractContextManager[str]:
+    """The directory where the ranks of this host meet, as long as they do; a world of one has a `rendezvous` of ""."""
+    kind, _, directory = rendezvous.partition(":")
+    if not rendezvous:
+        return contextlib.nullcontext(job_directory())
+    if kind not in ("unix", "job") or not directory.startswith("/"):
+        raise BootstrapError(f"COLLX_RENDEZVOUS is {rendezvous!r}, but must be unix:/DIRECTORY")
+    return shared_directory(directory) if kind == "job" else contextlib.nullcontext(directory)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, NoReturn, Self, TextIO
+from typing import Any, NoReturn, Protocol, Self, TextIO
 
 import numpy as np
 
@@ -196,7 +196,7 @@ class Member:
         if cached is not None:
             return cached[0]
         engine = self._engine
-        plan, op = make_plan(request, self.rank, self.size, engine.capacity, engine.window, engine.mpi)
+        plan, op = make_plan(request, self.rank, self.size, engine.capacity, engine.window, engine.mpi, engine.far)
         prepared = engine.prepare(plan, op)
         if len(self._plans) >= PLANS:
             del self._plans[next(iter(self._plans))]
@@ -259,6 +259,7 @@ def _to(member: Member, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _members: weakref.WeakSet[Member] = weakref.WeakSet()
+_shared: weakref.WeakSet[Shared] = weakref.WeakSet()
 _parents: list[object] = []  # engines of the parent process, which the child must not close by dropping them
 
 
@@ -272,6 +273,19 @@ def dump_all() -> None:
                 text = text[os.write(2, text) :]
 
 
+class Shared(Protocol):
+    """What communicators share, as connections to other hosts."""
+
+    def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
+def close_last(shared: Shared) -> None:
+    """As the process ends, close this as well, after its communicators."""
+    _shared.add(shared)
+
+
 def leave_all(fatal: BaseException | None = None) -> None:
     """Close every communicator as the process ends; if by an exception, the other ranks are told of it."""
     fatal = fatal or getattr(sys, "last_value", None)  # what ended the program, if an exception did
@@ -279,6 +293,8 @@ def leave_all(fatal: BaseException | None = None) -> None:
         if fatal is not None:
             member._break("the program", fatal)
         member.close()
+    for shared in list(_shared):
+        shared.close()
 
 
 def _after_fork() -> None:

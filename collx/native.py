@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from collx import _core
-from collx.agreement import OWN_COUNTS, traits_of, unheard
+from collx.agreement import OWN_COUNTS, traits_of, unheard, unhearing
 from collx.errors import ClosedError, MismatchError, TimeoutError
 from collx.flight import SHOWN, Flown
 from collx.known import Begin, Failed
@@ -25,9 +25,10 @@ from collx.transports.lanes import (
     OK,
     OP_FAILED,
     TIMED_OUT,
+    LaneSurvivors,
+    LaneTransport,
     Region,
-    ShmSurvivors,
-    ShmTransport,
+    Wires,
 )
 from collx.transports.verdict import GAVE_UP, MISMATCH, REVOKED
 from collx.types import DTYPES, Array, ReduceOp
@@ -56,9 +57,11 @@ def words_of(plan: Plan) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The plan as csrc/plan.cpp reads it."""
     head = [plan.segments, plan.window, plan.dtype, plan.op, plan.itemsize, plan.size, plan.workspace]
     head += [plan.input_bytes, plan.output_bytes]
-    silent = unheard(plan)
     own_counts = plan.count == OWN_COUNTS
-    words = [*head, *traits_of(plan).words().tolist(), own_counts, len(silent), *silent, len(plan.moves)]
+    words = [*head, *traits_of(plan).words().tolist(), own_counts]
+    for ranks in (unheard(plan), unhearing(plan)):
+        words += [len(ranks), *ranks]
+    words.append(len(plan.moves))
     for move in plan.moves:
         words += _move_words(move)
     return np.array(words, dtype=np.int64)
@@ -127,12 +130,11 @@ class NativePending:
 class NativeEngine:
     """One rank's native engine over the regions `fds` of a communicator's ranks, its own (`region`) among them.
 
-    The descriptors may be closed once it is made; for `pidfds` and `keep` see ShmTransport. `label` and `members`, its
-    ranks' numbers in the job, tell where a rank is that is waited for in another communicator. A failed call breaks the
-    engine: the other ranks are told, and every later call raises ClosedError.
+    The descriptors may be closed once it is made; for `pidfds`, `keep` and `wires` see LaneTransport. `label` and
+    `members`, its ranks' numbers in the job, tell where a rank is that is waited for in another communicator. A failed
+    call breaks the engine: the other ranks are told, and every later call raises ClosedError.
     """
 
-    transports: tuple[str, ...] = ("shm",)
     mpi = False
 
     def __init__(
@@ -145,13 +147,17 @@ class NativeEngine:
         keep: object = None,
         label: str = "",
         members: Sequence[int] = (),
+        wires: Wires | None = None,
     ) -> None:
-        self.transport = ShmTransport(region, fds, rank=rank, pidfds=pidfds, keep=keep)
+        self.transport = LaneTransport(region, fds, rank=rank, pidfds=pidfds, keep=keep, wires=wires)
+        self.transports = tuple(self.transport.name.split("+"))
+        self.links, self.place = self.transport.links, self.transport.place
         self._endpoint = self.transport.endpoint
         if members:
             self._endpoint.name(label, list(members))
         slots, self.capacity = _core.geometry(len(fds))
         self.window = min(slots, WINDOW)
+        self.far = wires is not None
         self._over: str | None = None  # why it takes no more calls
         self._under_way: deque[tuple[_core.Task, Prepared]] = deque()  # a dropped Work still needs its plan
 
@@ -237,10 +243,11 @@ class NativeEngine:
         self._endpoint.leaving()
 
     def survivors(self) -> Survivors:
-        return ShmSurvivors(self.transport)
+        return LaneSurvivors(self.transport)
 
     def flown(self) -> dict[int, list[Flown]]:
         peers = range(self.transport.size)
+        self._endpoint.ask()
         return {peer: [Flown(*call) for call in self._endpoint.calls(peer, SHOWN)] for peer in peers}
 
     def close(self) -> None:

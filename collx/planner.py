@@ -20,18 +20,18 @@ _SUM = reduce_op("sum")
 
 
 def make_plan(
-    request: Request, rank: int, size: int, capacity: int, window: int, mpi: bool = False
+    request: Request, rank: int, size: int, capacity: int, window: int, mpi: bool = False, far: bool = False
 ) -> tuple[Plan, ReduceOp]:
     """The plan of `rank`, and the op for the engine to run it with.
 
     `capacity` and `window` are the engine's: bytes of a message segment, and segments in flight, at most; `mpi`: it
-    runs MPI's own collectives too. Raises ValueError as `select` does, ScheduleError for a user's function that is
-    wrong.
+    runs MPI's own collectives too; `far`: its ranks are on several hosts. Raises ValueError as `select` does,
+    ScheduleError for a user's function that is wrong.
     """
     if by_mpi(request, mpi):
         return _without_moves(request, rank, size), request.op or _SUM
     room = min(capacity, SEGMENT)
-    algorithm = select(request, size, room)
+    algorithm = select(request, size, room, far)
     schedule = algorithm.build(rank, size, request.root)
     itemsize, op = request.dtype.itemsize, request.op or _SUM
     sizes, given = _block_bytes(request, schedule, itemsize), [count * itemsize for count in request.given]

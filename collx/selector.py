@@ -22,12 +22,18 @@ SEGMENT = 64 * KIB  # bytes that one message segment has at most: a few of them 
 
 
 class Rule(NamedTuple):
-    """Up to `size` ranks and `nbytes` bytes of buffer: these algorithms, the first that can serve."""
+    """Up to `size` ranks, or `powers` of two up to that, and `nbytes` bytes of buffer: these algorithms, the first that
+    can serve."""
 
     collective: str
     size: float
     nbytes: float
     algorithms: tuple[str, ...]
+    powers: bool = False
+
+    def fits(self, collective: str, size: int, nbytes: float) -> bool:
+        common = self.collective == collective and size <= self.size and nbytes <= self.nbytes
+        return common and not (self.powers and size & (size - 1))
 
 
 # Read from above; the first rule that fits a call decides. Up to 16 ranks share memory and caches well enough for
@@ -66,6 +72,30 @@ DEFAULTS = (
     Rule("barrier", math.inf, math.inf, ("dissemination",)),
 )
 
+# Where ranks are on several hosts. A message costs a rank there some us whatever it holds, so few messages count, and
+# then that the long ones stay inside a host: ranks of one host are neighbours, and these algorithms do most with those.
+BETWEEN_HOSTS = (
+    Rule("all_reduce", 2, 32 * KIB, ("direct",)),
+    Rule("all_reduce", 2, math.inf, ("two_shot",)),
+    Rule("all_reduce", math.inf, 16 * KIB, ("recursive_doubling",)),
+    Rule("all_reduce", math.inf, math.inf, ("halving_doubling", "recursive_doubling"), powers=True),
+    Rule("all_reduce", math.inf, 4 * MIB, ("pat", "recursive_doubling")),
+    Rule("all_reduce", math.inf, math.inf, ("ring", "recursive_doubling")),
+    Rule("reduce_scatter", 2, math.inf, ("direct",)),
+    Rule("reduce_scatter", math.inf, math.inf, ("halving", "direct"), powers=True),
+    Rule("reduce_scatter", math.inf, 4 * MIB, ("pat", "direct")),
+    Rule("reduce_scatter", math.inf, math.inf, ("ring", "direct")),
+    Rule("all_gather", 2, math.inf, ("direct",)),
+    Rule("all_gather", math.inf, math.inf, ("doubling",), powers=True),
+    Rule("all_gather", math.inf, 4 * MIB, ("pat", "direct")),
+    Rule("all_gather", math.inf, math.inf, ("ring",)),
+    Rule("broadcast", 2, math.inf, ("direct",)),
+    Rule("broadcast", math.inf, math.inf, ("tree",)),
+    Rule("reduce", 2, math.inf, ("direct",)),
+    Rule("reduce", math.inf, math.inf, ("tree", "direct")),
+    *(rule for rule in DEFAULTS if rule.collective in ("all_to_all", "gather", "scatter", "scan", "exscan", "barrier")),
+)
+
 
 def by_mpi(request: Request, there: bool) -> bool:
     """Whether MPI's own collective serves the call: on an engine that has them (`there`) wherever it means the same, as
@@ -82,8 +112,8 @@ def by_mpi(request: Request, there: bool) -> bool:
     return why is None
 
 
-def select(request: Request, size: int, room: int) -> Algorithm:
-    """The algorithm for `request` among `size` ranks, with messages of at most `room` bytes.
+def select(request: Request, size: int, room: int, far: bool = False) -> Algorithm:
+    """The algorithm for `request` among `size` ranks, on several hosts if `far`, with messages of at most `room` bytes.
 
     Raises ValueError where the call names one that is unknown or cannot serve, and says which can.
     """
@@ -92,9 +122,7 @@ def select(request: Request, size: int, room: int) -> Algorithm:
         return _asked_for(request, size, room, shipped)
     nbytes = request.nbytes if request.agreed else math.inf
     preferred = next(
-        rule.algorithms
-        for rule in DEFAULTS
-        if rule.collective == request.collective and size <= rule.size and nbytes <= rule.nbytes
+        rule.algorithms for rule in (BETWEEN_HOSTS if far else DEFAULTS) if rule.fits(request.collective, size, nbytes)
     )
     for name in (*preferred, *shipped):
         algorithm = shipped[name]

@@ -28,7 +28,7 @@ def agree(survivors: Survivors, connect: Connect, size: int, timeout: float) -> 
     deadline = time.monotonic() + timeout
     for attempt in range(size):
         engine = None
-        members = survivors.members(attempt)
+        members = survivors.members(attempt, max(deadline - time.monotonic(), 0.0))
         look = _looking(survivors, attempt)
         try:
             engine = connect(members, attempt, max(deadline - time.monotonic(), 0.0), look)

@@ -5,26 +5,30 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
+import dataclasses
+import importlib.util
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from collx import bootstrap, checks, ending, lifeline
+from collx import bootstrap, checks, ending, jobs, lifeline
 from collx.bootstrap import Place
 from collx.communicator import Communicator
-from collx.errors import BootstrapError, ClosedError, CollxError, TransportError
-from collx.groups import Lone, Mpi, Shm, over_mpi
-from collx.member import dump_all
+from collx.errors import ClosedError, CollxError, TransportError
+from collx.groups import Lone, Mpi, Shm, Tcp, over_mpi, over_tcp
+from collx.member import close_last, dump_all
+from collx.transports import pmi, torch_store
 from collx.transports.shm import ShmGroup
 from collx.witness import Ledger
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from collx.transports.tcp import Exchange
 
 TIMEOUT = 300.0  # seconds
 
@@ -32,26 +36,35 @@ _ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
 
 
-def init(timeout: float = TIMEOUT) -> Communicator:
+def init(
+    timeout: float = TIMEOUT, *, init_method: str | None = None, rank: int | None = None, size: int | None = None
+) -> Communicator:
     """Join the job that this process was started in; a process that no launcher started is a world of its own.
 
     Collective among the job's ranks. `timeout`, in seconds, holds for this call and, as the default, for every
     later call on the communicator. Called again, returns the same communicator while it is open.
 
+    `init_method` says where the ranks meet, as torch.distributed has it: "tcp://HOST:PORT", an address of rank 0, which
+    listens there; "file:///PATH", on a disk of them all; "env://", as the environment says. `rank` and `size` go with
+    it, both or neither: without them the environment says them. A world of one needs neither meeting nor launcher.
+
     Environment: what `collx run` (COLLX_RANK, COLLX_SIZE, COLLX_RENDEZVOUS, COLLX_LOCAL_RANK, COLLX_LOCAL_SIZE), Open
-    MPI's mpirun, Hydra's mpiexec (MPICH, Intel MPI) or Slurm's srun tells a process of its place;
-    COLLX_TRANSPORT (shm, mpi, memory) forces a transport; by default it is shm, with mpi where ranks are on several
-    hosts, or memory for a world of one. Without it, on one host, MPI is not touched. COLLX_CHECK=0, alike on all
-    ranks, keeps them from comparing their calls before MPI's own collectives.
+    MPI's mpirun, Hydra's mpiexec (MPICH, Intel MPI), torchrun, Slurm's srun or an indexed job of Kubernetes tells a
+    process of its place, in the order of docs/launch.md; COLLX_TRANSPORT (shm, tcp, mpi, memory) forces a transport; by
+    default it is shm, with tcp where ranks are on several hosts, or mpi if it was MPI's launcher that started them, or
+    memory for a world of one. Ranks of several hosts need a secret (COLLX_SECRET_FILE, docs/security.md). On one host
+    neither MPI nor TCP is touched unless forced. COLLX_CHECK=0, alike on all ranks, keeps them from comparing their
+    calls before MPI's own collectives.
 
     Where SIGUSR1 has its default disposition, it prints from then on what `Communicator.dump` prints, of all
     communicators, instead of ending the process; not where this is called outside the main thread.
 
     Raises BootstrapError where the environment is half-set or ranks are missing at the deadline (it lists
     them), TransportError where the transport cannot serve, ClosedError where this process has closed its
-    job's world or was forked from a rank, TypeError or ValueError for a timeout that is none.
+    job's world or was forked from a rank, TypeError or ValueError for arguments that are none.
     """
     timeout = checks.seconds(timeout)
+    find = _finder(init_method, rank, size)
     if _joined is not None:
         world, place, pid = _joined
         if pid == os.getpid() and not world.closed:
@@ -61,7 +74,27 @@ def init(timeout: float = TIMEOUT) -> Communicator:
             if pid != os.getpid():
                 raise ClosedError(f"{who}: this process was forked from it and is no rank; collx.spawn makes ranks")
             raise ClosedError(f"{who}: the world was closed, or broken by an error; a process joins its job once")
-    return join(bootstrap.find_place(os.environ), timeout)
+    return join(find(os.environ), timeout)
+
+
+def _finder(method: str | None, rank: int | None, size: int | None) -> Callable[[Mapping[str, str]], Place]:
+    """How init's arguments have this process find its place."""
+    if not isinstance(method, str | None):
+        raise TypeError(f"init_method must be a text, not {type(method).__name__}")
+    if (rank is None) != (size is None):
+        raise ValueError(f"{'size' if rank is None else 'rank'}= is given alone, but rank= and size= go together")
+    if rank is not None and size is not None:
+        size = checks.whole(size, "size")
+        if size < 1:
+            raise ValueError(f"size is {size}, but a job has at least one rank")
+        rank = checks.rank_of(rank, size, "rank")
+        if method is None and size > 1:
+            raise ValueError('rank= and size= want init_method=, as "tcp://HOST:PORT", which says where the ranks meet')
+    if method is None:
+        return bootstrap.find_place if rank is None else lambda environ: bootstrap.LONE
+    if method != "env://" and not jobs.full_name(method):
+        raise ValueError(f"init_method is {method!r}, but must be env://, {jobs.FORMS}")
+    return lambda environ: bootstrap.choose_place(method, rank, size, environ)
 
 
 def join(place: Place, timeout: float) -> Communicator:
@@ -71,10 +104,12 @@ def join(place: Place, timeout: float) -> Communicator:
     with _witnessed(place):
         if "mpi" in transports:
             world = _joined_by_mpi(_world_of_mpi(place), timeout, "world")
+        elif "tcp" in transports:
+            world = _joined_by_tcp(place, transports == "tcp", timeout)
         elif transports == "memory":
             world = _made(Lone(), place, (os.uname().nodename,), timeout, "world")
         else:
-            with _meeting_place(place) as directory:
+            with lifeline.meeting_place(place.rendezvous) as directory:
                 group = ShmGroup.join(directory, place.rank, place.size, time.monotonic() + timeout)
             world = _made(Shm(group, range(place.size)), place, group.hosts, timeout, "world")
     _joined = (world, place, os.getpid())
@@ -86,9 +121,9 @@ def from_mpi(comm: MPI.Intracomm, timeout: float = TIMEOUT) -> Communicator:
 
     Collective among them. `comm` is duplicated, and stays the caller's, to be used meanwhile and freed whenever.
     `timeout` is as `init` has it. Ranks of one host are joined by shared memory, others by MPI; COLLX_TRANSPORT=mpi
-    forces MPI everywhere. MPI must be initialised, at best with MPI_THREAD_MULTIPLE, as mpi4py does by default: below
-    that, asynchronous calls move only while this communicator is called or its Works are asked or waited for, and below
-    MPI_THREAD_SERIALIZED only the main thread may do so.
+    forces MPI everywhere, COLLX_TRANSPORT=tcp TCP. MPI must be initialised, at best with MPI_THREAD_MULTIPLE, as mpi4py
+    does by default: where MPI carries messages, below that asynchronous calls move only while this communicator is
+    called or its Works are asked or waited for, and below MPI_THREAD_SERIALIZED only the main thread may do so.
 
     Raises TypeError or ValueError for what is no intracommunicator, BootstrapError where ranks are missing at the
     deadline, TransportError where the transport cannot serve.
@@ -102,29 +137,59 @@ def from_mpi(comm: MPI.Intracomm, timeout: float = TIMEOUT) -> Communicator:
 
 
 def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communicator:
-    from collx.transports.mpi_group import MpiGroup
+    from collx.transports.mpi_group import MpiGroup, exchange
 
     deadline = time.monotonic() + timeout
     group = MpiGroup.join(comm, deadline)
     near = group.near(range(group.size))
     place = Place(group.rank, group.size, near.index(group.rank), "", len(near))
-    transports = bootstrap.find_transport(place, os.environ)
-    ranks: Lone | Shm | Mpi = Lone()
-    if transports != "memory":
-        ranks = over_mpi(group, transports == "mpi", lambda told: ending.end_job(told, _ledger), deadline)
+    match bootstrap.find_transport(place, os.environ):
+        case "memory":
+            return _made(Lone(), place, group.hosts, timeout, label)
+        case "tcp":
+            ranks: Tcp | Shm | Mpi = over_tcp(place, True, deadline, group.numbers(), partial(exchange, group.comm))
+        case transports:
+            ranks = over_mpi(group, transports == "mpi", lambda told: ending.end_job(told, _ledger), deadline)
     return _made(ranks, place, group.hosts, timeout, label)
 
 
-def _made(ranks: Lone | Shm | Mpi, place: Place, hosts: Sequence[str], timeout: float, label: str) -> Communicator:
+def _joined_by_tcp(place: Place, forced: bool, timeout: float) -> Communicator:
+    deadline = time.monotonic() + timeout
+    exchange: Exchange | None = None
+    if place.rendezvous.startswith("torch:"):
+        exchange = partial(torch_store.exchange, place.rendezvous, place.rank, place.size)
+    elif place.local_size != place.size and jobs.is_directory(place.rendezvous):  # there ranks of one host meet
+        exchange = _exchange_of_launcher(place, deadline)
+    ranks = over_tcp(place, forced, deadline, range(place.size), exchange)
+    if place.local_size == bootstrap.UNKNOWN:
+        near = ranks.group.near(range(place.size)) if isinstance(ranks, Tcp) else range(place.size)
+        number = near.index(place.rank) if place.local_rank == bootstrap.UNKNOWN else place.local_rank
+        place = dataclasses.replace(place, local_rank=number, local_size=len(near))
+    return _made(ranks, place, ranks.group.hosts, timeout, "world")
+
+
+def _exchange_of_launcher(place: Place, deadline: float) -> Exchange:
+    """How ranks on several hosts tell each other where they are: by their MPI, or by what MPI itself would use."""
+    if place.pmi >= 0 and importlib.util.find_spec("mpi4py") is None:
+        return lambda text, deadline: pmi.exchange(text, os.environ, deadline)
+    from collx.transports.mpi_group import MpiGroup, exchange
+
+    return partial(exchange, MpiGroup.join(_world_of_mpi(place), deadline).comm)
+
+
+def _made(
+    ranks: Lone | Shm | Tcp | Mpi, place: Place, hosts: Sequence[str], timeout: float, label: str
+) -> Communicator:
     engine = ranks.engine(range(place.size), label, timeout)
+    if isinstance(ranks, Tcp):
+        close_last(ranks.group)
     if place.size > 1:
-        pids = ranks.group.pids if isinstance(ranks, Shm) else ()
+        processes = ranks.group if isinstance(ranks, Shm) else ranks.shm if isinstance(ranks, Tcp) else None
+        pids = processes.pids if processes else ()
         atexit.register(ending.end, place, _ledger, [pid for pid in pids if pid != os.getpid()])
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, lambda *_: dump_all())
-    return Communicator(
-        engine, place.rank, place.size, place.local_rank, hosts, engine.transports, timeout, ranks.engine, label=label
-    )
+    return Communicator(engine, place.rank, place.size, place.local_rank, hosts, timeout, ranks.engine, label=label)
 
 
 def end_unjoined() -> None:
@@ -154,25 +219,15 @@ def _mpi(what: str) -> Any:
         raise TransportError(f"{what} needs mpi4py and an MPI: pip install 'collx[mpi]' ({reason})") from error
 
 
-def _meeting_place(place: Place) -> AbstractContextManager[str]:
-    """The directory where the ranks of this host meet, as long as they do."""
-    kind, _, directory = place.rendezvous.partition(":")
-    if not place.rendezvous:
-        return contextlib.nullcontext(lifeline.job_directory())
-    if kind not in ("unix", "job") or not directory.startswith("/"):
-        raise BootstrapError(f"COLLX_RENDEZVOUS is {place.rendezvous!r}, but must be unix:/DIRECTORY")
-    return lifeline.shared_directory(directory) if kind == "job" else contextlib.nullcontext(directory)
-
-
 @contextlib.contextmanager
 def _witnessed(place: Place) -> Iterator[None]:
     """In the block the ranks come together. From its beginning somebody is there who says which rank was killed, where
     the launcher does not."""
     global _ledger
-    if place.pmi < 0:
+    if place.pmi < 0 or not jobs.is_directory(place.rendezvous):
         yield
         return
-    with _meeting_place(place) as directory:
+    with lifeline.meeting_place(place.rendezvous) as directory:
         _ledger = Ledger(directory, place.rank, place.local_rank)
         if place.local_rank == 0:
             lifeline.fork_apart(lambda: _ledger.become_witness(place.size, place.local_size))

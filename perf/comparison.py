@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import Any
 
 from collx.perf import standing
-from collx.perf.goals import Goal, Outcome, outcomes
+from collx.perf.goals import GOALS, Goal, Outcome, outcomes
 from collx.perf.report import lines, machine_text, size_text, time_text
+from collx.perf.rivals import MPIS
 from collx.perf.standing import BEST, OURS, Point
 
 Document = dict[str, Any]
@@ -16,12 +17,14 @@ _MISSING = "-"
 
 
 def _against(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name not in OURS]
+    """Whom collx is compared with: each other library, and the best MPI where there are several."""
+    others = [name for name in names if name not in OURS]
+    return [*others, BEST] if len(set(others).intersection(MPIS)) > 1 else others
 
 
 def head(collective: str, names: Sequence[str]) -> str:
     """The head of the table that a comparison prints while it runs."""
-    ratios = "".join(f"  {f'/{name}':>9}" for name in (*_against(names), BEST))
+    ratios = "".join(f"  {f'/{name}':>9}" for name in _against(names))
     return f"# {collective}\n# {'size':>5}" + "".join(f"  {name:>11}" for name in names) + ratios + "  tag"
 
 
@@ -32,7 +35,7 @@ def row(point: Point, names: Sequence[str]) -> str:
     tag = standing.tag_of(point)
     figure = point["figures"][tag]
     times = "".join(f"  {_time(figure, name):>11}" for name in names)
-    ratios = "".join(f"  {_ratio(figure, 'collx', name):>9}" for name in (*_against(names), BEST))
+    ratios = "".join(f"  {_ratio(figure, 'collx', name):>9}" for name in _against(names))
     differing = f"  RESULTS DIFFER: {', '.join(point['differing'])}" if point["differing"] else ""
     return f"  {size_text(point['size']):>5}{times}{ratios}  {tag}{differing}"
 
@@ -76,18 +79,18 @@ def markdown(document: Document) -> str:
     missing = [
         f"With {ranks} ranks, without {why}.\n" for ranks, of in document["absent"].items() for why in of.values()
     ]
-    parts += [*missing, *_idle(document), summary(document)]
+    parts += [*missing, *idle_lines(document), summary(document)]
     for (ranks, collective), points in groupby(document["points"], key=lambda p: (p["ranks"], p["collective"])):
-        parts += ["", f"## {collective}, {ranks} ranks", "", *_of_collective(list(points))]
+        parts += ["", f"## {collective}, {ranks} ranks", "", *point_lines(list(points))]
     return "\n".join(parts) + "\n"
 
 
 def summary(document: Document) -> str:
     """The goals, and the means for each number of ranks."""
     bound = "How near comm.empty comes to what memory allows is `python -m collx.perf.bounds`' to say, not this page's."
-    parts = ["## Goals", "", *_goals(document), "", bound]
+    parts = ["## Goals", "", *goal_lines(document), "", bound]
     for ranks, points in groupby(document["points"], key=lambda point: point["ranks"]):
-        parts += ["", f"## {ranks} ranks: geometric means over sizes", "", *_means(list(points))]
+        parts += ["", f"## {ranks} ranks: geometric means over sizes", "", *mean_lines(list(points))]
     return "\n".join(parts)
 
 
@@ -95,7 +98,7 @@ def _load(document: Document) -> str:
     return f"; load average before: {document['load']:g}" if "load" in document else ""
 
 
-def _idle(document: Document) -> list[str]:
+def idle_lines(document: Document) -> list[str]:
     """Whoever took the processor while another was measured has to be named."""
     found = [(share, name, ranks) for ranks, of in document["idle"].items() for name, share in of.items()]
     if not found:
@@ -104,9 +107,12 @@ def _idle(document: Document) -> list[str]:
     return [f"Processor time taken while not at turn: at most {share:.2%} of one core ({name}, {ranks} ranks).", ""]
 
 
-def _goals(document: Document) -> list[str]:
+def goal_lines(document: Document, goals: Sequence[Goal] = GOALS) -> list[str]:
+    """A table of goals and of what was found."""
     head = ["goal", "limit", "found", "NEAR", "FAR", ""]
-    return lines(head, ([goal_text(o.goal), f"{o.goal.limit:g}", *_found(o), o.verdict] for o in outcomes(document)))
+    return lines(
+        head, ([goal_text(o.goal), f"{o.goal.limit:g}", *_found(o), o.verdict] for o in outcomes(document, goals))
+    )
 
 
 def goal_text(goal: Goal) -> str:
@@ -131,13 +137,14 @@ def _found(outcome: Outcome) -> Iterator[str]:
 def _columns(points: list[Point]) -> tuple[list[str], list[tuple[str, str]], list[str]]:
     """The libraries, the ratios to show of them, and the heads of those."""
     names = list(dict.fromkeys(n for p in points for f in p["figures"].values() for n in f["seconds"]))
-    others = [*_against(names), BEST]
-    empty = [name for name in names if name == "collx.empty"]
+    others = _against(names)
+    empty = [name for name in names if name == "collx.empty" and BEST in others]
     columns = [("collx", other) for other in others] + [(name, BEST) for name in empty]
     return names, columns, [f"/{other}" for other in others] + [f"{name}/{BEST}" for name in empty]
 
 
-def _means(points: list[Point]) -> list[str]:
+def mean_lines(points: list[Point]) -> list[str]:
+    """A table of geometric means, of each collective's points and of all."""
     _, columns, heads = _columns(points)
     groups = [(name, list(of)) for name, of in groupby(points, key=lambda point: point["collective"])]
     rows = [[name, *(_mean(of, *column) for column in columns)] for name, of in groups]
@@ -146,7 +153,8 @@ def _means(points: list[Point]) -> list[str]:
     return lines(["", *heads], rows)
 
 
-def _of_collective(points: list[Point]) -> list[str]:
+def point_lines(points: list[Point]) -> list[str]:
+    """A table of one collective's points."""
     names, columns, heads = _columns(points)
     return lines(["size", "tag", *names, *heads], _rows(points, names, columns))
 

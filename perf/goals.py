@@ -79,11 +79,11 @@ class Outcome:
         return "reached" if len(seen) == 2 else f"reached, {f'{seen[0]} only' if seen else 'untagged'}"
 
 
-def outcomes(document: dict[str, Any]) -> Iterator[Outcome]:
-    """Every goal for a number of ranks that the comparison has."""
+def outcomes(document: dict[str, Any], goals: Sequence[Goal] = GOALS) -> Iterator[Outcome]:
+    """Every one of `goals` for a number of ranks that the comparison has."""
     points = document["points"]
     measured = {point["ranks"] for point in points}
-    for goal in GOALS:
+    for goal in goals:
         if measured.isdisjoint(goal.ranks):
             continue
         mine = [point for point in points if goal.takes(point)]

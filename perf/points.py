@@ -52,13 +52,19 @@ class Sweep:
     version: str
     host: dict[str, Any]
     devices: list[dict[str, Any]]
-    transports: tuple[str, ...]
+    links: list[list[str]]  # by rank and peer, what carries the messages between them
     started: str
     points: list[Point] = field(default_factory=list)
 
     @property
     def ranks(self) -> int:
         return len(self.devices)
+
+    @property
+    def transports(self) -> list[str]:
+        """All that carry messages between any two ranks."""
+        apart = {link for rank, row in enumerate(self.links) for peer, link in enumerate(row) if peer != rank}
+        return sorted(apart) or self.links[0][:1]
 
     @property
     def type(self) -> str:

@@ -62,7 +62,8 @@ def _result(sweep: Sweep, point: Point) -> dict[str, Any]:
 
 def as_json(sweep: Sweep, ended: str) -> dict[str, Any]:
     """The document that nccl-tests' `-J` would write, `experiment_name` being the algorithm; `collx_version`,
-    `collective`, `host` and `transports` are ours. Times are in microseconds, bandwidths in 1e9 bytes per second."""
+    `collective`, `host`, `transports` and `links`, which has the transport by rank and peer, are ours. Times are in
+    microseconds, bandwidths in 1e9 bytes per second."""
     options = sweep.options
     return {
         "version": 3,
@@ -73,7 +74,8 @@ def as_json(sweep: Sweep, ended: str) -> dict[str, Any]:
         "collx_version": sweep.version,
         "collective": options.case.name,
         "host": sweep.host,
-        "transports": list(sweep.transports),
+        "transports": sweep.transports,
+        "links": sweep.links,
         "config": {
             "nthreads": 1,
             "ngpus": 1,

@@ -24,17 +24,24 @@ _PATIENCE = 120.0  # seconds for a job to start, or for its ranks to answer
 @dataclass(frozen=True, slots=True)
 class Rival:
     """A library to measure: what the contestant calls it, the wheels it needs in an environment of its own (none:
-    collx's own environment), and how `size` ranks of a program are started with that environment's python."""
+    collx's own environment), and how `size` ranks of a program are started with that environment's python. The command
+    is run once for each of `places`, after the words that lead there."""
 
     name: str
     contestant: str
     wheels: tuple[str, ...]
     command: Callable[[Path, int], list[str]]
+    places: tuple[tuple[str, ...], ...] = ((),)
+
+
+def collx_run(size: int, *options: str) -> list[str]:
+    """The launcher of this collx, up to the program of its ranks."""
+    program = "import sys; from collx.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", program, "run", "-n", str(size), *options, "--tag", "off", "--"]
 
 
 def _collx_run(python: Path, size: int) -> list[str]:
-    program = "import sys; from collx.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", program, "run", "-n", str(size), "--tag", "off", "--", str(python)]
+    return [*collx_run(size), str(python)]
 
 
 def _open_mpi(python: Path, size: int) -> list[str]:
@@ -99,6 +106,7 @@ class Job:
         self.rival, self.size = rival, size
         self.version = ""
         self.idle = 0.0  # seconds of processor time that its ranks took while they were not at turn
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._streams: list[Any] = []
         self._cleanup = contextlib.ExitStack()
 
@@ -112,14 +120,17 @@ class Job:
         listener.settimeout(1.0)
         output = self._cleanup.enter_context((folder / "output").open("w+"))
         cores = json.dumps(sorted(os.sched_getaffinity(0)))
-        self._process = subprocess.Popen(
-            [*self.rival.command(python, self.size), contestant.__file__, self.rival.contestant, address, cores],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        command = self.rival.command(python, self.size)
         self._output = output
         try:
+            for place in self.rival.places:
+                start = subprocess.Popen(
+                    [*place, *command, contestant.__file__, self.rival.contestant, address, cores],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+                self._processes.append(start)
             self._meet(listener)
         except BaseException:
             self.__exit__()
@@ -133,7 +144,8 @@ class Job:
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
+                ended = any(process.poll() is not None for process in self._processes)
+                if ended or time.monotonic() > deadline:
                     raise self._failure("did not start") from None
                 continue
             connection.settimeout(_PATIENCE)
@@ -182,13 +194,18 @@ class Job:
             for stream in self._streams:
                 stream.write('{"do": "quit"}\n')
                 stream.flush()
-        try:
-            self._process.wait(10 if self._streams else 0)
-        except subprocess.TimeoutExpired:
-            self._process.terminate()
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        until = time.monotonic() + (10 if self._streams else 0)
+        for process in self._processes:
+            _end(process, max(until - time.monotonic(), 0))
         self._cleanup.close()
+
+
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
+    """Return when it has ended: by itself, or after so many seconds asked to, and at last killed."""
+    for seconds, urge in ((patience, process.terminate), (5, process.kill)):
+        try:
+            process.wait(seconds)
+            return
+        except subprocess.TimeoutExpired:
+            urge()
+    process.wait()

@@ -118,6 +118,12 @@ def _devices(comm: Any, host: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _links(comm: Any) -> list[list[str]]:
+    """By rank and peer, the transport between them."""
+    rows = comm.all_gather(np.array(comm.links, "S16").view(np.uint8)).view("S16")
+    return [[link.decode() for link in row] for row in rows.reshape(comm.size, comm.size)]
+
+
 def _now() -> str:
     return time.strftime(record.TIME_FORMAT)
 
@@ -130,7 +136,7 @@ def run(comm: Any, options: Options) -> Sweep:
     """Sweep on this communicator, every rank with the same options; rank 0 prints the table as it grows."""
     options = fits(options, comm.size)
     host = machine.describe()
-    sweep = Sweep(options, collx.__version__, host, _devices(comm, host), tuple(comm.transports), _now())
+    sweep = Sweep(options, collx.__version__, host, _devices(comm, host), _links(comm), _now())
     speaks = comm.rank == 0
     if speaks:
         _say(table.header(sweep))

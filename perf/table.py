@@ -31,7 +31,7 @@ def header(sweep: Sweep) -> list[str]:
         f"# Time: the slowest rank's mean; measurements above {options.seconds:g} s make fewer iterations, at least 2",
         f"# Check: {check}",
         f"# Machine: {host['cpu']}, {host['cores']} cores, {host['system']}",
-        f"# Transports: {', '.join(sweep.transports)}",
+        *transports(sweep.transports, sweep.links),
         "#",
         "# Using devices",
     ]
@@ -41,6 +41,24 @@ def header(sweep: Sweep) -> list[str]:
         for d in sweep.devices
     ]
     return [*lines, "#", *columns(sweep)]
+
+
+def transports(names: list[str], links: list[list[str]]) -> list[str]:
+    """The lines that say which transport each pair of ranks uses."""
+    lines = [f"# Transports: {', '.join(names)}"]
+    if len(names) == 1:
+        return lines
+    for rank, row in enumerate(links):
+        peers = {name: [peer for peer, link in enumerate(row) if peer != rank and link == name] for name in names}
+        ways = (f"{name} to {ranges(of)}" for name, of in peers.items() if of)
+        lines.append(f"#  Rank {rank:2d} by {', by '.join(ways)}")
+    return lines
+
+
+def ranges(numbers: list[int]) -> str:
+    """`0-2 5`, of ascending numbers."""
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
+    return " ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _left(size: str, count: str, kind: str, redop: str, root: str) -> str:

@@ -17,7 +17,7 @@ from collx.perf.contest import Bracket, Call, Contest
 from collx.perf.options import Options, UsageError
 from collx.perf.probe import probe
 from collx.perf.progress import Progress
-from collx.perf.rivals import RIVALS
+from collx.perf.rivals import RIVALS, Rival
 
 _QUICK = {8 << 10, 64 << 10, 1 << 20, 64 << 20}
 Say = Callable[[str], None]
@@ -74,12 +74,20 @@ def fresh(plan: Plan) -> dict[str, Any]:
     }
 
 
-def measure(plan: Plan, document: dict[str, Any], say: Say, bracket: Bracket) -> None:
-    """Run the comparison into a fresh document for JSON and markdown, saying each line of its table as it comes."""
+def measure(
+    plan: Plan,
+    document: dict[str, Any],
+    say: Say,
+    bracket: Bracket,
+    contestants: Callable[[int], list[Rival]] | None = None,
+) -> None:
+    """Run the comparison into a fresh document for JSON and markdown, saying each line of its table as it comes.
+    `contestants` are those of a number of ranks, collx first; by default collx and the plan's rivals on this host."""
     with Progress(sum(len(list(plan.calls(ranks))) for ranks in plan.ranks), shown=True) as progress:
         for ranks in plan.ranks:
             progress.start(f"{ranks} ranks: starting {', '.join(plan.rivals)}")
-            rivals = [RIVALS[name] for name in (*standing.OURS, *plan.rivals)]
+            named = (*standing.OURS, *plan.rivals)
+            rivals = contestants(ranks) if contestants else [RIVALS[name] for name in named]
             with Contest(rivals, ranks, bracket) as contest:
                 _points(plan, contest, document, say, progress)
                 document["versions"] |= contest.versions

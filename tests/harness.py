@@ -19,6 +19,7 @@ from collx.transports.lanes import Region, region_bytes
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.shm import memory_file
 from collx.types import DTYPE_CODES, Array
+from tests.cables import ends
 from tests.calls import Call
 
 T = TypeVar("T")
@@ -49,6 +50,19 @@ def native_engines(size: int) -> Iterator[list[Engine]]:
 
 
 @contextmanager
+def tcp_engines(size: int, host: Callable[[int], int]) -> Iterator[list[Engine]]:
+    """Ranks of one `host` by shared memory, the others by TCP."""
+    with ends(size, host) as found:
+        engines: list[Engine] = [
+            NativeEngine(end.region, end.fds, rank=rank, wires=end.wires) for rank, end in enumerate(found)
+        ]
+        try:
+            yield engines
+        finally:
+            run_threads(size, lambda rank: engines[rank].close())  # each waits until the others have got what it sent
+
+
+@contextmanager
 def regions(size: int) -> Iterator[tuple[list[Region], list[int]]]:
     """Every rank's region, and the descriptors of their memory, which are closed in the end."""
     with ExitStack() as stack:
@@ -63,6 +77,7 @@ ENGINES: dict[str, Callable[[int], AbstractContextManager[list[Engine]]]] = {
     "reference": partial(reference_engines, rendezvous=False),
     "reference-rendezvous": partial(reference_engines, rendezvous=True),
     "native": native_engines,
+    "native-tcp": partial(tcp_engines, host=lambda rank: rank % 2),  # on two hosts
 }
 
 

@@ -1,9 +1,12 @@
-"""Runs a function on ranks of each kind: threads on the reference engine, processes on the native one."""
+"""Runs a function on ranks of each kind: threads on the reference engine, processes on the native one, with and without
+shared memory."""
 
 from __future__ import annotations
 
 import functools
+import os
 import threading
+import unittest.mock
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,13 +47,19 @@ def on_threads(body: Body, size: int, *args: Any) -> list[Any]:
     def run(rank: int) -> Any:
         engine = hubs.engine(rank, range(size), "world", TIMEOUT)
         make_group = functools.partial(hubs.engine, rank)
-        with Communicator(engine, rank, size, rank, ("here",) * size, ("memory",), TIMEOUT, make_group) as comm:
+        with Communicator(engine, rank, size, rank, ("here",) * size, TIMEOUT, make_group) as comm:
             return body(comm, *args)
 
     return run_threads(size, run)
 
 
-KINDS: dict[str, Callable[..., list[Any]]] = {"memory": on_threads, "shm": collx.spawn}
+def by_tcp(body: Body, size: int, *args: Any) -> list[Any]:
+    """As collx.spawn, with ranks that do not share memory."""
+    with unittest.mock.patch.dict(os.environ, COLLX_TRANSPORT="tcp"):
+        return collx.spawn(body, size, *args)
+
+
+KINDS: dict[str, Callable[..., list[Any]]] = {"memory": on_threads, "shm": collx.spawn, "tcp": by_tcp}
 SIZES = range(1, 9)
 
 

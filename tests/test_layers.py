@@ -50,12 +50,12 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"buffers", "selector", "known", "engine", "flight", "transports", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
-    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "witness"}, {"errors"}),
+    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "started", "witness"}, {"transports", "errors"}),
     "world": (
         {"world", "ending", "groups", "spawning"},
         {"processes", "communicator", "engine", "native", "mpi", "transports", "terms", "errors"},
     ),
-    "public": ({"collx"}, {"communicator", "world", "schedule", "terms", "errors"}),
+    "public": ({"collx"}, {"communicator", "world", "transports", "schedule", "terms", "errors"}),
     # What stands on the public API, as a user's program does; the register of algorithms belongs to it, and who is in a
     # job.
     "perf": ({"perf"}, {"public", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
@@ -65,10 +65,12 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
 
 # Narrower than its layer: of the transports, the engine knows only what every transport is and what ranks say of one
 # that failed, the native engine the lanes that it runs on, and the communicator how survivors agree.
+# The store is public as it is.
 ONLY = {
     "engine": {"transports": {"collx.transports.base", "collx.transports.verdict", "collx.transports.waiting"}},
     "native": {"transports": {"collx.transports.base", "collx.transports.lanes", "collx.transports.verdict"}},
     "communicator": {"transports": {"collx.transports.base"}},
+    "public": {"transports": {"collx.transports.store"}},
 }
 
 

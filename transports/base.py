@@ -81,8 +81,9 @@ class Survivors(Protocol):
     """How the ranks of a communicator agree on who goes on without those that are gone: in attempts, counted from 0,
     that all of them go through. An attempt fails where a member is gone before it has connected."""
 
-    def members(self, attempt: int) -> tuple[int, ...]:
-        """Who is to go on, the same on every rank."""
+    def members(self, attempt: int, timeout: float) -> tuple[int, ...]:
+        """Who is to go on, the same on every rank. Raises TimeoutError after `timeout` seconds, where that needs the
+        other survivors, and TransportError where they have lost the connection to this rank."""
         ...
 
     def failed(self, attempt: int) -> bool:

@@ -1,15 +1,17 @@
-"""The shm transport: bytes between processes through lanes in shared regions, moved by the native endpoint."""
+"""Bytes between processes through lanes, moved by the native endpoint: the shm transport, whose lanes lie in shared
+memory, the tcp transport, whose lanes go on over connections, and both at once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from collx import _core
-from collx.errors import AbortedError, ClosedError, CollxError, MismatchError, TimeoutError
+from collx.errors import AbortedError, ClosedError, CollxError, MismatchError, TimeoutError, TransportError
 from collx.transports.base import Threads
 from collx.transports.shm import check_available
 from collx.transports.verdict import FAILED, Verdict, named
@@ -25,24 +27,48 @@ FOREVER = 1e8  # seconds
 UNDECIDED, UNITED, ATTEMPT_FAILED, GIVEN_UP = range(4)  # of csrc/shrink.hpp; GIVEN_UP + r: by rank r
 
 
-class ShmTransport:
-    """One rank's end of the regions `fds`, one per rank, its own (`region`) among them.
+class Wires(NamedTuple):
+    """What leads to those ranks of a communicator that are on other machines."""
+
+    control: _core.Control
+    communicator: int  # its number, the same for all members, and no other's that two of them have in common
+    epoch: int  # of the job
+    members: tuple[int, ...]  # the communicator's ranks as `control` numbers them
+    here: int  # how many of them run on this machine
+    places: tuple[str, ...]  # where each of them is, for people
+
+
+class LaneTransport:
+    """One rank's end of the regions `fds`, one per rank, its own (`region`) among them; -1 for a rank that `wires` lead
+    to.
 
     The descriptors may be closed once it is made. `pidfds`, by rank, -1 where there is none, tell of the end of the
     ranks' processes; `keep` owns them. Sends are buffered up to a few tens of KiB, and wait for the
     receiver beyond.
     """
 
-    name = "shm"
     threads = Threads.ANY
 
     def __init__(
-        self, region: Region, fds: Sequence[int], *, rank: int, pidfds: Sequence[int] = (), keep: object = None
+        self,
+        region: Region,
+        fds: Sequence[int],
+        *,
+        rank: int,
+        pidfds: Sequence[int] = (),
+        keep: object = None,
+        wires: Wires | None = None,
     ) -> None:
         self.rank, self.size = rank, len(fds)
-        oversubscribed = self.size > len(os.sched_getaffinity(0))
+        # By rank: what carries messages to it.
+        self.links = tuple("tcp" if fd < 0 and peer != rank else "shm" for peer, fd in enumerate(fds))
+        others = {link for peer, link in enumerate(self.links) if peer != rank}
+        self.name = "+".join(sorted(others)) or ("tcp" if wires else "shm")
+        self.place = wires.places[rank] if wires else ""  # where others reach this rank
+        oversubscribed = (wires.here if wires else self.size) > len(os.sched_getaffinity(0))
         self._region = region
-        self.endpoint = _core.Endpoint(region, list(fds), oversubscribed, list(pidfds), keep)
+        network = (wires.control, wires.communicator, wires.epoch, list(wires.members)) if wires else ()
+        self.endpoint = _core.Endpoint(region, list(fds), oversubscribed, list(pidfds), keep, *network)
 
     def reaches(self, peer: int) -> bool:
         return 0 <= peer < self.size
@@ -76,7 +102,7 @@ class ShmTransport:
     def sentence(self, here: str) -> CollxError:
         """What this rank raises for the verdict."""
         verdict = self.verdict()
-        return verdict.error(here, [rank for rank in verdict.ranks if self.endpoint.alive(rank)])
+        return verdict.error(here, [rank for rank in verdict.ranks if self.endpoint.left(rank)])
 
     def error(self, outcome: tuple[int, int, int, int], what: str, told: str, timeout: float) -> CollxError:
         """The exception for an outcome that is not ok: one line that names ranks, call and remedy. `told` is what the
@@ -112,15 +138,26 @@ class ShmTransport:
         return CollxError(f"{here}: unexpected status {status} about rank {peer}")
 
 
-class ShmSurvivors:
+class LaneSurvivors:
     """See `base.Survivors`; the agreement itself is in csrc/shrink.hpp."""
 
-    def __init__(self, transport: ShmTransport) -> None:
-        self._endpoint = transport.endpoint
+    def __init__(self, transport: LaneTransport) -> None:
+        self._endpoint, self._rank = transport.endpoint, transport.rank
         self._here = f"rank {transport.rank} in shrink"
 
-    def members(self, attempt: int) -> tuple[int, ...]:
-        return tuple(self._endpoint.members(attempt))
+    def members(self, attempt: int, timeout: float) -> tuple[int, ...]:
+        try:
+            members = tuple(self._endpoint.members(attempt, timeout))
+        except BaseException as error:
+            self._endpoint.give_up(attempt, type(error).__name__)
+            raise
+        if not members:
+            waited = f"waited {timeout:g} s to agree on who goes on; does every survivor call it?"
+            self._endpoint.give_up(attempt, f"TimeoutError: it {waited}")
+            raise TimeoutError(f"{self._here} {waited}")
+        if self._rank not in members:
+            raise TransportError(f"{self._here}: the other survivors cannot reach this rank, and go on without it")
+        return members
 
     def failed(self, attempt: int) -> bool:
         return self._judged(self._endpoint.outcome(attempt)) == ATTEMPT_FAILED
@@ -148,7 +185,7 @@ class Transfer:
 
     __slots__ = ("_keep", "_task", "_transport", "_what")
 
-    def __init__(self, transport: ShmTransport, task: _core.Task, what: str, keep: object) -> None:
+    def __init__(self, transport: LaneTransport, task: _core.Task, what: str, keep: object) -> None:
         self._transport, self._task, self._what, self._keep = transport, task, what, keep
 
     def done(self) -> bool:

@@ -17,6 +17,7 @@ class MixedTransport:
         self.name = f"{shm.name}+{far.name}"
         self.threads = far.threads
         self._far, self._shm = far, shm
+        self.links = tuple(shm.name if rank in near else far.name for rank in range(far.size))  # by rank
         self._near = {rank: number for number, rank in enumerate(near) if rank != far.rank}
 
     def __repr__(self) -> str:

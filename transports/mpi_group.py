@@ -16,6 +16,7 @@ from typing import Self
 from mpi4py import MPI
 
 from collx.errors import BootstrapError, CollxError, MismatchError, TimeoutError, TransportError
+from collx.transports.machines import Machines, machine
 from collx.transports.mpi import abandon, retire
 from collx.transports.mpi_calls import blocking_calls, calls
 from collx.transports.waiting import Pause
@@ -24,14 +25,12 @@ TEXT = 512  # bytes at most that a rank tells of itself
 DIGEST = 16  # bytes
 
 
-class MpiGroup:
-    """This process among those of `comm`, which is the group's own. `hosts` has the ranks' host names, and `machines`
-    what is the same for two of them exactly where they can share memory."""
+class MpiGroup(Machines):
+    """This process among those of `comm`, which is the group's own."""
 
     def __init__(self, comm: MPI.Intracomm, hosts: Sequence[str], machines: Sequence[str]) -> None:
+        super().__init__(comm.rank, hosts, machines)
         self.comm = comm
-        self.rank, self.size = comm.rank, comm.size
-        self.hosts, self.machines = tuple(hosts), tuple(machines)
         weakref.finalize(self, retire, comm).atexit = False  # MPI_Finalize does the same then
 
     @classmethod
@@ -47,14 +46,6 @@ class MpiGroup:
         own.Set_errhandler(MPI.ERRORS_RETURN)
         told = exchange(own, "\n".join((os.uname().nodename, machine())), deadline)
         return cls(own, *zip(*(text.split("\n") for text in told), strict=True))
-
-    def near(self, members: Sequence[int]) -> list[int]:
-        """Those of `members` that can share memory with this rank, itself among them."""
-        return [member for member in members if self.machines[member] == self.machines[self.rank]]
-
-    def share(self, members: Sequence[int]) -> bool:
-        """Whether any two of `members` can share memory."""
-        return len({self.machines[member] for member in members}) < len(members)
 
     def numbers(self) -> list[int]:
         """The ranks' numbers in the job that was started together; none where some were not started with it."""
@@ -117,14 +108,6 @@ def exchange(comm: MPI.Intracomm, text: str, deadline: float) -> list[str]:
     _await([request], (mine, all_of_them), deadline, _absent(comm, "told where they are"))
     texts = (all_of_them[start : start + TEXT] for start in range(0, len(all_of_them), TEXT))
     return [bytes(text).rstrip(b"\0").decode(errors="replace") for text in texts]
-
-
-def machine() -> str:
-    """What tells processes that can share memory from others: host, boot, and what containers set apart."""
-    with open("/proc/sys/kernel/random/boot_id") as lines:
-        boot = lines.read().strip()
-    spaces = (os.readlink(f"/proc/self/ns/{name}") for name in ("pid", "mnt"))
-    return " ".join((os.uname().nodename, boot, str(os.getuid()), *spaces))
 
 
 def _absent(comm: MPI.Intracomm, what: str) -> CollxError:

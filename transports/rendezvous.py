@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import selectors
 import socket
@@ -33,6 +34,7 @@ from collx.transports.cards import (
 
 DOOR = "door"
 TWICE = "have two processes the same launcher's variables (COLLX_RANK and the like)?"
+_log = logging.getLogger("collx")
 VERDICT_GRACE = 1.0  # seconds a guest stays past its deadline for rank 0 to tell it who is missing
 
 
@@ -92,6 +94,7 @@ class _Host:
         self.deadline = deadline
         self.cards = {own.rank: own}
         self.connections = dict[socket.socket, int | None]()  # to the rank it belongs to, once that is known
+        self.shown_out = 0  # strangers
         self.selector = selectors.DefaultSelector()
 
     def receive(self, place: int, directory: str) -> dict[int, Card]:
@@ -114,6 +117,9 @@ class _Host:
         return self.cards
 
     def close(self) -> None:
+        if self.shown_out:
+            who = "of another user, or no ranks of this job,"
+            _log.warning("collx rank 0: %d visitors of its Unix socket, %s were shown out", self.shown_out, who)
         self.selector.close()
         for connection in self.connections:
             connection.close()
@@ -135,10 +141,7 @@ class _Host:
             raise BootstrapError(_missing(self.own.size, self.cards))
         for key, _ in ready:
             if key.fileobj is door:
-                guest, _ = door.accept()
-                guest.setblocking(False)
-                self.connections[guest] = None
-                self.selector.register(guest, selectors.EVENT_READ)
+                self._receive(door.accept()[0])
                 continue
             guest = cast(socket.socket, key.fileobj)
             rank = self.connections[guest]
@@ -149,8 +152,18 @@ class _Host:
                 self.selector.unregister(guest)
                 del self.connections[guest]
                 guest.close()
+                self.shown_out += 1
             else:
                 self._admit(guest, *arrived)
+
+    def _receive(self, guest: socket.socket) -> None:
+        if peer_uid(guest) != os.geteuid():
+            guest.close()
+            self.shown_out += 1
+            return
+        guest.setblocking(False)
+        self.connections[guest] = None
+        self.selector.register(guest, selectors.EVENT_READ)
 
     def _admit(self, guest: socket.socket, card: Card, remaining: float) -> None:
         self.connections[guest] = card.rank
@@ -175,8 +188,6 @@ class _Host:
 def _introduced(guest: socket.socket) -> tuple[Card, float] | None:
     """The card of whoever came to the door, or None where it is not one of us."""
     try:
-        if peer_uid(guest) != os.geteuid():
-            return None
         frame, fds = receive(guest, FRAME.size)
     except (BlockingIOError, ConnectionError):
         return None

@@ -22,7 +22,7 @@ class Verdict(NamedTuple):
         """What a rank that is `here` raises: the same type, and the same ranks, on every rank. `left`: the ranks
         that closed the communicator."""
         if self.why == FAILED:
-            return RankFailedError(f"{here}: {_fates(self.ranks, left)}", self.ranks)
+            return RankFailedError(f"{here}: {_fates(self.ranks, left, self.text)}", self.ranks)
         if self.why == MISMATCH:
             return MismatchError(self.text)  # which names the ranks concerned
         if self.why == REVOKED:
@@ -30,11 +30,12 @@ class Verdict(NamedTuple):
         return AbortedError(f"{here}: rank {self.rank} gave up: {self.text}")
 
 
-def _fates(ranks: tuple[int, ...], left: Collection[int]) -> str:
+def _fates(ranks: tuple[int, ...], left: Collection[int], known: str) -> str:
     died, closed = ([rank for rank in ranks if (rank in left) is gone] for gone in (False, True))
     texts = []
     if died:
-        texts.append(f"{named(died)} died (killed, or exited without closing)")
+        cut_off = f"or {'were' if died[1:] else 'was'} cut off ({known})"
+        texts.append(f"{named(died)} died {cut_off if known else '(killed, or exited without closing)'}")
     if closed:
         texts.append(f"{named(closed)} {'have' if closed[1:] else 'has'} closed this communicator; skipped a call?")
     return "; ".join(texts)

@@ -9,6 +9,7 @@ namespace collx {
 namespace {
 
 constexpr std::uint64_t kTimed = 64 << 10;  // bytes that a run moves
+constexpr std::uint64_t kBusy = 16 << 10;   // bytes of a move that takes longer than to look whether anything is to be sent
 
 unsigned worth(const Plan& plan) {
     unsigned ways = plan.large ? Ways::kResults : 0;
@@ -42,6 +43,7 @@ void Collective::begin(Links& links) {
     if (prepared_.ways == nullptr)
         prepared_.ways = &links.experience.of(plan_.traits.collective, prepared_.bytes, worth(plan_));
     prepared_.ways->begin();
+    if (!links.wires.none()) begin_far(links);
     choose_loans(links);
     if (plan_.workspace > 0) spaces_[2] = workspace_.reserve(plan_.workspace);
     std::ranges::fill(prepared_.progress, 0);
@@ -96,7 +98,10 @@ bool Collective::step(Links& links) {
         else if (index == first_)
             ++first_;
     }
-    if (first_ == count) end(links);
+    if (first_ == count)
+        end(links);
+    else if (!prepared_.landings.empty())
+        land(links);
     return any || finished;
 }
 
@@ -127,12 +132,18 @@ void Collective::advance(Cursor& cursor, const std::vector<std::uint32_t>& moves
     cursor.segment = cursor.begin;
 }
 
-// Whether a move may do a segment now. `done_leader`: a move that is about to do this segment in the same pass.
-bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t segment, int done_leader) {
-    const Move& move = plan_.moves[index];
+// Whether the moves it must follow have done a segment. `done_leader`: one that is about to do it in the same pass.
+bool Collective::follows(const Move& move, std::uint64_t segment, int done_leader) const {
     const std::uint64_t needed = move.whole ? plan_.segments : segment + 1;
     for (const std::uint32_t earlier : move.after)
         if (prepared_.progress[earlier] < needed && static_cast<int>(earlier) != done_leader) return false;
+    return true;
+}
+
+// Whether a move may do a segment now.
+bool Collective::ready(Links& links, std::uint32_t index, std::uint64_t segment, int done_leader) {
+    const Move& move = plan_.moves[index];
+    if (!follows(move, segment, done_leader)) return false;
     for (const Operand& source : move.sources) {
         if (!source.is_lane()) continue;
         const auto peer = static_cast<std::size_t>(source.peer);
@@ -175,6 +186,8 @@ bool Collective::execute(Links& links, std::uint32_t index, std::uint64_t segmen
     const Move& sender = fused ? plan_.moves[static_cast<std::size_t>(move.follower)] : move;
     const std::uint64_t bytes = move.segment_bytes(segment);
     if (!as_expected(links, move, bytes)) return false;
+    // What was published is on its way while this rank is busy.
+    if (!move.meets_peers && bytes >= kBusy) links.wires.flush();
 
     alignas(64) std::byte small[kInline];
     std::byte* payload = nullptr;

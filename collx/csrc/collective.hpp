@@ -46,6 +46,13 @@ struct Prepared {
         std::uint64_t begin = 0;  // of the window
     };
 
+    // Up to which message of a lane it was said where they are wanted.
+    struct Landings {
+        std::size_t peer = 0;
+        Cursor next;
+        std::uint64_t ticket = 0;
+    };
+
     Plan plan;
     CustomOp custom = nullptr;
     void* custom_context = nullptr;
@@ -56,6 +63,8 @@ struct Prepared {
     std::uint64_t bytes = 0;  // that a run moves
     Ways* ways = nullptr;     // from its first run on
     std::vector<Cursor> sending, receiving;
+    std::vector<Landings> landings;  // by peer on another machine
+    std::vector<bool> networked;     // by move, whether the network takes it from where it lies; empty where no rank is far
     std::vector<void*> targets;
     std::vector<const void*> sources;
     std::vector<Writer*> lanes;
@@ -72,9 +81,11 @@ class Collective final : public Task {
     bool step(Links& links) override;
     [[nodiscard]] bool needs(Links& links, std::size_t peer) const override;
     [[nodiscard]] std::string complaint() const override { return prepared_.complaint; }
+    void let_go(Links& links) override;
 
   private:
     using Cursor = Prepared::Cursor;
+    static constexpr std::uint64_t kLend = 4 << 10;  // bytes of a message from which lending it is cheaper than a copy
 
     void begin(Links& links);
     void end(Links& links);
@@ -87,6 +98,9 @@ class Collective final : public Task {
     [[nodiscard]] bool lends(const Move& move) const;
     bool lend(Links& links, std::uint32_t index);
     void publish_loan(Links& links, const Move& move, std::uint64_t segment);
+    void begin_far(const Links& links);
+    void land(Links& links);
+    [[nodiscard]] bool follows(const Move& move, std::uint64_t segment, int done_leader = -1) const;
     bool fetch(const Links& links, const Move& move, std::uint64_t segment, std::byte* payload, bool keep);
     [[nodiscard]] const std::byte* arrived(const Links& links, const Operand& source) const;
     [[nodiscard]] bool as_expected(const Links& links, const Move& move, std::uint64_t bytes);

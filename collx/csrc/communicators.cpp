@@ -23,6 +23,10 @@ void for_others(const Communicator& here, const Act& act) {
         if (other != &here && other->process == getpid()) act(*other);  // not those of a process it was forked from
 }
 
+bool is_far(const Communicator& communicator, int rank) {
+    return communicator.far != nullptr && communicator.far->far[static_cast<std::size_t>(rank)];
+}
+
 int place(const Communicator& communicator, std::uint32_t member) {
     const auto found = std::ranges::find(communicator.members, member);
     return found == communicator.members.end() ? -1 : static_cast<int>(found - communicator.members.begin());
@@ -38,7 +42,7 @@ int missing(const Communicator& communicator, Waiting wait) {
         const Waiting next = waiting(flight);
         const bool begun = (newest(flight) & 0xffffffffu) >= wait.call - wait.arrival;
         if (next.peer < 0) return begun ? -1 : wait.peer;
-        if (begun && wait.looked < next.since + kVisible) return -1;
+        if (begun && (is_far(communicator, wait.peer) || wait.looked < next.since + kVisible)) return -1;
         wait = next;
     }
     return -1;
@@ -111,6 +115,8 @@ std::string crossed(const Communicator& here) {
         if (there < 0 || !told.empty()) return;
         const Waiting their_wait = waiting(other.headers[static_cast<std::size_t>(there)]->flight);
         if (!their_wait.stuck || missing(other, their_wait) != static_cast<int>(other.rank)) return;
+        // That it has not begun the call here must be known from after it began to wait there.
+        if (is_far(here, late) && here.far->asked(static_cast<std::size_t>(late)) < their_wait.since + kVisible) return;
         const std::string call = in_call(other, static_cast<std::size_t>(there));
         if (call.empty() || other.verdict->decided()) return;  // that wait is over
         told = mine + " in " + in_call(here, here.rank) + ": " + kDiffers + ": " + theirs + " is in " + call +

@@ -28,6 +28,7 @@ struct Communicator {
     std::vector<Header*> headers;
     Verdict* verdict = nullptr;
     const std::atomic<int>* under_way = nullptr;  // asynchronous calls of this process
+    Far* far = nullptr;  // where ranks are on several hosts
     int process = 0;
 };
 
@@ -48,7 +49,8 @@ void depart(const Communicator& communicator);
 [[nodiscard]] std::string left_for(const Communicator& here, std::size_t member);
 
 // Whether this rank waits in `here` for one that is stuck in another communicator until this one comes there: they call
-// on different communicators. Says so in both; what it says, or nothing.
+// on different communicators. Says so in both; what it says, or nothing. A line of more than two is found only among ranks
+// of one host: messages between hosts may be on their way for longer than can be known.
 [[nodiscard]] std::string crossed(const Communicator& here);
 
 }  // namespace collx

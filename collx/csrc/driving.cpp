@@ -24,8 +24,12 @@ Outcome Endpoint::drive(Task& goal, Kind kind, Clock::time_point deadline, Grip*
         }
         left = turn(waiter, &goal, kind, deadline);
     }
+    // The others wait for what this rank has sent, and nobody else makes it go. It may need a connection first, which
+    // another thread makes.
+    if (grip != nullptr && unsent()) grip->let_go();
+    while (goal.finished && goal.outcome && left && unsent()) left = turn(waiter, nullptr, Kind::queued, deadline);
     recorder_.unblock();
-    return goal.finished ? goal.outcome : left;
+    return goal.finished && (left || !unsent()) ? goal.outcome : left;
 }
 
 // One look at everything, and where nothing could be done one turn of waiting. What it returns is why a driver
@@ -40,15 +44,19 @@ Outcome Endpoint::turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point 
         ++epoch_;
         waiter.progressed();
         recorder_.unblock();
+        if (far_ != nullptr) far_->restart();
         return {};
     }
+    if (!links_.wires.none() && links_.drowsy()) links_.wires.arm();
     const Outcome why = waiter.turn(earliest(goal, deadline));
     switch (why.status) {
         case Status::ok:
             if (waiter.looked()) {
+                if (!links_.wires.none()) look_at_wires();
                 compare_calls(goal);
                 if (show_wait(goal, kind, deadline)) compare_communicators(goal);
                 end_departed(goal);
+                if (far_ != nullptr && links_.drowsy()) far_->wonder(Clock::now());
             }
             return {};
         case Status::timed_out:
@@ -72,6 +80,11 @@ bool Endpoint::pass(Task* goal, Kind kind) {
     for (const auto& task : mails_) any |= step(*task);
     if (kind == Kind::mail) any |= step(*goal);
     links_.ring_touched();
+    if (!links_.wires.none()) {
+        links_.wires.flush(!any);
+        if (goal == nullptr || !goal->finished) any |= links_.wires.pump();
+        if (leaving_.load(std::memory_order_relaxed)) announce_leaving();
+    }
     if (under_way_.load(std::memory_order_relaxed) > 0) settle();
     return any;
 }
@@ -91,6 +104,7 @@ void Endpoint::settle() {
     const auto ended = [&](const std::shared_ptr<Task>& task) {
         if (!task->finished && task->cancelled.load(std::memory_order_acquire)) task->give_up({Status::interrupted, -1});
         if (!task->finished) return false;
+        if (!task->outcome) task->let_go(links_);
         tell(*task);
         under_way_.fetch_sub(1);
         task->done.store(1, std::memory_order_release);
@@ -110,7 +124,11 @@ void Endpoint::settle() {
 void Endpoint::announce_leaving() {
     State running = State::running;
     if (!collectives_.empty() || std::ranges::any_of(mails_, &Task::sends) || incoming_.load()) return;
-    if (links_.headers[rank_]->state.compare_exchange_strong(running, State::leaving)) verdict.wake_all();
+    links_.wires.flush();
+    if (unsent()) return;  // until it has gone; the connection may still have to be made
+    if (!links_.headers[rank_]->state.compare_exchange_strong(running, State::leaving)) return;
+    verdict.wake_all();
+    if (far_ != nullptr) far_->tell_state(State::leaving);
 }
 
 // What went wrong on this rank behind its caller's back the others learn at once.
@@ -141,6 +159,14 @@ void Endpoint::for_all(Task* goal, const std::function<void(Task&)>& act) {
         for (const auto& task : *tasks)
             if (task.get() != goal && !task->finished) act(*task);
     settle();
+}
+
+// A connection that breaks while both ranks live ends the communicator: what was on its way is lost.
+void Endpoint::look_at_wires() {
+    const int peer = links_.wires.broken();
+    if (peer < 0) return;
+    verdict.propose(Why::gave_up, "its connection to rank " + std::to_string(peer) + " broke: " +
+                                      links_.wires.to(static_cast<std::size_t>(peer))->why());
 }
 
 // Ranks that are in other calls than this one may wait for each other without a message that would tell.
@@ -174,6 +200,7 @@ void Endpoint::compare_communicators(Task* goal) {
 
 std::string Endpoint::explain(const Outcome& mismatch) const {
     if (!crossing_.empty()) return crossing_;
+    if (far_ != nullptr) far_->ask();
     const std::string told = recorder_.difference(static_cast<std::uint32_t>(mismatch.peer));
     if (!told.empty()) return told;
     const auto mine = recorded(links_.headers[rank_]->flight, recorder_.sequence());

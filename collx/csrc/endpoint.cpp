@@ -36,8 +36,9 @@ Foreign reach(const Header& owner) {
 }  // namespace
 
 Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
-                   bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds)
-    : verdict(rank, layout, regions(files), std::move(pidfds)), shrink(rank, layout, regions(files), verdict),
+                   bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds, std::unique_ptr<Far> far_ranks)
+    : far_(std::move(far_ranks)), verdict(rank, layout, regions(files), std::move(pidfds), far_.get()),
+      shrink(rank, layout, regions(files), verdict, far_.get()),
       rank_(rank), chunk_(layout.mail.bytes), oversubscribed_(oversubscribed), patience_(oversubscribed),
       seat_(rank, headers(files)), interrupted_(interrupted), recorder_(rank, flights(files)), process_(getpid()) {
     links_.recorder = &recorder_;
@@ -53,13 +54,17 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
         Acknowledged& consuming = layout.acknowledged(own, peer);
         links_.headers.push_back(&Layout::header(theirs));
         links_.said.push_back(&consumed);
-        const Foreign foreign = reach(*links_.headers.back());
+        const bool far = far_ != nullptr && far_->far[peer];
+        const Wire* wire = far ? &links_.wires.add(*far_, peer, layout, own, theirs) : nullptr;
+        const auto given = [&](FrameKind lane) { return far ? &wire->out.given(lane) : nullptr; };
+        const Foreign foreign = far ? Foreign() : reach(*links_.headers.back());
         consuming.reads.store(foreign.allowed(), std::memory_order_relaxed);
         links_.to.emplace_back(Layout::lines(own, layout.collective, peer), own, layout.collective, peer,
-                               consumed.collective);
+                               consumed.collective, given(FrameKind::collective));
         links_.from.emplace_back(Layout::lines(theirs, layout.collective, rank), files[peer], layout.collective,
                                  consuming.collective, layout.heap_at, foreign);
-        links_.mail_to.emplace_back(Layout::lines(own, layout.mail, peer), own, layout.mail, peer, consumed.mail);
+        links_.mail_to.emplace_back(Layout::lines(own, layout.mail, peer), own, layout.mail, peer, consumed.mail,
+                                    given(FrameKind::mail));
         links_.mail_from.emplace_back(Layout::lines(theirs, layout.mail, rank), files[peer], layout.mail,
                                       consuming.mail, layout.heap_at);
         inboxes_.emplace_back(peer);
@@ -69,6 +74,8 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
     place_.verdict = &verdict;
     place_.under_way = &under_way_;
     place_.process = process_;
+    place_.far = far_.get();
+    if (far_ != nullptr) far_->enter(regions(files));
 }
 
 void Endpoint::name(std::string label, std::vector<std::uint32_t> members) {
@@ -114,6 +121,7 @@ Outcome Endpoint::recv(std::size_t peer, std::int64_t tag, std::byte* data, std:
 Outcome Endpoint::drive_and_leave(Task& task, Kind kind, Grip* grip) {
     const Outcome outcome = drive(task, kind, task.deadline, grip);
     if (!task.finished) task.give_up(outcome);  // nothing may refer to it any more
+    if (!outcome) task.let_go(links_);
     if (!outcome && kind == Kind::collective) recorder_.fail();
     leave();
     return outcome;
@@ -191,7 +199,7 @@ Outcome Endpoint::wait(Task& task, Clock::time_point deadline) {
 }
 
 void Endpoint::progress() {
-    const auto needed = [this] { return under_way_.load() > 0 && waiting_.load() == 0; };
+    const auto needed = [this] { return (under_way_.load() > 0 || left_over_.load()) && waiting_.load() == 0; };
     Patience patience = Patience::in_background(oversubscribed_);
     std::unique_lock lock(queue_);
     for (;;) {
@@ -201,7 +209,10 @@ void Endpoint::progress() {
         if (take()) {
             {
                 Waiter waiter(*links_.headers[rank_], &verdict, patience, nullptr);
-                while (needed() && !closing_.load()) turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
+                for (bool go = needed(); go && !closing_.load(); go = needed()) {
+                    turn(waiter, nullptr, Kind::queued, Clock::time_point::max());
+                    left_over_.store(unsent());
+                }
             }
             leave();
         }
@@ -229,9 +240,11 @@ bool Endpoint::take_idle() {
 }
 
 void Endpoint::leave() {
+    const bool rest = unsent();
+    if (rest != left_over_.load(std::memory_order_relaxed)) left_over_.store(rest);
     driver_.store(std::thread::id{}, std::memory_order_relaxed);
     taken_.store(false);
-    if (waiting_.load() > 0 || under_way_.load() > 0) announce();
+    if (waiting_.load() > 0 || under_way_.load() > 0 || rest) announce();
 }
 
 // Until `task` is done or nobody drives any more, at most for a nap; the progress thread makes room at once.
@@ -243,7 +256,7 @@ void Endpoint::await_turn(const Task& task, Clock::time_point deadline) {
         changed_.wait_until(lock, std::min(deadline, Clock::now() + kNap),
                             [&] { return task.done.load(std::memory_order_acquire) != 0 || !taken_.load(); });
     }
-    if (waiting_.fetch_sub(1) == 1 && under_way_.load() > 0) announce();
+    if (waiting_.fetch_sub(1) == 1 && (under_way_.load() > 0 || left_over_.load())) announce();
 }
 
 void Endpoint::announce() {
@@ -288,8 +301,13 @@ bool Endpoint::close() {
     end(nullptr, {Status::closed, -1});
     leave();
     if (thread_.joinable()) thread_.join();
+    links_.wires.close(!verdict.decided());
     links_.headers[rank_]->state.store(State::departed, std::memory_order_release);
     verdict.wake_all();
+    if (far_ != nullptr) {
+        far_->tell_state(State::departed);
+        far_->leave();
+    }
     return true;
 }
 

@@ -32,9 +32,10 @@ class Grip {
 class Endpoint {
   public:
     // `files` are the mapped memory files of all ranks, this rank's first line initialised by its Keeper. `pidfds` tell
-    // of the end of their processes: one per rank, -1 where there is none, or none at all.
+    // of the end of their processes: one per rank, -1 where there is none, or none at all. `far`: where any rank is on
+    // another host. The files of those are replicas.
     Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<std::span<std::byte>>& files,
-             bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds = {});
+             bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds = {}, std::unique_ptr<Far> far = nullptr);
     ~Endpoint() { close(); }
     Endpoint(const Endpoint&) = delete;
     Endpoint& operator=(const Endpoint&) = delete;
@@ -63,18 +64,35 @@ class Endpoint {
     // Whether nothing started is under way, behind which a call would queue.
     [[nodiscard]] bool idle() const { return under_way_.load(std::memory_order_relaxed) == 0; }
 
-    // Agrees on who goes on after a verdict; see Shrink::unite.
+    // Agrees on who goes on after a verdict; see Shrink::meet and unite.
+    Outcome meet(std::uint32_t attempt, Clock::time_point deadline) {
+        return shrink.meet(attempt, deadline, interrupted_);
+    }
     Outcome unite(std::uint32_t attempt, Clock::time_point deadline) {
         return shrink.unite(attempt, deadline, interrupted_);
     }
 
+  private:
+    const std::unique_ptr<Far> far_;
+
+  public:
     Verdict verdict;
     Shrink shrink;
 
     [[nodiscard]] const Header& header(std::size_t peer) const { return *links_.headers[peer]; }
+    // Whether the peer has said that it leaves. Of one that another rank found gone, that need not be known here yet.
+    [[nodiscard]] bool left(std::size_t peer) const {
+        const bool running = header(peer).state.load(std::memory_order_acquire) == State::running;
+        return !died(header(peer)) && (!running || (far_ != nullptr && far_->departed(peer)));
+    }
+    [[nodiscard]] Wire* wire(std::size_t peer) const { return links_.wires.to(peer); }
     // In one line: what two ranks disagree on, and who keeps this one waiting.
     [[nodiscard]] std::string explain(const Outcome& mismatch) const;
     [[nodiscard]] std::string late(int waited_for) const { return laggards(place_, waited_for); }
+    // Brings what is known of the calls of ranks on other hosts up to date.
+    void ask() const {
+        if (far_ != nullptr) far_->ask();
+    }
     // To be called first, if at all: how people know this communicator, and which ranks of the job its ranks are.
     void name(std::string label, std::vector<std::uint32_t> members);
 
@@ -88,6 +106,8 @@ class Endpoint {
     Outcome turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline);
     bool pass(Task* goal, Kind kind);
     bool step(Task& task);
+    [[nodiscard]] bool unsent() const { return !links_.wires.delivered() && !verdict.decided(); }
+    void look_at_wires();
     void compare_calls(Task* goal);
     bool show_wait(const Task* goal, Kind kind, Clock::time_point deadline);
     void compare_communicators(Task* goal);
@@ -133,6 +153,7 @@ class Endpoint {
     std::atomic<std::thread::id> driver_{};
     std::atomic<int> under_way_{0};  // calls started and not ended
     std::atomic<int> waiting_{0};    // threads that wait for another driver; the progress thread makes room for them
+    std::atomic<bool> left_over_{false};  // the last driver left although something is unsent, as others waited
     std::atomic<bool> incoming_{false};
     std::atomic<bool> leaving_{false};
     std::atomic<bool> closing_{false};

@@ -40,6 +40,13 @@ Mapping::Mapping(int fd, std::size_t heap_at) {
     if (size > heap_at) madvise(bytes_.data() + heap_at, size - heap_at, MADV_DONTDUMP);
 }
 
+Mapping Mapping::replica(std::size_t heap_at) {
+    void* at = mmap(nullptr, heap_at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        throw std::runtime_error("no " + std::to_string(heap_at) + " bytes of memory for what comes from a rank: " + because(errno));
+    return Mapping({static_cast<std::byte*>(at), heap_at});
+}
+
 Mapping::~Mapping() {
     if (!bytes_.empty()) munmap(bytes_.data(), bytes_.size());
 }

@@ -22,6 +22,8 @@ namespace collx {
 class Mapping {
   public:
     Mapping(int fd, std::size_t heap_at);
+    // Memory of this process's own, for the region of a rank whose file cannot be mapped here.
+    static Mapping replica(std::size_t heap_at);
     ~Mapping();
     Mapping(Mapping&& other) noexcept;
     Mapping(const Mapping&) = delete;
@@ -29,6 +31,8 @@ class Mapping {
     [[nodiscard]] std::span<std::byte> bytes() const { return bytes_; }
 
   private:
+    explicit Mapping(std::span<std::byte> bytes) : bytes_(bytes) {}
+
     std::span<std::byte> bytes_;
 };
 

@@ -12,18 +12,18 @@ namespace collx {
 
 class Writer {
   public:
+    // `given`: where the lane leads to another machine, the newest message that the network has taken.
     Writer(Line* lines, std::byte* region, const Channel& channel, std::uint32_t receiver,
-           const std::atomic<std::uint64_t>& acknowledged)
+           const std::atomic<std::uint64_t>& acknowledged, const std::uint64_t* given = nullptr)
         : lines_(lines), region_(region), channel_(channel), receiver_(receiver), acknowledged_(&acknowledged),
-          slots_(channel.slots) {}
+          given_(given), slots_(channel.slots) {}
 
     // Whether the lane takes one more message now.
-    [[nodiscard]] bool room() { return seen_ + channel_.slots > sent_ || consumed(sent_ + 1 - channel_.slots); }
+    [[nodiscard]] bool room() { return seen_ + channel_.slots > sent_ || acknowledged(sent_ + 1 - channel_.slots); }
 
-    // Whether the receiver has done with message number `ticket`.
+    // Whether nobody reads message number `ticket` any more where it lies in this rank's memory.
     [[nodiscard]] bool consumed(std::uint64_t ticket) {
-        if (seen_ < ticket) seen_ = acknowledged_->load(std::memory_order_acquire);
-        return seen_ >= ticket;
+        return seen_ >= ticket || (given_ != nullptr ? *given_ >= ticket : acknowledged(ticket));
     }
     [[nodiscard]] std::uint64_t sent() const { return sent_; }
 
@@ -68,6 +68,11 @@ class Writer {
     }
 
   private:
+    // Whether the receiver has done with it.
+    [[nodiscard]] bool acknowledged(std::uint64_t ticket) {
+        if (seen_ < ticket) seen_ = acknowledged_->load(std::memory_order_acquire);
+        return seen_ >= ticket;
+    }
     // The last message that had its payload there, and those of other lanes that had it too.
     struct Slot {
         std::uint64_t ticket = 0;
@@ -93,6 +98,7 @@ class Writer {
     Channel channel_;
     std::uint32_t receiver_;
     const std::atomic<std::uint64_t>* acknowledged_;
+    const std::uint64_t* given_;
     std::uint64_t sent_ = 0;
     std::uint64_t seen_ = 0;  // acknowledged, as last looked up
     std::vector<Slot> slots_;
@@ -109,15 +115,19 @@ class Reader {
     [[nodiscard]] bool arrived() const { return line().ticket.load(std::memory_order_acquire) == received_ + 1; }
     [[nodiscard]] std::uint32_t length() const { return line().length; }
     [[nodiscard]] std::uint32_t fingerprint() const { return line().fingerprint; }
+    [[nodiscard]] std::uint64_t received() const { return received_; }
+    [[nodiscard]] std::uint64_t slots() const { return channel_.slots; }
+    // Whether the payload has come straight to the place where this rank wants it.
+    [[nodiscard]] bool landed() const { return length() > kInline && line().offset == kLanded; }
     // Whether the payload lies in memory that is the peer's caller's, of its heap or anywhere.
-    [[nodiscard]] bool lent() const { return length() > kInline && line().offset >= heap_at_; }
+    [[nodiscard]] bool lent() const { return length() > kInline && line().offset >= heap_at_ && line().offset != kLanded; }
     // Whether the payload lies in the peer's own memory, from where it has to be fetched.
     [[nodiscard]] bool foreign() const { return length() > kInline && (line().offset & kForeign) != 0; }
     [[nodiscard]] int fetch(std::byte* to) const { return peer_.read(to, line().offset & ~kForeign, length()); }
     [[nodiscard]] bool well_formed() const {
         const std::uint64_t at = line().offset;
         if (foreign()) return peer_.allowed() && length() <= channel_.bytes;
-        return length() <= kInline || (length() <= channel_.bytes && at >= channel_.payload_at && at <= file_.size() &&
+        return length() <= kInline || landed() || (length() <= channel_.bytes && at >= channel_.payload_at && at <= file_.size() &&
                                        length() <= file_.size() - at);
     }
     [[nodiscard]] const std::byte* payload() const {

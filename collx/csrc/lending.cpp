@@ -1,32 +1,28 @@
 // Messages that say where in the sender's memory their payload lies: in its heap, which all ranks have mapped, or anywhere,
-// for receivers that may read another process's memory.
+// for receivers that may read another process's memory, and for the network.
 #include <cerrno>
 
 #include "collective.hpp"
 
 namespace collx {
 
-namespace {
-
-constexpr std::uint64_t kLend = 4 << 10;  // bytes of a message from which lending it is cheaper than a copy
-
-}  // namespace
-
 void Collective::choose_loans(const Links& links) {
     lending_[0] = links.in_heap(spaces_[0], plan_.read);
     lending_[1] = links.in_heap(spaces_[1], plan_.written);
     foreign_ = prepared_.ways->goes(Ways::kForeign);
     for (std::size_t peer = 0; foreign_ && peer < plan_.size; ++peer)
-        foreign_ = plan_.sends[peer].empty() || links.read_by(peer);
-    if (!lending_[0] && !lending_[1] && !foreign_) return;
+        foreign_ = plan_.sends[peer].empty() || links.read_by(peer) || links.wires.to(peer) != nullptr;
+    if (!lending_[0] && !lending_[1] && !foreign_ && prepared_.networked.empty()) return;
     std::ranges::fill(prepared_.lent, 0);
     prepared_.loans.clear();
 }
 
-// Whether a move's messages are lent: what they say lies where the receivers can read it.
+// Whether a move's messages are lent: what they say lies where the receivers, or the network, can read it.
 bool Collective::lends(const Move& move) const {
-    return move.lendable && move.steps[0] >= kLend &&
-           (foreign_ || lending_[static_cast<std::size_t>(move.sources[0].spans[0].space)]);
+    if (move.lendable && move.steps[0] >= kLend &&
+        (foreign_ || lending_[static_cast<std::size_t>(move.sources[0].spans[0].space)]))
+        return true;
+    return !prepared_.networked.empty() && prepared_.networked[static_cast<std::size_t>(&move - plan_.moves.data())];
 }
 
 // Publishes what it can, and counts a segment as done when all its receivers have read it: only then may it be
@@ -75,6 +71,7 @@ bool Collective::fetch(const Links& links, const Move& move, std::uint64_t segme
     if (!move.sources[0].is_lane()) return true;
     const auto peer = static_cast<std::size_t>(move.sources[0].peer);
     const Reader& lane = links.from[peer];
+    if (lane.landed()) prepared_.fetched = place(move.targets[0].spans[0]) + segment * move.steps[0];
     if (!lane.foreign()) return true;
     const bool lands = move.targets.size() == 1 && payload == nullptr && keep && move.lengths.size() == 1;
     if (!lands) prepared_.landing.resize(lane.length());

@@ -7,6 +7,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "module_control.hpp"
 #include "module_endpoint.hpp"
 #include "module_garbage.hpp"
 #include "module_known.hpp"
@@ -37,9 +38,12 @@ NB_MODULE(_core, module) {
     nb::class_<Region>(module, "Region")
         .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a)
         .def_static("allocate", &allocate, "region"_a, "bytes"_a);
+    bind_control(module);
     nb::class_<PyEndpoint>(module, "Endpoint")
-        .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool, std::vector<int>, nb::object>(),
-             "region"_a, "fds"_a, "oversubscribed"_a, "pidfds"_a, "keep"_a.none())
+        .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool, std::vector<int>, nb::object,
+                      std::shared_ptr<Control>, std::uint32_t, std::uint32_t, std::vector<std::uint32_t>>(),
+             "region"_a, "fds"_a, "oversubscribed"_a, "pidfds"_a, "keep"_a.none(), "control"_a.none() = nb::none(),
+             "communicator"_a = 0, "epoch"_a = 0, "members"_a = std::vector<std::uint32_t>())
         .def("run", &PyEndpoint::run, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("start", &PyEndpoint::start, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("send", &PyEndpoint::send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
@@ -49,19 +53,20 @@ NB_MODULE(_core, module) {
         .def("wait", &PyEndpoint::wait, "task"_a, "timeout"_a)
         .def("explain", &PyEndpoint::explain, "peer"_a, "bytes"_a, "wanted"_a)
         .def("late", &PyEndpoint::late, "waited_for"_a)
+        .def("ask", &PyEndpoint::ask)
         .def("name", &PyEndpoint::name, "label"_a, "members"_a)
         .def("calls", &PyEndpoint::calls, "peer"_a, "most"_a)
         .def("propose", &PyEndpoint::propose, "why"_a, "text"_a)
         .def("propose_failed", &PyEndpoint::propose_failed, "left"_a)
         .def("verdict", &PyEndpoint::verdict)
         .def("leaving", &PyEndpoint::leaving)
-        .def("members", &PyEndpoint::members, "attempt"_a)
+        .def("members", &PyEndpoint::members, "attempt"_a, "timeout"_a)
         .def("outcome", &PyEndpoint::outcome, "attempt"_a)
         .def("unite", &PyEndpoint::unite, "attempt"_a, "timeout"_a)
         .def("give_up", &PyEndpoint::give_up, "attempt"_a, "text"_a)
         .def("regret", &PyEndpoint::regret, "peer"_a)
         .def("missing", &PyEndpoint::missing, "attempt"_a)
-        .def("alive", &PyEndpoint::alive, "peer"_a)
+        .def("left", &PyEndpoint::left, "peer"_a)
         .def("close", &PyEndpoint::close)
         .def_rw("sequence", &PyEndpoint::counted);
     bind_known(module);

@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "control.hpp"
 #include "endpoint.hpp"
 #include "module_region.hpp"
 
@@ -87,17 +89,31 @@ inline std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte
 
 class PyEndpoint {
   public:
+    // `fds` by rank, -1 for those on other hosts; `members`: the ranks' numbers in the job, as `control` knows them.
     PyEndpoint(std::shared_ptr<Region> region, const std::vector<int>& fds, bool oversubscribed,
-               std::vector<int> pidfds, nb::object keep)
+               std::vector<int> pidfds, nb::object keep, std::shared_ptr<Control> control, std::uint32_t communicator,
+               std::uint32_t epoch, std::vector<std::uint32_t> members)
         : region_(std::move(region)), keep_(std::move(keep)) {
         std::vector<std::span<std::byte>> files;
+        std::vector<bool> far(fds.size());
         for (std::uint32_t peer = 0; peer < fds.size(); ++peer) {
-            if (peer != region_->rank) mappings_.emplace_back(fds[peer], region_->layout.heap_at);
+            far[peer] = fds[peer] < 0 && peer != region_->rank;
+            if (far[peer])
+                mappings_.push_back(Mapping::replica(region_->layout.heap_at));
+            else if (peer != region_->rank)
+                mappings_.emplace_back(fds[peer], region_->layout.heap_at);
             files.push_back(peer == region_->rank ? region_->mapping.bytes() : mappings_.back().bytes());
         }
         if (files.size() != region_->layout.size) throw std::invalid_argument("one region per rank is needed");
+        std::unique_ptr<Far> distant;
+        if (std::ranges::find(far, true) != far.end()) {
+            if (control == nullptr || members.size() != far.size())
+                throw std::invalid_argument("ranks on other hosts need a Control, and their numbers in the job");
+            distant = std::make_unique<Far>(std::move(control), communicator, epoch, region_->rank, region_->layout,
+                                            std::move(members), std::move(far));
+        }
         endpoint_ = std::make_unique<Endpoint>(region_->rank, region_->layout, files, oversubscribed, &interrupted,
-                                               std::move(pidfds));
+                                               std::move(pidfds), std::move(distant));
     }
     ~PyEndpoint() {
         if (getpid() == process_)
@@ -196,7 +212,16 @@ class PyEndpoint {
     void leaving() { endpoint_->leaving(); }
 
     // A shrink; see shrink.hpp.
-    std::vector<std::uint32_t> members(std::uint32_t attempt) { return endpoint_->shrink.members(attempt); }
+    // The members; none where that was not known in time.
+    std::vector<std::uint32_t> members(std::uint32_t attempt, double timeout) {
+        Outcome outcome;
+        {
+            const Outside outside(*this);
+            outcome = endpoint_->meet(attempt, after(timeout));
+        }
+        result(outcome);
+        return outcome ? endpoint_->shrink.members() : std::vector<std::uint32_t>{};
+    }
     std::uint32_t outcome(std::uint32_t attempt) {
         endpoint_->verdict.ask_kernel();
         return endpoint_->shrink.outcome(attempt);
@@ -218,10 +243,19 @@ class PyEndpoint {
         return endpoint_->shrink.missing(attempt);
     }
 
+    // Without the interpreter's lock, as ranks on other hosts may be asked.
     [[nodiscard]] std::string explain(int peer, std::uint64_t bytes, std::uint64_t wanted) const {
+        const nb::gil_scoped_release release;
         return endpoint_->explain({Status::mismatched, peer, bytes, wanted});
     }
-    [[nodiscard]] std::string late(int waited_for) const { return endpoint_->late(waited_for); }
+    [[nodiscard]] std::string late(int waited_for) const {
+        const nb::gil_scoped_release release;
+        return endpoint_->late(waited_for);
+    }
+    void ask() const {
+        const nb::gil_scoped_release release;
+        endpoint_->ask();
+    }
     void name(std::string label, std::vector<std::uint32_t> members) {
         endpoint_->name(std::move(label), std::move(members));
     }
@@ -239,7 +273,7 @@ class PyEndpoint {
             }
         return found;
     }
-    [[nodiscard]] bool alive(std::size_t peer) const { return !died(endpoint_->header(peer)); }
+    [[nodiscard]] bool left(std::size_t peer) const { return endpoint_->left(peer); }
     void close() {
         if (getpid() != process_) return;
         bool closed = false;

@@ -119,8 +119,22 @@ Move decode_move(Words& words, const Plan& plan) {
     move.around = plan.size <= 2 || std::ranges::count_if(move.targets, &Operand::is_lane) > 1;
     if (plan.segments == 1) merge(move);
     move.lendable = (flags & 8) != 0 && move.lengths.size() == 1 && move.sources[0].spans[0].space != Space::workspace;
+    move.plain = move.lengths.size() == 1 && move.sources.size() == 1 && !move.sources[0].is_lane() && !move.whole &&
+                 !move.scale && std::ranges::any_of(move.targets, &Operand::is_lane);
+    move.lands = move.lengths.size() == 1 && move.sources.size() == 1 && move.sources[0].is_lane() &&
+                 move.targets.size() == 1 && !move.targets[0].is_lane() && !move.whole && !move.scale;
     for (const std::uint64_t length : move.lengths) move.steps.push_back(step(length, plan.segments));
     return move;
+}
+
+std::vector<std::uint32_t> decode_ranks(Words& words, const Plan& plan) {
+    std::vector<std::uint32_t> ranks;
+    for (std::uint64_t left = words.count(); left > 0; --left) {
+        const std::uint64_t peer = words.count();
+        if (peer >= plan.size) throw std::invalid_argument("a plan names a rank outside the communicator");
+        ranks.push_back(static_cast<std::uint32_t>(peer));
+    }
+    return ranks;
 }
 
 }  // namespace
@@ -140,11 +154,8 @@ Plan Plan::decode(std::span<const std::int64_t> words_given) {
     plan.large = plan.written >= plan.read && plan.size * (plan.read + plan.written) > cache_bytes();
     plan.traits = decode_traits(words);
     plan.own_counts = words.count() != 0;
-    for (std::uint64_t left = words.count(); left > 0; --left) {
-        const std::uint64_t peer = words.count();
-        if (peer >= plan.size) throw std::invalid_argument("a plan names a rank outside the communicator");
-        plan.unheard.push_back(static_cast<std::uint32_t>(peer));
-    }
+    plan.unheard = decode_ranks(words, plan);
+    plan.unhearing = decode_ranks(words, plan);
     plan.sends.resize(plan.size);
     plan.receives.resize(plan.size);
     if (plan.segments == 0 || plan.window == 0) throw std::invalid_argument("a plan without segments");
@@ -165,6 +176,9 @@ Plan Plan::decode(std::span<const std::int64_t> words_given) {
         if (follower >= 0 && (static_cast<std::size_t>(follower) <= index ||
                               static_cast<std::size_t>(follower) >= plan.moves.size()))
             throw std::invalid_argument("a follower must come later");
+        // What a reduction only passes on goes through a slot, where it is written once.
+        if (follower >= 0 && plan.moves[index].transient && plan.moves[index].sources.size() > 1)
+            plan.moves[static_cast<std::size_t>(follower)].plain = false;
     }
     return plan;
 }

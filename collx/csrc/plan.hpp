@@ -38,6 +38,8 @@ struct Move {
     bool meets_peers = false;  // has a lane
     bool around = false;       // its payloads go around the ring of slots
     bool lendable = false;     // sends one block of the caller's memory that is kept (see collx/plan.py)
+    bool plain = false;        // sends one block of memory that no reduction passes on as it goes: the network may take it
+    bool lands = false;        // receives one block that goes to one place in memory
     std::size_t first_target = 0;  // of all moves' targets, numbered through
 
     [[nodiscard]] std::uint64_t segment_length(std::size_t block, std::uint64_t segment) const {
@@ -66,6 +68,7 @@ struct Plan {
     Traits traits;
     bool own_counts = false;  // each rank knows the lengths of its own messages only
     std::vector<std::uint32_t> unheard;  // the ranks of which nothing comes to this one, not even by way of others
+    std::vector<std::uint32_t> unhearing;  // those to which nothing may come of this one
     std::vector<Move> moves;
     // The moves that use each lane, in order: what both of its ends agree on.
     std::vector<std::vector<std::uint32_t>> sends;     // by receiver

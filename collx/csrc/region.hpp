@@ -26,12 +26,14 @@ struct alignas(64) Line {
     std::uint32_t length;
     std::uint32_t fingerprint;
     union {
-        std::uint64_t offset;  // of the payload in the writer's file, or kForeign and its address in the writer's memory
+        // Of the payload in the writer's file; or kForeign and its address in the writer's memory; or kLanded.
+        std::uint64_t offset;
         std::byte inlined[kInline];
     };
 };
 static_assert(sizeof(Line) == 64);
 inline constexpr std::uint64_t kForeign = 1ull << 63;
+inline constexpr std::uint64_t kLanded = 1ull << 62;  // in a replica: the payload lies where its receiver wants it
 
 // `leaving`: starts nothing more, and all it was to send is sent.
 enum class State : std::uint32_t { running = 0, leaving = 1, departed = 2 };
@@ -54,8 +56,10 @@ struct Header {
     alignas(kApart) std::atomic<State> state;
     std::atomic<std::uint32_t> connected;  // 1 + the attempt of a shrink for which the owner is ready
     std::atomic<std::uint32_t> core;       // 1 + where the owner last waited; 0: it has not yet
+    std::atomic<std::uint32_t> proposed;   // 1 where ranks are on several hosts and the owner acts on its own proposal
     Proposal proposal;
     char regret[kText];  // why the owner gave up on a shrink
+    std::atomic<std::uint32_t> regretted;  // 1 + the attempt in which it did, where ranks are on several hosts
     alignas(kApart) std::atomic<std::uint32_t> asleep;  // the owner is about to wait on `bell`
     std::atomic<std::uint32_t> bell;                    // rung by others
     std::atomic<std::uint32_t> awaited;  // set by others: they sleep until the owner begins another call
@@ -69,6 +73,7 @@ struct alignas(kApart) Acknowledged {
     std::atomic<std::uint64_t> mail;
     std::atomic<std::uint32_t> gone;
     std::atomic<std::uint32_t> reads;  // 1 where it may read that peer's own memory
+    std::atomic<std::uint32_t> left_out;  // 1 + the newest attempt of a shrink that would go on without it, see rounds.hpp
 };
 
 // One attempt of a shrink, in rank 0's region. Each word is decided by one compare-and-swap; see shrink.hpp.

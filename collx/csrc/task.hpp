@@ -9,6 +9,7 @@
 #include "lane.hpp"
 #include "wait.hpp"
 #include "ways.hpp"
+#include "wires.hpp"
 
 namespace collx {
 
@@ -26,6 +27,7 @@ struct Links {
     Recorder* recorder = nullptr;
     Experience experience;
     Verdict* verdict = nullptr;
+    Wires wires;  // to the ranks on other machines
 
     // Whether the peer may read this rank's own memory.
     [[nodiscard]] bool read_by(std::size_t peer) const {
@@ -80,6 +82,8 @@ class Task {
     }
     // Whether it sends a message, which a peer that is leaving still takes in.
     [[nodiscard]] virtual bool sends() const { return false; }
+    // Makes sure that nothing refers to its caller's memory any more, where it ended before its time.
+    virtual void let_go(Links&) {}
     // What went wrong, where that is not said by the outcome.
     [[nodiscard]] virtual std::string complaint() const { return {}; }
 

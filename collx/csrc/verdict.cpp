@@ -15,16 +15,29 @@ void copy_text(char (&target)[kText], std::string_view text) {
     target[text.copy(target, length)] = 0;
 }
 
-Verdict::Verdict(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, std::vector<int> pidfds)
-    : rank_(rank), layout_(layout), regions_(std::move(regions)), pidfds_(std::move(pidfds)),
-      word_(Layout::header(regions_[0]).verdict) {}
+Verdict::Verdict(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, std::vector<int> pidfds,
+                 Far* far)
+    : rank_(rank), layout_(layout), regions_(std::move(regions)), pidfds_(std::move(pidfds)), far_(far),
+      word_(Layout::header(regions_[far == nullptr ? 0 : rank]).verdict) {}
 
 bool Verdict::look(bool thorough) {
-    if (decided()) return true;
+    if (decided() || (far_ != nullptr && adopt())) return true;
     if (thorough) ask_kernel();
     for (std::byte* region : regions_)
         if (died(Layout::header(region))) return propose_failed(), true;
     return false;
+}
+
+// Acts on another rank's proposal, where one is there.
+bool Verdict::adopt() {
+    for (std::uint32_t peer = 0; peer < layout_.size; ++peer) {
+        if (Layout::header(regions_[peer]).proposed.load(std::memory_order_acquire) == 0) continue;
+        std::uint32_t none = 0;
+        word_.compare_exchange_strong(none, peer + 1, std::memory_order_acq_rel);
+        return true;
+    }
+    if (const std::string trouble = far_->trouble(); !trouble.empty()) propose(Why::gave_up, trouble);
+    return decided();
 }
 
 // The death notice that comes only after the victim's memory is freed, for a rank whose keeper could not tell.
@@ -48,7 +61,10 @@ void Verdict::propose(Why why, std::string_view text) {
         mine.why = why;
         copy_text(mine.text, text);
         std::uint32_t none = 0;
-        word_.compare_exchange_strong(none, rank_ + 1, std::memory_order_acq_rel);
+        if (word_.compare_exchange_strong(none, rank_ + 1, std::memory_order_acq_rel) && far_ != nullptr) {
+            Layout::header(regions_[rank_]).proposed.store(1, std::memory_order_release);
+            far_->tell(Tells::proposal, static_cast<std::uint32_t>(why), 0, mine.text);
+        }
     }
     wake_all();
 }
@@ -59,7 +75,7 @@ void Verdict::propose_failed(int left) {
         if (decided()) return;
         count(0, false, left);
     }
-    propose(Why::failed, "");
+    propose(Why::failed, far_ == nullptr ? "" : far_->losses());
 }
 
 void Verdict::count(std::uint32_t vote, bool departed, int also) {
@@ -70,6 +86,7 @@ void Verdict::count(std::uint32_t vote, bool departed, int also) {
             const bool so = departed ? gone(peer) : died(Layout::header(regions_[peer]));
             if (counted.load(std::memory_order_relaxed) != 0 || !(so || static_cast<int>(peer) == also)) continue;
             counted.store(vote + 1, std::memory_order_release);
+            if (far_ != nullptr) far_->tell(Tells::gone, peer, vote + 1);
             any = true;
         }
     }
@@ -86,7 +103,8 @@ std::vector<std::uint32_t> Verdict::counted(std::uint32_t voter, std::uint32_t v
 
 bool Verdict::gone(std::uint32_t peer) const {
     const Header& header = Layout::header(regions_[peer]);
-    return died(header) || header.state.load(std::memory_order_acquire) == State::departed;
+    if (died(header) || header.state.load(std::memory_order_acquire) == State::departed) return true;
+    return far_ != nullptr && far_->departed(peer);  // whatever it sent before, which nobody takes in any more
 }
 
 void Verdict::wake_all() const {

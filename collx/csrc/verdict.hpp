@@ -3,6 +3,10 @@
 // A rank that finds a failure writes a proposal into its own header and puts it to the vote: one compare-and-swap on
 // one word in rank 0's region. Everybody acts on the winner's proposal. No step waits for anybody, and it survives
 // the death of any rank in the middle of it, because the memory of the dead stays mapped.
+//
+// Where ranks are on several hosts there is no word that all see. Each has its own and acts on the first proposal that it
+// sees, its own or another's; whoever acts on its own tells it the others. So all end within the time of a message, but
+// for different true reasons where several are found at once.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "far.hpp"
 #include "region.hpp"
 
 namespace collx {
@@ -19,8 +24,9 @@ void copy_text(char (&target)[kText], std::string_view text);
 
 class Verdict {
   public:
-    // `pidfds` by rank, -1 where there is none; none at all is fine too.
-    Verdict(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, std::vector<int> pidfds);
+    // `pidfds` by rank, -1 where there is none; none at all is fine too. `far` where ranks are on several hosts.
+    Verdict(std::uint32_t rank, const Layout& layout, std::vector<std::byte*> regions, std::vector<int> pidfds,
+            Far* far = nullptr);
 
     [[nodiscard]] bool decided() const { return word_.load(std::memory_order_acquire) != 0; }
 
@@ -45,10 +51,13 @@ class Verdict {
     void wake_all() const;
 
   private:
+    bool adopt();
+
     const std::uint32_t rank_;
     const Layout& layout_;
     const std::vector<std::byte*> regions_;
     const std::vector<int> pidfds_;
+    Far* const far_;
     std::atomic<std::uint32_t>& word_;
     std::mutex writing_;
 };

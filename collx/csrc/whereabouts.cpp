@@ -22,11 +22,17 @@ bool stopped(const Header& header) {
     return found == 1 && (state == 'T' || state == 't');
 }
 
-std::string doing(const Header& header) {
-    const Flight& flight = header.flight;
+// Why nothing is to be expected of a rank, whatever it was doing; empty where that is not so.
+std::string halted(const Communicator& here, std::size_t peer) {
+    if (here.far != nullptr && here.far->silent(peer)) return "does not answer (stopped, or its host cut off?)";
+    return stopped(*here.headers[peer]) ? "is stopped" : "";
+}
+
+std::string doing(const Communicator& here, std::size_t peer) {
+    const Flight& flight = here.headers[peer]->flight;
     const int other = waiting(flight).peer;
     const auto call = recorded(flight, newest(flight));
-    std::string text = stopped(header) ? "is stopped" : "";
+    std::string text = halted(here, peer);
     const char* before = text.empty() ? "" : ", ";
     if (!call) return text.empty() ? "has not called any collective yet" : text;
     const std::string name = std::string(call->traits.collective) + " #" + std::to_string(call->sequence);
@@ -45,13 +51,14 @@ std::string doing(const Header& header) {
 
 std::string laggards(const Communicator& here, int waited_for) {
     const auto& [rank, headers] = std::tie(here.rank, here.headers);
+    if (here.far != nullptr) here.far->ask();
     const Flight& own = headers[rank]->flight;
     const auto call = recorded(own, newest(own));
     const bool inside = call && call->progress != Progress::done;  // its own time may be up already
     std::vector<std::size_t> late;
     for (std::size_t peer = 0; peer < headers.size(); ++peer) {
         if (peer == rank) continue;
-        if (stopped(*headers[peer]) || (inside && newest(headers[peer]->flight) < call->sequence)) late.push_back(peer);
+        if (!halted(here, peer).empty() || (inside && newest(headers[peer]->flight) < call->sequence)) late.push_back(peer);
     }
     std::vector<bool> seen(headers.size());
     int last = waited_for;
@@ -66,9 +73,9 @@ std::string laggards(const Communicator& here, int waited_for) {
     int named = 0;
     for (const std::size_t peer : late) {
         if (named++ == kMostNamed) return told + ", and " + std::to_string(late.size() - kMostNamed) + " more are late";
-        const std::string other = stopped(*headers[peer]) ? "" : elsewhere(here, peer);
+        const std::string other = halted(here, peer).empty() ? elsewhere(here, peer) : "";
         told += (told.empty() ? "rank " : ", rank ") + std::to_string(peer) + " " +
-                (other.empty() ? doing(*headers[peer]) : other);
+                (other.empty() ? doing(here, peer) : other);
     }
     return told;
 }

@@ -63,7 +63,7 @@ class BoardSurvivors:
         self._board, self._rank, self._size = board, rank, size
         self._here = f"rank {rank} in shrink"
 
-    def members(self, attempt: int) -> tuple[int, ...]:
+    def members(self, attempt: int, timeout: float) -> tuple[int, ...]:
         gone = self._gone()
         proposal = tuple(rank for rank in range(self._size) if rank not in gone)
         members: tuple[int, ...] = self._board.decide(("members", attempt), proposal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -38,3 +39,29 @@ def idle(comm: Communicator, call: str) -> float:
 @pytest.mark.parametrize("size", [2, 8])
 def test_waiting_takes_no_processor(call: str, size: int) -> None:
     assert max(collx.spawn(idle, size, call)) < 0.05
+
+
+def idle_later(comm: Communicator, call: str) -> float:
+    """The share of a processor that the second takes which begins 100 ms after a wait did, as threads see it that do
+    nothing."""
+    used: list[float] = []
+
+    def watch() -> None:
+        for pause in (0.1, 1.0):
+            time.sleep(pause)
+            used.append(time.process_time())
+
+    comm.barrier()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    if comm.rank == 0:
+        watcher.join()  # the others wait for so long
+    CALLS[call](comm)
+    watcher.join()
+    return used[1] - used[0] if comm.rank else 0.0
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_waiting_by_tcp_takes_no_processor(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLX_TRANSPORT", "tcp")
+    assert max(collx.spawn(idle_later, 4, call)) < 0.02

@@ -51,7 +51,7 @@ def outcomes(
         def body(rank: int) -> Any:
             survivors = ranks[rank].survivors()
             if rank == gone:
-                survivors.members(0)
+                survivors.members(0, TIMEOUT)
                 return ranks[rank].close()
 
             def connect(*_: object) -> Engine:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import collx
-from collx.bootstrap import LAUNCHERS, LONE, Place, find_place, find_transport
+from collx.bootstrap import LAUNCHERS, LONE, UNKNOWN, Place, choose_place, find_place, find_transport
 from tests import jobs
 
 PLACE = Place(2, 4, 2, "unix:/somewhere", 4)
@@ -67,7 +67,7 @@ def test_impossible_values_name_the_variable(name: str, value: str, said: str) -
 @pytest.mark.parametrize(
     ("asked", "place", "said"),
     [
-        ("tcp", PLACE, "tcp transport is not built yet"),
+        ("shm", replace(PLACE, local_size=UNKNOWN, rendezvous="tcp://a:1"), "an unknown number of 4 .* and TCP joins"),
         ("shm", replace(PLACE, local_size=2), "only 2 of 4 ranks are on this host"),
         ("memory", PLACE, "4 processes; use shm"),
         ("smh", PLACE, "'smh', but the transports are shm, memory, tcp, mpi"),
@@ -76,6 +76,21 @@ def test_impossible_values_name_the_variable(name: str, value: str, said: str) -
 def test_a_transport_that_cannot_serve_is_refused(asked: str, place: Place, said: str) -> None:
     with pytest.raises(collx.TransportError, match=said):
         find_transport(place, {"COLLX_TRANSPORT": asked})
+
+
+@pytest.mark.parametrize(
+    ("place", "transport"),
+    [
+        (PLACE, "shm"),
+        (replace(PLACE, local_size=2), "shm+mpi"),  # which launchers of MPI leave to it
+        (replace(PLACE, local_size=2, rendezvous="tcp://head:1"), "shm+tcp"),
+        (replace(PLACE, local_size=UNKNOWN, rendezvous="file:///meet"), "shm+tcp"),
+        (replace(PLACE, local_size=2, rendezvous="torch://head:1/0"), "shm+tcp"),
+        (LONE, "memory"),
+    ],
+)
+def test_the_usual_transport(place: Place, transport: str) -> None:
+    assert find_transport(place, {}) == transport
 
 
 def alone(text: str, **environ: str) -> str:
@@ -95,6 +110,74 @@ def test_init_returns_the_open_world_and_a_lone_process_may_open_a_new_one() -> 
     assert (
         alone("a = collx.init(); b = collx.init(); a.close(); c = collx.init(); print(a is b, c is a)") == "True False"
     )
+
+
+@pytest.mark.parametrize("method", ["tcp://head:1", "head:1", "file:///shared/meet", "unix:/here"])
+def test_a_place_by_arguments(method: str) -> None:
+    place = choose_place(method, 1, 2, {"RANK": "7", "PATH": "/bin"})
+    known = 2 if method.startswith("unix") else UNKNOWN
+    assert (place.rank, place.size, place.local_size) == (1, 2, known)
+    assert place.rendezvous == method.replace("head", "tcp://head").replace("tcp://tcp", "tcp")
+    assert choose_place("tcp://head:1", 0, 1, {}) == LONE
+
+
+def test_arguments_and_the_environment() -> None:
+    launched = PLACE.environment() | {"COLLX_LOCAL_SIZE": "3"}
+    assert choose_place("tcp://head:1", None, None, launched) == replace(PLACE, rendezvous="tcp://head:1", local_size=3)
+    assert choose_place("env://", None, None, PLACE.environment()) == PLACE
+    assert choose_place("env://", 3, 4, {"COLLX_RENDEZVOUS": "head:1"}).rendezvous == "tcp://head:1"
+    torch = {"MASTER_ADDR": "head", "MASTER_PORT": "1", "RANK": "0", "WORLD_SIZE": "9"}
+    assert choose_place("env://", 3, 4, torch) == Place(3, 4, UNKNOWN, "tcp://head:1", UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("method", "rank", "environ", "said"),
+    [
+        ("env://", None, {}, "wants rank= and size=, as there are no launcher's variables"),
+        ("tcp://head:1", None, {}, "wants rank= and size=, as there are no launcher's variables"),
+        ("tcp://head:1", None, {"RANK": "0"}, "RANK is set, as by torchrun, but WORLD_SIZE is not"),
+        ("env://", 0, {"MASTER_ADDR": "head"}, "init_method is env://, but MASTER_PORT is not"),
+    ],
+)
+def test_what_neither_arguments_nor_environment_say(
+    method: str, rank: int | None, environ: dict[str, str], said: str
+) -> None:
+    with pytest.raises(collx.BootstrapError, match=said):
+        choose_place(method, rank, None if rank is None else 2, environ)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"rank": 0}, "rank= is given alone"),
+        ({"size": 2}, "size= is given alone"),
+        ({"rank": 0, "size": 2}, "want init_method="),
+        ({"rank": 2, "size": 2, "init_method": "tcp://head:1"}, "rank is 2, but ranks go from 0 to 1"),
+        ({"rank": 0, "size": 0, "init_method": "tcp://head:1"}, "size is 0"),
+        ({"rank": 0, "size": 1.5, "init_method": "tcp://head:1"}, "size must be an integer"),
+        ({"rank": 0, "size": 2, "init_method": "mpi://"}, "init_method is 'mpi://', but must be env://, tcp://"),
+        ({"rank": 0, "size": 2, "init_method": 7}, "init_method must be a text"),
+    ],
+)
+def test_arguments_that_are_none(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        collx.init(**arguments)
+
+
+def test_ranks_of_one_host_meet_by_arguments() -> None:
+    """Without a launcher, a secret, or a port."""
+    text = """
+with collx.init(init_method="tcp://127.0.0.1:29400", rank=int(sys.argv[1]), size=2) as comm:
+    print(comm.rank, comm.size, comm.local_rank, comm.transports, comm.all_reduce(np.ones(2)))
+"""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", jobs.PRELUDE + text, str(rank)], stdout=subprocess.PIPE, text=True, env=jobs.CLEAN
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=jobs.DEADLINE)[0] for rank in ranks]
+    assert said == [f"{rank} 2 {rank} ('shm',) [2. 2.]\n" for rank in range(2)]
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), "soon", True, 1j])

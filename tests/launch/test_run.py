@@ -92,6 +92,28 @@ def test_rank_0_gets_stdin() -> None:
     assert sorted(done.stdout.splitlines()) == ["[0] 0 words", "[1] 1 "]
 
 
+def test_ranks_share_a_secret_that_nobody_else_sees(tmp_path: Path) -> None:
+    """Also in a job that a rank starts, which has another one."""
+    text = """
+        from collx.transports.secret import find_secret
+
+        secret = find_secret(os.environ)
+        for name in ("environ", "cmdline"):
+            shown = open(f"/proc/self/{name}", "rb").read() + open(f"/proc/{os.getppid()}/{name}", "rb").read()
+            assert secret not in shown and secret.hex().encode() not in shown
+        print(hash(secret))
+        """
+    inner = jobs.program(tmp_path, text)
+    outer = tmp_path / "outer.py"
+    outer.write_text(inner.read_text() + f"\nsubprocess.run([*{jobs.RUN!r}, '-n', '1', {str(inner)!r}], check=True)\n")
+    done = jobs.collx_run("-n", 2, outer, PYTHONHASHSEED="1")
+    assert done.returncode == 0, done.stderr
+    said = re.findall(r"^\[\d\] (\[0\] )?(-?\d+)$", done.stdout, re.MULTILINE)
+    assert sorted(where for where, _ in said) == ["", "", "[0] ", "[0] "]
+    assert len({secret for where, secret in said if not where}) == 1
+    assert len({secret for _, secret in said}) == 3
+
+
 def test_modules_programs_and_this_python() -> None:
     assert jobs.collx_run("-n", 1, "-m", "this").stdout.startswith("[0] The Zen of Python")
     assert jobs.collx_run("-n", 1, "--", "echo", "hello", "--tag").stdout == "[0] hello --tag\n"

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import hosts, jobs
+from tests import jobs
+from tests.hosts import ADDRESSES, PORT, Done, Hosts
 from tests.launchers import MPIS, Launcher
-from tests.programs import FEWER, FOLDER, NAMES, passed
+from tests.programs import FEW, FEWER, FOLDER, NAMES, passed
 
 each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hosts.Hosts]:
-    if reason := hosts.missing():
-        pytest.skip(f"no second host: {reason}")
-    with hosts.two_hosts(tmp_path_factory.mktemp("hosts")) as found:
-        yield found
-
-
 @each_mpi
-def test_ranks_know_their_place_on_each_host(mpi: Launcher, both: hosts.Hosts, tmp_path: Path) -> None:
+def test_ranks_know_their_place_on_each_host(mpi: Launcher, two_hosts: Hosts, tmp_path: Path) -> None:
     """A third of the ranks on one host, the others on the other."""
     path = jobs.program(
         tmp_path,
@@ -39,25 +31,46 @@ def test_ranks_know_their_place_on_each_host(mpi: Launcher, both: hosts.Hosts, t
             print(sorted(words))
         """,
     )
-    done = both.across(mpi, (1, 2)).run(3, path)
+    done = two_hosts.across(mpi, (1, 2)).run(3, path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[('alpha', 0, 1), ('beta', 0, 2), ('beta', 1, 2)]\n"
 
 
 @each_mpi
-@pytest.mark.parametrize("forced", ["", "mpi"])
-def test_all_programs_pass(mpi: Launcher, both: hosts.Hosts, forced: str) -> None:
-    """With shared memory inside a host, and with MPI forced there too."""
-    done = both.across(mpi, (2, 1)).run(3, FOLDER, *FEWER, COLLX_TRANSPORT=forced)
+@pytest.mark.parametrize(
+    ("forced", "over"), [("", "shm+mpi"), ("mpi", "mpi"), ("tcp", "tcp, at 10.77.0.1 (cable) on alpha")]
+)
+def test_all_programs_pass(mpi: Launcher, two_hosts: Hosts, forced: str, over: str) -> None:
+    """With shared memory inside a host, and with MPI, or TCP, forced there too."""
+    done = two_hosts.across(mpi, (2, 1)).run(3, FOLDER, *FEWER, COLLX_TRANSPORT=forced)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    assert done.stdout.startswith(
-        f"# <collx.Communicator rank 0 of 3 over {forced or 'shm+mpi'}> on alpha (2), beta (1);"
-    )
+    assert done.stdout.startswith(f"# <collx.Communicator rank 0 of 3 over {over}> on alpha (2), beta (1);")
     assert passed(done.stdout).keys() == NAMES
 
 
+def programs_pass(done: list[Done], over: str, ranks: int) -> None:
+    for one in done:
+        assert one.returncode == 0, one.stdout[-2000:] + one.stderr
+    head = rf"# <collx.Communicator rank 0 of {ranks} over {re.escape(over)}, at \S+ \(cable\) on alpha> on "
+    assert re.match(head, done[0].stdout)
+    assert passed(done[0].stdout).keys() == NAMES
+
+
+@pytest.mark.parametrize(
+    ("over", "at", "few"), [("shm+tcp", "alpha", FEW), ("tcp", ADDRESSES[0], FEWER)], ids=["shm+tcp", "tcp"]
+)
+def test_all_programs_pass_by_tcp_on_two_hosts(two_hosts: Hosts, over: str, at: str, few: tuple[str, ...]) -> None:
+    """With shared memory inside a host, and with TCP forced there too."""
+    command, forced = ("--tag", "off", "python", FOLDER, *few), "tcp" if over == "tcp" else ""
+    programs_pass(two_hosts.collx_run(2, *command, at=f"{at}:{PORT}", COLLX_TRANSPORT=forced), over, 4)
+
+
+def test_all_programs_pass_by_tcp_on_four_hosts(four_hosts: Hosts) -> None:
+    programs_pass(four_hosts.collx_run(2, "--tag", "off", "python", FOLDER, *FEWER), "shm+tcp", 8)
+
+
 @each_mpi
-def test_a_rank_that_is_killed_on_another_host_is_named(mpi: Launcher, both: hosts.Hosts, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_on_another_host_is_named(mpi: Launcher, two_hosts: Hosts, tmp_path: Path) -> None:
     path = jobs.program(
         tmp_path,
         """
@@ -69,6 +82,6 @@ def test_a_rank_that_is_killed_on_another_host_is_named(mpi: Launcher, both: hos
         """,
     )
     with jobs.nothing_left_behind(str(tmp_path)):
-        done = both.across(mpi, (1, 2)).run(3, path)
+        done = two_hosts.across(mpi, (1, 2)).run(3, path)
     assert done.returncode != 0
     assert re.search(r"rank 2 (of 3|with PID).* on (node )?beta", done.stderr), done.stderr

@@ -13,7 +13,7 @@ from collx.plan import Plan
 from collx.planner import make_plan
 from collx.request import Request
 from collx.schedule import REGISTER
-from collx.selector import DEFAULTS, KIB
+from collx.selector import BETWEEN_HOSTS, DEFAULTS, KIB, Rule
 from collx.types import reduce_op
 
 
@@ -50,9 +50,13 @@ def test_small_blocks_fit_where_large_ones_do_not() -> None:
         planned("all_gather", 64, 300, "pat")
 
 
+@pytest.mark.parametrize("table", [DEFAULTS, BETWEEN_HOSTS], ids=["one host", "hosts"])
+@pytest.mark.parametrize("powers", [False, True])
 @pytest.mark.parametrize("collective", COLLECTIVES)
-def test_every_rule_can_decide_and_one_always_does(collective: str) -> None:
-    rules = [rule for rule in DEFAULTS if rule.collective == collective]
+def test_every_rule_can_decide_and_one_always_does(collective: str, powers: bool, table: tuple[Rule, ...]) -> None:
+    rules = [rule for rule in table if rule.collective == collective and (powers or not rule.powers)]
+    if powers and any(rule.powers for rule in rules):  # which the later ones are behind
+        rules = rules[: next(at for at, rule in enumerate(rules) if rule.powers) + 1]
     assert rules[-1].size == rules[-1].nbytes == float("inf")
     for before, after in pairwise(rules):
         assert before.size < after.size or (before.size == after.size and before.nbytes < after.nbytes)
@@ -65,3 +69,10 @@ def test_every_rule_can_decide_and_one_always_does(collective: str) -> None:
 def test_one_round_serves_small_sums_of_few_ranks(size: int, most: int) -> None:
     assert planned("all_reduce", most // 4, size).algorithm == "direct"
     assert planned("all_reduce", most // 4 + 1, size).algorithm == "two_shot"
+
+
+@pytest.mark.parametrize(("size", "chosen"), [(2, "direct"), (3, "pat"), (4, "halving"), (6, "pat"), (8, "halving")])
+def test_between_hosts_what_is_for_powers_of_two_serves_those(size: int, chosen: str) -> None:
+    request = Request("reduce_scatter", (64,) * size, np.dtype(np.float32), None, reduce_op("sum"))
+    capacity = _core.geometry(size)[1]
+    assert {make_plan(request, rank, size, capacity, 2, far=True)[0].algorithm for rank in range(size)} == {chosen}

@@ -9,10 +9,11 @@ from functools import partial
 import pytest
 
 from collx.transports.base import Transport
-from collx.transports.conformance import CHECKS, Check, Make
-from collx.transports.lanes import ShmTransport
+from collx.transports.conformance import CHECKS, Check, Make, run_threads
+from collx.transports.lanes import LaneTransport
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.mixed import MixedTransport
+from tests.cables import ends
 from tests.harness import regions
 
 
@@ -30,12 +31,25 @@ def memory(size: int, rendezvous: bool) -> Iterator[list[Transport]]:
 @contextmanager
 def shm(size: int) -> Iterator[list[Transport]]:
     with regions(size) as (owned, descriptors):
-        ranks: list[Transport] = [ShmTransport(owned[rank], descriptors, rank=rank) for rank in range(size)]
+        ranks: list[Transport] = [LaneTransport(owned[rank], descriptors, rank=rank) for rank in range(size)]
     try:
         yield ranks
     finally:
         for rank in ranks:
             rank.close()
+
+
+@contextmanager
+def tcp(size: int, host: Callable[[int], int]) -> Iterator[list[Transport]]:
+    """Ranks of the same `host` by shared memory, others by TCP."""
+    with ends(size, host) as found:
+        ranks: list[Transport] = [
+            LaneTransport(end.region, end.fds, rank=rank, wires=end.wires) for rank, end in enumerate(found)
+        ]
+        try:
+            yield ranks
+        finally:
+            run_threads(size, lambda rank: ranks[rank].close())
 
 
 @contextmanager
@@ -55,6 +69,8 @@ TRANSPORTS: dict[str, Make] = {
     "memory": partial(memory, rendezvous=False),
     "memory-rendezvous": partial(memory, rendezvous=True),
     "shm": shm,
+    "tcp": partial(tcp, host=lambda rank: rank),
+    "shm+tcp": partial(tcp, host=lambda rank: rank // 2),
     "mixed-near": partial(mixed, host=lambda rank: rank // 2),
     "mixed-far": partial(mixed, host=lambda rank: rank % 2),
 }

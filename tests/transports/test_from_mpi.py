@@ -103,11 +103,11 @@ def run(mpi: Launcher, size: int, folder: Path, text: str, **environ: str) -> st
 
 
 @each_mpi
-@pytest.mark.parametrize("forced", [False, True], ids=["shm", "mpi"])
-def test_both_are_used_at_once(mpi: Launcher, forced: bool, tmp_path: Path) -> None:
-    environ = {"COLLX_TRANSPORT": "mpi"} if forced else {}
+@pytest.mark.parametrize("transport", ["shm", "mpi", "tcp"])
+def test_both_are_used_at_once(mpi: Launcher, transport: str, tmp_path: Path) -> None:
+    environ = {"COLLX_TRANSPORT": transport} if transport != "shm" else {}
     transports = run(mpi, 4, tmp_path, USED_MEANWHILE, **environ)
-    assert transports.splitlines() == ["mpi" if forced else "shm"] * 4
+    assert transports.splitlines() == [transport] * 4
 
 
 @each_mpi
