@@ -27,7 +27,7 @@ from collx.version import __version__
 if TYPE_CHECKING:
     from collx.communicator import Communicator
     from collx.spawning import spawn
-    from collx.transports.store import Store
+    from collx.transports.store.client import Store
     from collx.types import ReduceOp
     from collx.work import Work
     from collx.world import from_mpi, init
@@ -42,7 +42,7 @@ __all__ = [
 _LATER = {
     "Communicator": "collx.communicator",
     "ReduceOp": "collx.types",
-    "Store": "collx.transports.store",
+    "Store": "collx.transports.store.client",
     "Work": "collx.work",
     "from_mpi": "collx.world",
     "init": "collx.world",

@@ -14,7 +14,7 @@ from collx import lifeline
 from collx.bootstrap import NOTES, Place
 from collx.errors import AbortedError, RankFailedError
 from collx.member import leave_all
-from collx.transports import pmi
+from collx.transports.meeting import pmi
 from collx.witness import FAILED, LEFT, Ledger
 
 PASSED_ON = 0.2  # seconds in which a launcher passes on what was said last: Hydra does not once it is told to end a job

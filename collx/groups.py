@@ -14,16 +14,16 @@ from collx.bootstrap import Place, compares
 from collx.engine import Engine, ReferenceEngine
 from collx.errors import CollxError, TransportError
 from collx.transports.base import Transport
-from collx.transports.machines import Machines
+from collx.transports.groups.machines import Machines
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.transports.shm import ShmGroup, heap_bytes, memory_file
 
 if TYPE_CHECKING:
     from collx.mpi.ways import Ways
+    from collx.transports.groups.mpi import MpiGroup
+    from collx.transports.groups.tcp import TcpGroup
     from collx.transports.lanes import Region
-    from collx.transports.mpi_group import MpiGroup
     from collx.transports.tcp import Exchange
-    from collx.transports.tcp_group import TcpGroup
 
 Look = Callable[[], None] | None
 EndJob = Callable[[str], object]
@@ -152,7 +152,7 @@ def over_mpi(group: MpiGroup, forced: bool, end_job: EndJob, deadline: float) ->
     """What joins all ranks of `group`: MPI alone where that is forced, else shared memory wherever there is some.
     Collective. For `end_job` see Mpi."""
     from collx.mpi.ways import agreed_ways
-    from collx.transports.mpi_group import exchange
+    from collx.transports.groups.mpi import exchange
 
     ways = agreed_ways(group.comm, compares(os.environ), deadline)
     if forced or not group.share(range(group.size)):
@@ -169,7 +169,7 @@ def over_tcp(
 ) -> Tcp | Shm:
     """What joins the ranks of a job, which meet where `place` says, or by `exchange`: TCP alone where that is forced,
     else shared memory wherever there is some. For `numbers` see Shm. Collective."""
-    from collx.transports.secret import find_secret, need_secret
+    from collx.transports.connections.secret import find_secret, need_secret
     from collx.transports.tcp import Joining
 
     kind, _, where = place.rendezvous.partition("://")

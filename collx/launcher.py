@@ -18,8 +18,8 @@ from collx.bootstrap import NOTES, Place
 from collx.errors import BootstrapError
 from collx.lifeline import Keeper, interrupts_held_back
 from collx.started import Rank, Stream
-from collx.transports.secret import DESCRIPTOR, find_secret, lend_secret, new_secret
-from collx.transports.tls import find_tls
+from collx.transports.connections.secret import DESCRIPTOR, find_secret, lend_secret, new_secret
+from collx.transports.connections.tls import find_tls
 
 END_GRACE = 0.3  # seconds from SIGTERM to SIGKILL after a failure
 INTERRUPT_GRACE = 5.0  # the same after Ctrl-C or SIGTERM, when nothing is wrong and ranks may want to save something

@@ -21,7 +21,7 @@ from collx.communicator import Communicator
 from collx.errors import ClosedError, CollxError, TransportError
 from collx.groups import Lone, Mpi, Shm, Tcp, over_mpi, over_tcp
 from collx.member import close_last, dump_all
-from collx.transports import pmi, torch_store
+from collx.transports.meeting import pmi, torch_store
 from collx.transports.shm import ShmGroup
 from collx.witness import Ledger
 
@@ -137,7 +137,7 @@ def from_mpi(comm: MPI.Intracomm, timeout: float = TIMEOUT) -> Communicator:
 
 
 def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communicator:
-    from collx.transports.mpi_group import MpiGroup, exchange
+    from collx.transports.groups.mpi import MpiGroup, exchange
 
     deadline = time.monotonic() + timeout
     group = MpiGroup.join(comm, deadline)
@@ -172,7 +172,7 @@ def _exchange_of_launcher(place: Place, deadline: float) -> Exchange:
     """How ranks on several hosts tell each other where they are: by their MPI, or by what MPI itself would use."""
     if place.pmi >= 0 and importlib.util.find_spec("mpi4py") is None:
         return lambda text, deadline: pmi.exchange(text, os.environ, deadline)
-    from collx.transports.mpi_group import MpiGroup, exchange
+    from collx.transports.groups.mpi import MpiGroup, exchange
 
     return partial(exchange, MpiGroup.join(_world_of_mpi(place), deadline).comm)
 

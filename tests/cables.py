@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from collx import _core
 from collx.transports.conformance import run_threads
-from collx.transports.dialer import Dialer
+from collx.transports.connections.dialer import Dialer
 from collx.transports.lanes import Region, Wires, region_bytes
 from collx.transports.shm import memory_file
 

@@ -1,6 +1,7 @@
 """Imports point one way. The table below is the rule; a new module must be given its place in it."""
 
 import ast
+import os
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Layer: its modules, and the layers that they may import beside their own. A package's name stands for all of it.
+# Layer: its modules, and the layers that they may import beside their own. A package's name stands for all in
+# it that has no place of its own.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "errors": ({"errors", "version"}, set()),
     "terms": ({"types", "checks"}, {"errors"}),
@@ -27,35 +29,42 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"selector", "planner", "request", "semantics"},
         {"algorithms", "schedule", "collectives", "plugins", "proof", "plan", "agreement", "terms", "errors"},
     ),
-    # What moves bytes; nothing here knows of schedules.
-    "transports": ({"transports"}, {"errors", "compiled"}),
+    # What moves bytes, and what joins ranks for that; nothing here knows of schedules.
+    "base": ({"transports.base", "transports.verdict", "transports.waiting"}, {"errors"}),
+    "connections": ({"transports.connections"}, {"errors", "compiled"}),
+    "store": ({"transports.store"}, {"connections", "errors"}),
+    "meeting": ({"transports.meeting"}, {"store", "base", "errors"}),
+    "transports": ({"transports"}, {"base", "connections", "store", "meeting", "errors", "compiled"}),
     # What runs plans; nothing here knows of schedules or algorithms.
     "known": ({"known"}, {"compiled", "terms"}),
     "engine": (
         {"engine", "reference"},
-        {"known", "plan", "agreement", "flight", "collectives", "transports", "terms", "errors"},
+        {"known", "plan", "agreement", "flight", "collectives", "base", "terms", "errors"},
     ),
     "native": (
         {"native"},
-        {"known", "plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"},
+        {"known", "plan", "agreement", "flight", "collectives"}
+        | {"base", "transports", "compiled", "terms", "errors"},
     ),
     "mpi": (
         {"mpi"},
-        {"engine", "known", "plan", "agreement", "flight", "collectives", "transports", "compiled", "terms", "errors"},
+        {"engine", "known", "plan", "agreement", "flight", "collectives"}
+        | {"base", "transports", "compiled", "terms", "errors"},
     ),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
         {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
-        {"buffers", "selector", "known", "engine", "flight", "transports", "terms", "errors"},
+        {"buffers", "selector", "known", "engine", "flight", "base", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
-    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "started", "witness"}, {"transports", "errors"}),
+    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "started", "witness"}, {"connections", "errors"}),
     "world": (
         {"world", "ending", "groups", "spawning"},
-        {"processes", "communicator", "engine", "native", "mpi", "transports", "terms", "errors"},
+        {"processes", "communicator", "engine", "native", "mpi", "terms", "errors"}
+        | {"base", "transports", "meeting", "connections"},
     ),
-    "public": ({"collx"}, {"communicator", "world", "transports", "schedule", "terms", "errors"}),
+    "public": ({"collx"}, {"communicator", "world", "store", "schedule", "terms", "errors"}),
     # What stands on the public API, as a user's program does; the register of algorithms belongs to it, and who is in a
     # job.
     "perf": ({"perf"}, {"public", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
@@ -63,36 +72,32 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
 }
 
-# Narrower than its layer: of the transports, the engine knows only what every transport is and what ranks say of one
-# that failed, the native engine the lanes that it runs on, and the communicator how survivors agree.
-# The store is public as it is.
+# Narrower than its layer: of the transports the native engine knows only the lanes that it runs on, and of what every
+# transport is the communicator only how survivors agree.
 ONLY = {
-    "engine": {"transports": {"collx.transports.base", "collx.transports.verdict", "collx.transports.waiting"}},
-    "native": {"transports": {"collx.transports.base", "collx.transports.lanes", "collx.transports.verdict"}},
-    "communicator": {"transports": {"collx.transports.base"}},
-    "public": {"transports": {"collx.transports.store"}},
+    "native": {"transports": {"collx.transports.lanes"}},
+    "communicator": {"base": {"collx.transports.base"}},
 }
 
 
 def modules() -> dict[str, Path]:
     """Import name -> file, for the package as it is laid out and for the examples."""
     found = {}
-    packages = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "collx").iterdir()) if path.is_dir()]
-    for folder in ("collx", *packages, "examples"):
-        for path in sorted((ROOT / folder).glob("*.py")):
-            name = f"{folder}/{path.stem}".removesuffix("/__init__").replace("/", ".")
-            found[name] = path
-    return found
+    for top in ("collx", "examples"):
+        for folder, _, files in os.walk(ROOT / top, followlinks=True):
+            for path in (Path(folder, file) for file in files if file.endswith(".py")):
+                name = path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__").replace("/", ".")
+                found[name] = path
+    return dict(sorted(found.items()))
 
 
 MODULES = modules()
 
 
 def layer_of(module: str) -> str:
-    first, _, rest = module.partition(".")
-    part = rest.split(".")[0] if rest else first
-    part = first if first == "examples" else part
-    places = [name for name, (members, _) in LAYERS.items() if part in members]
+    part, places = module.removeprefix("collx."), list[str]()
+    while part and not (places := [name for name, (members, _) in LAYERS.items() if part in members]):
+        part = part.rpartition(".")[0]
     assert len(places) == 1, f"{module} must have exactly one place in the table of tests/test_layers.py: {places}"
     return places[0]
 
@@ -135,7 +140,7 @@ def test_modules_have_no_cycle() -> None:
 
 
 def test_table_names_only_what_exists() -> None:
-    parts = {"collx", "examples", "_core"} | {name.split(".")[1] for name in MODULES if name.startswith("collx.")}
+    parts = {"_core", "examples"} | {name.removeprefix("collx.") for name in MODULES}
     listed = set().union(*(members for members, _ in LAYERS.values()))
     assert listed <= parts, f"in the table, but no such module: {sorted(listed - parts)}"
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from collx.errors import CollxError, RankFailedError, TimeoutError, TransportError
-from collx.transports import cards, rendezvous
+from collx.transports.meeting import cards, rendezvous
 
 PARCEL = struct.Struct("=8s16sI")  # kind, digest of the communicator's label, sender's world rank
 KIND = b"collx1:m"

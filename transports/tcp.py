@@ -11,12 +11,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from collx import _core
 from collx.errors import BootstrapError
-from collx.transports.door import Door
-from collx.transports.handshake import STORE, Identity
-from collx.transports.machines import machine
-from collx.transports.meeting import GRACE, met_in
-from collx.transports.posted import Posted, find_posted, posted
-from collx.transports.route import (
+from collx.transports.connections.door import Door
+from collx.transports.connections.handshake import STORE, Identity
+from collx.transports.connections.route import (
     Route,
     bind_address,
     find_route,
@@ -26,11 +23,14 @@ from collx.transports.route import (
     targets,
     usual_route,
 )
-from collx.transports.secret import find_secret, new_secret
-from collx.transports.shelf import Shelf
-from collx.transports.store import Store
-from collx.transports.tcp_group import Card, Hall, TcpGroup
-from collx.transports.visit import visit
+from collx.transports.connections.secret import find_secret, new_secret
+from collx.transports.connections.visit import visit
+from collx.transports.groups.machines import machine
+from collx.transports.groups.tcp import Card, Hall, TcpGroup
+from collx.transports.meeting.in_store import GRACE, met_in
+from collx.transports.meeting.posted import Posted, find_posted, posted
+from collx.transports.store.client import Store
+from collx.transports.store.shelf import Shelf
 from collx.transports.waiting import Pause
 
 LOOPBACK = Route(socket.AF_INET, "127.0.0.1", "lo")

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from collx.errors import TransportError
 from collx.transports.base import Threads
+from collx.transports.groups.mpi import exchange
 from collx.transports.mpi_calls import threads
-from collx.transports.mpi_group import exchange
 
 
 class Ways(NamedTuple):

@@ -95,7 +95,7 @@ def test_rank_0_gets_stdin() -> None:
 def test_ranks_share_a_secret_that_nobody_else_sees(tmp_path: Path) -> None:
     """Also in a job that a rank starts, which has another one."""
     text = """
-        from collx.transports.secret import find_secret
+        from collx.transports.connections.secret import find_secret
 
         secret = find_secret(os.environ)
         for name in ("environ", "cmdline"):

@@ -20,7 +20,7 @@ import pytest
 
 import collx
 from collx import lifeline
-from collx.transports import cards, rendezvous
+from collx.transports.meeting import cards, rendezvous
 from collx.transports.shm import ShmGroup, memory_file
 
 Body = Callable[[int, float], Any]

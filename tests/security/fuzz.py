@@ -17,12 +17,21 @@ from collections.abc import Callable
 from typing import cast
 
 from collx.errors import BootstrapError
-from collx.transports import cards, handshake, rendezvous, route
-from collx.transports.door import Door
-from collx.transports.handshake import FRAME_BYTES, Accepting, Admitted, Identity, Stranger, Unanswered, greet
-from collx.transports.secret import new_secret
-from collx.transports.shelf import Shelf
-from collx.transports.store_frames import Frames, Malformed, Op, Status, answer, fields_of, question
+from collx.transports.connections import handshake, route
+from collx.transports.connections.door import Door
+from collx.transports.connections.handshake import (
+    FRAME_BYTES,
+    Accepting,
+    Admitted,
+    Identity,
+    Stranger,
+    Unanswered,
+    greet,
+)
+from collx.transports.connections.secret import new_secret
+from collx.transports.meeting import cards, rendezvous
+from collx.transports.store.frames import Frames, Malformed, Op, Status, answer, fields_of, question
+from collx.transports.store.shelf import Shelf
 
 SECRET, OTHER = new_secret(), new_secret()
 OWN, PEER = Identity(b"job", 0, 4), Identity(b"job", 3, 4)

@@ -16,9 +16,9 @@ from typing import Any
 
 import collx
 from collx.errors import BootstrapError
-from collx.transports.handshake import STORE, Identity, greet
-from collx.transports.route import split_address
-from collx.transports.secret import new_secret
+from collx.transports.connections.handshake import STORE, Identity, greet
+from collx.transports.connections.route import split_address
+from collx.transports.connections.secret import new_secret
 
 SIZE = 64
 LONG = 60.0

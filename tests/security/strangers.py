@@ -20,9 +20,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from collx.errors import BootstrapError
-from collx.transports.handshake import CONTROL, DATA, FRAME_BYTES, HELLO, PROOF, STORE, WELCOME, Identity
-from collx.transports.secret import KNOWN_TO_ALL, new_secret
-from collx.transports.visit import visit
+from collx.transports.connections.handshake import CONTROL, DATA, FRAME_BYTES, HELLO, PROOF, STORE, WELCOME, Identity
+from collx.transports.connections.secret import KNOWN_TO_ALL, new_secret
+from collx.transports.connections.visit import visit
 
 LONG = 60.0
 Address = tuple[str, int]

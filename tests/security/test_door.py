@@ -17,11 +17,11 @@ from queue import SimpleQueue
 import pytest
 
 import collx
-from collx.transports import door as doors
-from collx.transports.door import Door
-from collx.transports.handshake import CONTROL, DATA, HELLO, STORE, Admitted, Identity
-from collx.transports.secret import new_secret
-from collx.transports.visit import visit
+from collx.transports.connections import door as doors
+from collx.transports.connections.door import Door
+from collx.transports.connections.handshake import CONTROL, DATA, HELLO, STORE, Admitted, Identity
+from collx.transports.connections.secret import new_secret
+from collx.transports.connections.visit import visit
 from tests import hosts
 
 SECRET = new_secret()
@@ -255,7 +255,7 @@ def read_to_its_end(end: socket.socket) -> None:
         ),
         (
             lambda end: None,
-            r"did not reach rank 0 at 127\.0\.0\.1:\d+ from 127.0.0.1 within the timeout|did not answer in time",
+            r"did not reach rank 0 at 127\.0\.0\.1:\d+ within the timeout|did not answer in time",
         ),
         (read_to_its_end, "did not answer in time as rank 0"),
     ],
@@ -272,7 +272,8 @@ def test_nobody_connects_to_itself() -> None:
     if why := hosts.missing():
         pytest.skip(why)
     program = (
-        "import time; from collx.transports.visit import visit; from collx.transports.handshake import Identity\n"
+        "import time; from collx.transports.connections.handshake import Identity\n"
+        "from collx.transports.connections.visit import visit\n"
         "try: visit(('127.0.0.1', 40000), bytes(32), Identity(b'job', 1, 2), 0, 1, 0, time.monotonic() + 0.2)\n"
         "except Exception as error: print(error)"
     )

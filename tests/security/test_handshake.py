@@ -14,9 +14,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import collx
-from collx.transports import handshake
-from collx.transports.handshake import CONTROL, DATA, STORE, Accepting, Admitted, Identity, Stranger, Unanswered, greet
-from collx.transports.secret import new_secret
+from collx.transports.connections import handshake
+from collx.transports.connections.handshake import (
+    CONTROL,
+    DATA,
+    STORE,
+    Accepting,
+    Admitted,
+    Identity,
+    Stranger,
+    Unanswered,
+    greet,
+)
+from collx.transports.connections.secret import new_secret
 
 SECRET = new_secret()
 HOST, GUEST = Identity(b"job", 0, 4), Identity(b"job", 3, 4)

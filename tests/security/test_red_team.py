@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from collx.transports import cards, handshake, rendezvous
-from collx.transports.secret import new_secret
+from collx.transports.connections import handshake
+from collx.transports.connections.secret import new_secret
+from collx.transports.meeting import cards, rendezvous
 from tests import hosts, jobs
 from tests.hosts import Hosts
 

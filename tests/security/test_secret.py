@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import collx
-from collx.transports import secret
-from collx.transports.secret import find_secret, lend_secret, need_secret, new_secret
+from collx.transports.connections import secret
+from collx.transports.connections.secret import find_secret, lend_secret, need_secret, new_secret
 
 RAW = bytes(range(200, 232))
 
@@ -72,7 +72,7 @@ def test_a_descriptor_is_inherited_by_every_rank_and_no_further() -> None:
     fd = lend_secret(own)
     program = (
         "import os, subprocess, sys\n"
-        "from collx.transports.secret import find_secret\n"
+        "from collx.transports.connections.secret import find_secret\n"
         "found = find_secret(os.environ)\n"
         "inner = subprocess.run(['test', '-e', f'/proc/self/fd/{os.environ[\"COLLX_SECRET_FD\"]}'], close_fds=False)\n"
         "sys.stdout.buffer.write(found + bytes([inner.returncode]))\n"

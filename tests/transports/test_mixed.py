@@ -12,11 +12,11 @@ from tests.launchers import MPIS, Launcher
 each_mpi = pytest.mark.parametrize("mpi", MPIS, ids=str)
 HOSTS = """
 from mpi4py import MPI
-from collx.transports import mpi_group
+from collx.transports.groups import mpi
 
 world = MPI.COMM_WORLD
 host = {"halves": world.rank // 2, "turns": world.rank % 2, "one each": world.rank, "uneven": world.rank // 3}
-mpi_group.machine = lambda: f"host {host[sys.argv[1]]}"
+mpi.machine = lambda: f"host {host[sys.argv[1]]}"
 comm = collx.from_mpi(world, timeout=30)
 
 def say(text):

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 import collx
-from collx.transports import pmi
+from collx.transports.meeting import pmi
 from tests import jobs
 from tests.launchers import MPIS
 
 MPICH = MPIS[1]
 TEXTS = ["", "tcp://10.0.0.1:80/?a=b c%20", "two\nlines", "é"]
 EXCHANGE = f"""
-from collx.transports import pmi
+from collx.transports.meeting import pmi
 rank = int(os.environ["PMI_RANK"])
 found = pmi.exchange({TEXTS!r}[rank % {len(TEXTS)}], os.environ, time.monotonic() + {jobs.DEADLINE})
 os.write(1, (repr(found) + "\\n").encode())

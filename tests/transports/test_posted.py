@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import collx
-from collx.transports.posted import Posted, find_posted, posted
+from collx.transports.meeting.posted import Posted, find_posted, posted
 
 HERE = Posted("10.0.0.1:80", "0123456789abcdef", "ab" * 32)
 

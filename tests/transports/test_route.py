@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import collx
-from collx.transports import route
-from collx.transports.route import Route, find_route, split_address, targets
+from collx.transports.connections import route
+from collx.transports.connections.route import Route, find_route, split_address, targets
 from tests import hosts
 
 LOOPBACK = {"127.0.0.1": "lo", "::1": "lo"}
@@ -151,7 +151,7 @@ def in_a_host() -> Iterator[list[str]]:
 )
 def test_routes(host: str, interfaces: str, expected: str) -> None:
     program = (
-        "import sys; from collx.transports.route import *\n"
+        "import sys; from collx.transports.connections.route import *\n"
         "_, host, name = sys.argv; environ = {'COLLX_SOCKET_IFNAME': name}\n"
         "try: print(usual_route(environ) if host == 'anybody' else find_route(targets(host, 80)[0], environ))\n"
         "except Exception as error: print(error)"

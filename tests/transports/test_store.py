@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import collx
-from collx.transports.secret import new_secret
+from collx.transports.connections.secret import new_secret
 
 SECRET = new_secret()
 LONG = 60.0

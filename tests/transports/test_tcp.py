@@ -15,9 +15,9 @@ import pytest
 from collx.errors import BootstrapError
 from collx.transports import tcp
 from collx.transports.conformance import run_threads
-from collx.transports.secret import new_secret
+from collx.transports.connections.secret import new_secret
+from collx.transports.groups.tcp import TcpGroup
 from collx.transports.tcp import Joining
-from collx.transports.tcp_group import TcpGroup
 
 Join = Callable[[Joining], TcpGroup]
 SECRET = new_secret()

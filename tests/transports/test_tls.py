@@ -17,12 +17,12 @@ from queue import SimpleQueue
 import pytest
 
 from collx.errors import BootstrapError
-from collx.transports import tls
-from collx.transports.door import Door
-from collx.transports.handshake import CONTROL, Admitted, Identity
-from collx.transports.secret import new_secret
-from collx.transports.tls import CA, CERT, KEY, TLS, find_tls
-from collx.transports.visit import visit
+from collx.transports.connections import tls
+from collx.transports.connections.door import Door
+from collx.transports.connections.handshake import CONTROL, Admitted, Identity
+from collx.transports.connections.secret import new_secret
+from collx.transports.connections.tls import CA, CERT, KEY, TLS, find_tls
+from collx.transports.connections.visit import visit
 from tests import jobs
 from tests.programs import FEWER, FOLDER, NAMES, passed
 
@@ -124,7 +124,7 @@ def test_what_was_written_before_the_end_arrives(ends: tuple[socket.socket, sock
 def test_what_was_written_before_a_process_ends_arrives() -> None:
     text = """
     import os, socket, sys
-    from collx.transports.tls import find_tls, finish
+    from collx.transports.connections.tls import find_tls, finish
     with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
         connection.setblocking(False)
         near = find_tls(os.environ, bytes(32)).connected(connection)

@@ -13,7 +13,7 @@ import pytest
 
 import collx
 from collx.transports.conformance import run_threads
-from collx.transports.torch_store import exchange
+from collx.transports.meeting.torch_store import exchange
 
 MEETING = "torch://head:29500/0"
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from collx.errors import BootstrapError, RankFailedError, TimeoutError
-from collx.transports.store import Store
+from collx.transports.store.client import Store
 
 ALL, SEPARATOR, REFUSAL, NOTHING = "cards", b"\0", b"!", b"?"
 GRACE = 2.0  # seconds past a deadline in which whoever saw it first says who is missing

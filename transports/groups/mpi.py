@@ -16,7 +16,7 @@ from typing import Self
 from mpi4py import MPI
 
 from collx.errors import BootstrapError, CollxError, MismatchError, TimeoutError, TransportError
-from collx.transports.machines import Machines, machine
+from collx.transports.groups.machines import Machines, machine
 from collx.transports.mpi import abandon, retire
 from collx.transports.mpi_calls import blocking_calls, calls
 from collx.transports.waiting import Pause

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from collx.errors import ClosedError, RankFailedError, TimeoutError
-from collx.transports.door import Door
-from collx.transports.handshake import STORE, Identity
-from collx.transports.route import shown, split_address
-from collx.transports.secret import need_secret
-from collx.transports.shelf import Shelf
-from collx.transports.store_frames import KEY_BYTES, VALUE_BYTES, Frames, Malformed, Op, Status, question
-from collx.transports.visit import visit
+from collx.transports.connections.door import Door
+from collx.transports.connections.handshake import STORE, Identity
+from collx.transports.connections.route import shown, split_address
+from collx.transports.connections.secret import need_secret
+from collx.transports.connections.visit import visit
+from collx.transports.store.frames import KEY_BYTES, VALUE_BYTES, Frames, Malformed, Op, Status, question
+from collx.transports.store.shelf import Shelf
 
 TIMEOUT = 300.0  # seconds
 GRACE = 5.0  # seconds past a deadline for rank 0 to say what was missing

@@ -6,9 +6,9 @@ import contextlib
 import selectors
 import socket
 
-from collx.transports.door import Door
-from collx.transports.handshake import Admitted
-from collx.transports.store_frames import Frames, Malformed, Op, Status, answer, fields_of
+from collx.transports.connections.door import Door
+from collx.transports.connections.handshake import Admitted
+from collx.transports.store.frames import Frames, Malformed, Op, Status, answer, fields_of
 
 _LISTED = 8  # missing keys that an answer names
 

@@ -18,16 +18,16 @@ from typing import NamedTuple, Self
 
 from collx import _core
 from collx.errors import BootstrapError, TransportError
-from collx.transports.dialer import Dialer
-from collx.transports.door import Door
-from collx.transports.handshake import CONTROL, DATA, Admitted, Identity
+from collx.transports.connections.dialer import Dialer
+from collx.transports.connections.door import Door
+from collx.transports.connections.handshake import CONTROL, DATA, Admitted, Identity
+from collx.transports.connections.route import Route
+from collx.transports.connections.tls import finish, keep_alive
+from collx.transports.connections.visit import visit
+from collx.transports.groups.machines import Machines
 from collx.transports.lanes import Wires
-from collx.transports.machines import Machines
-from collx.transports.route import Route
-from collx.transports.shelf import Shelf
-from collx.transports.tls import finish, keep_alive
+from collx.transports.store.shelf import Shelf
 from collx.transports.verdict import named
-from collx.transports.visit import visit
 
 FOREVER = 1e6  # seconds; a rank that is stopped answers when it goes on
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from collx.errors import BootstrapError
-from collx.transports.secret import INSECURE
+from collx.transports.connections.secret import INSECURE
 
 if TYPE_CHECKING:  # ssl takes long to import, and most jobs do without
     import ssl
@@ -33,13 +33,13 @@ class Tls:
     def connected(self, connection: socket.socket) -> socket.socket:
         """What to use in place of a nonblocking TCP socket, which is the callee's from then on, of one that has
         connected. It may be written to at once, and ends where the other side is not to be trusted."""
-        from collx.transports.relay import relayed
+        from collx.transports.connections.relay import relayed
 
         return relayed(connection, self.connects, answers=False)
 
     def accepted(self, connection: socket.socket) -> socket.socket:
         """The same of one that was connected to."""
-        from collx.transports.relay import relayed
+        from collx.transports.connections.relay import relayed
 
         return relayed(connection, self.answers, answers=True)
 
@@ -91,7 +91,7 @@ def finish() -> None:
     """Return when what was written to connections that are closed by now has gone out, or cannot, within seconds."""
     import sys
 
-    if (relay := sys.modules.get("collx.transports.relay")) is not None:
+    if (relay := sys.modules.get("collx.transports.connections.relay")) is not None:
         relay.finish()
 
 

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from collx.errors import BootstrapError
-from collx.transports.handshake import Accepting, Admitted, Identity, Stranger
-from collx.transports.route import shown, targets
-from collx.transports.tls import Tls, find_tls, why
+from collx.transports.connections.handshake import Accepting, Admitted, Identity, Stranger
+from collx.transports.connections.route import shown, targets
+from collx.transports.connections.tls import Tls, find_tls, why
 
 PENDING = 64
 PATIENCE = 2.0  # seconds for a whole handshake

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from collx.errors import BootstrapError
-from collx.transports.route import shown
-from collx.transports.secret import SECRET_BYTES
+from collx.transports.connections.route import shown
+from collx.transports.connections.secret import SECRET_BYTES
 
 # kind, purpose, rank, size, the rank that is wanted, communicator, digest of the job, nonce, MAC, text
 _FRAME = struct.Struct("!8sBIIII16s32s32s151s")

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import cast
 
 from collx.errors import BootstrapError
-from collx.transports.cards import (
+from collx.transports.meeting.cards import (
     CARD,
     FRAME,
     REFUSAL,

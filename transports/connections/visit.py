@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from collx.errors import BootstrapError
-from collx.transports.handshake import Identity, Unanswered, greet
-from collx.transports.route import Route, shown, targets
-from collx.transports.tls import find_tls, why
+from collx.transports.connections.handshake import Identity, Unanswered, greet
+from collx.transports.connections.route import Route, shown, targets
+from collx.transports.connections.tls import find_tls, why
 
 ATTEMPT = 3.0  # seconds to wait for a connection before trying anew: the kernel's own next try may be far
 
