@@ -43,8 +43,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "native": (
         {"native"},
-        {"known", "plan", "agreement", "flight", "collectives"}
-        | {"base", "transports", "compiled", "terms", "errors"},
+        {"known", "plan", "agreement", "flight", "collectives"} | {"base", "transports", "compiled", "terms", "errors"},
     ),
     "mpi": (
         {"mpi"},
