@@ -16,7 +16,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/*)
+# An editable install knows every module's file, so that a module that has become a folder takes a new one.
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/* transports/*/__init__.py)
 INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
