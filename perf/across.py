@@ -7,7 +7,6 @@ two; then all_reduce once more over the cable held to 1 Gbit/s, against the time
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,15 +14,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from collx.errors import CollxError
 from collx.perf import comparison, versus
 from collx.perf.apart import contestants
-from collx.perf.arguments import Parser, parse
+from collx.perf.arguments import parse
 from collx.perf.contest import Call, Contest
 from collx.perf.goals import EVERY, Goal
 from collx.perf.hosts import Hosts, joined
 from collx.perf.link import rate
-from collx.perf.options import UsageError
+from collx.perf.options import UsageError, numbers
+from collx.perf.program import Parser, program
 from collx.perf.report import lines, machine_text, time_text
 from collx.perf.standing import figures, tag_of
 
@@ -140,7 +139,7 @@ def run(plan: versus.Plan, seconds: float, congestion: str, say: Callable[[str],
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="collx.perf.across", description="collx over TCP beside others.", allow_abbrev=False)
+    parser = Parser("collx.perf.across", "collx over TCP beside others.")
     add = parser.add_argument
     add("--collectives", default=",".join(EVERY), help="with commas (the five card collectives)")
     add("--each", default="1,2", help="numbers of ranks on each host, with commas (1,2)")
@@ -148,7 +147,7 @@ def _parser() -> Parser:
     add("-e", "--maxbytes", default="64M", help="largest size (64M)")
     add("-f", "--stepfactor", default="2", help="from one size to the next (2)")
     add("--seconds", help="of rounds for each point (0.5; with --quick 0.2)")
-    add("--shaped", default="6", help="seconds for all_reduce over 1 Gbit/s, 0 for none (6)")
+    add("--shaped", type=float, default=6, help="seconds for all_reduce over 1 Gbit/s, 0 for none (6)")
     add("--congestion", default="", help="control that the hosts have by default: cubic, bbr (this machine's)")
     add("--quick", action="store_true", help="few sizes, little time")
     add("--output", type=Path, help="write OUTPUT.md and OUTPUT.json")
@@ -160,13 +159,7 @@ def plan_of(argv: list[str]) -> tuple[versus.Plan, float, str, Path | None]:
     says what is wrong with it."""
     given = _parser().parse_args(argv)
     collectives = tuple(filter(None, given.collectives.split(",")))
-    try:
-        ranks = tuple(HOSTS * int(text) for text in given.each.split(","))
-        shaping = float(given.shaped)
-    except ValueError:
-        raise UsageError(f"--each {given.each} --shaped {given.shaped}: numbers, --each with commas between") from None
-    if min(ranks) < HOSTS:
-        raise UsageError(f"--each {given.each}: every host has at least one rank")
+    ranks = tuple(HOSTS * each for each in numbers("--each", given.each, 1))
     unknown = [name for name in collectives if name not in EVERY]
     if unknown:
         raise UsageError(f"{unknown[0]} is not measured here; these are: {', '.join(EVERY)}")
@@ -175,22 +168,14 @@ def plan_of(argv: list[str]) -> tuple[versus.Plan, float, str, Path | None]:
     sizes = ["-b", given.minbytes, "-e", given.maxbytes, "-f", given.stepfactor]
     options = parse(["all_reduce", *sizes, "--seconds", given.seconds or ("0.2" if given.quick else "0.5")])
     plan = versus.Plan(options, ranks, collectives, ("gloo", "openmpi"), options.end, given.quick)
-    return plan, shaping, given.congestion, given.output
+    return plan, given.shaped, given.congestion, given.output
 
 
+@program("collx.perf.across")
 def main(argv: list[str]) -> int:
     """The whole comparison. 0: measured; 1: results differ, or something failed; 2: a mistake on the command line."""
-    try:
-        plan, seconds, congestion, output = plan_of(argv)
-        document = run(plan, seconds, congestion, lambda line: print(line, flush=True))
-    except UsageError as error:
-        print(f"collx.perf.across: {error}", file=sys.stderr)
-        return 2
-    except (CollxError, OSError) as error:
-        print(f"collx.perf.across: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    plan, seconds, congestion, output = plan_of(argv)
+    document = run(plan, seconds, congestion, lambda line: print(line, flush=True))
     print("\n".join(["", *comparison.goal_lines(document, GOALS), "", *shaped_lines(document)]))
     if output is not None:
         output.with_suffix(".json").write_text(json.dumps(document) + "\n")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 import collx.algorithms  # noqa: F401  (fills the register)
 from collx.perf.collectives import MEASURED, Measured
 from collx.perf.options import NCCL_TYPES, Options, UsageError, fits, nbytes, nearest
+from collx.perf.program import Parser
 from collx.plugins import command_line_algorithm
 from collx.schedule import REGISTER
 from collx.types import DTYPES, OPS
@@ -22,19 +22,8 @@ MPI = "mpi"  # the algorithm that is none of the register: MPI's own collective,
 _NOT_ON_FLOATS = ("band", "bor", "bxor")
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is a UsageError."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def _parser() -> Parser:
-    parser = Parser(
-        prog="collx perf",
-        description="Bandwidth and latency of a collective, as nccl-tests measures them.",
-        allow_abbrev=False,
-    )
+    parser = Parser("collx perf", "Bandwidth and latency of a collective, as nccl-tests measures them.")
     add = parser.add_argument
     add("collective", help=", ".join(MEASURED))
     add("-n", "--ranks", type=int, help="ranks to start (2); inside a job, the job's")

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from collx import spawn
-from collx.errors import CollxError
-from collx.perf.arguments import Parser
 from collx.perf.compiled import library
 from collx.perf.options import UsageError, nbytes
+from collx.perf.program import Parser, program
 from collx.perf.turns import Quiet, Run, take_turns
 
 KINDS = {"copy_nt": 0, "copy": 1, "memcpy": 2, "add": 3, "add_nt": 4}  # as in bounds.cpp; nt: past the caches
@@ -67,30 +66,24 @@ def _medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in times.items()}
 
 
+@program("collx.perf.bounds")
 def main(argv: list[str]) -> int:
     """Print GB/s of n processes together by size, and what a zero-copy all_reduce of that size takes at least."""
-    parser = Parser(prog="collx.perf.bounds", description=main.__doc__, allow_abbrev=False)
+    parser = Parser("collx.perf.bounds", main.__doc__)
     parser.add_argument("-n", "--ranks", type=int, default=2, help="processes (2)")
     parser.add_argument("--sizes", default=SIZES, help=f"bytes in all, with commas ({SIZES})")
     parser.add_argument("--rounds", type=int, default=7, help="rounds per size (7)")
-    try:
-        options = parser.parse_args(argv)
-        if options.ranks < 1 or options.rounds < 1:
-            raise UsageError("--ranks and --rounds must be at least 1")
-        sizes = [nbytes(size) for size in options.sizes.split(",")]
-        print(f"# GB/s written by {options.ranks} processes together; at least: of a zero-copy all_reduce, us")
-        print(f"{'bytes':>10} {'cores':>6} " + " ".join(f"{name:>8}" for name in KINDS) + f" {'at least':>10}")
-        for total, tags in measure(options.ranks, sizes, options.rounds):
-            for tag, seconds in tags.items():
-                rates = " ".join(f"{total / seconds[name] / 1e9:8.1f}" for name in KINDS)
-                least = options.ranks * min(seconds[name] for name in KINDS if name.startswith("copy"))
-                print(f"{total:10} {tag:>6} {rates} {least * 1e6:10.1f}", flush=True)
-    except UsageError as error:
-        print(f"collx.perf.bounds: {error}", file=sys.stderr)
-        return 2
-    except CollxError as error:
-        print(f"collx.perf.bounds: {error}", file=sys.stderr)
-        return 1
+    options = parser.parse_args(argv)
+    if options.ranks < 1 or options.rounds < 1:
+        raise UsageError("--ranks and --rounds must be at least 1")
+    sizes = [nbytes(size) for size in options.sizes.split(",")]
+    print(f"# GB/s written by {options.ranks} processes together; at least: of a zero-copy all_reduce, us")
+    print(f"{'bytes':>10} {'cores':>6} " + " ".join(f"{name:>8}" for name in KINDS) + f" {'at least':>10}")
+    for total, tags in measure(options.ranks, sizes, options.rounds):
+        for tag, seconds in tags.items():
+            rates = " ".join(f"{total / seconds[name] / 1e9:8.1f}" for name in KINDS)
+            least = options.ranks * min(seconds[name] for name in KINDS if name.startswith("copy"))
+            print(f"{total:10} {tag:>6} {rates} {least * 1e6:10.1f}", flush=True)
     return 0
 
 

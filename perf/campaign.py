@@ -5,27 +5,28 @@ Writes NAME.md, one page of tables, and NAME.csv, all figures.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
 from pathlib import Path
 
 from collx.perf import report, sweep
+from collx.perf.options import UsageError
+from collx.perf.program import Parser, program
 
 COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
 RANKS = (2, 4, 8)
 
 
+@program("collx.perf.campaign")
 def main(argv: list[str]) -> int:
     """Run it all; 0 where nothing was wrong. Flags it does not know go to every sweep."""
-    parser = argparse.ArgumentParser(prog="collx.perf.campaign", description=__doc__)
+    parser = Parser("collx.perf.campaign", __doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="path of the results, without ending")
     parser.add_argument("--title", default="Every algorithm, 8 B to 64 MiB")
     given, flags = parser.parse_known_args(argv)
     if not given.output.absolute().parent.is_dir():
-        print(f"collx.perf.campaign: cannot write {given.output}.md: no such directory", file=sys.stderr)
-        return 2
+        raise UsageError(f"cannot write {given.output}.md: no such directory")
     documents, rows, status = [], [], 0
     with tempfile.TemporaryDirectory() as folder:
         document, figures = Path(folder) / "x.json", Path(folder) / "x.csv"

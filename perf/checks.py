@@ -15,9 +15,9 @@ from pathlib import Path
 
 from collx.errors import CollxError
 from collx.perf import machine
-from collx.perf.arguments import Parser
 from collx.perf.contest import Call, Contest, Round
-from collx.perf.options import UsageError, nbytes
+from collx.perf.options import nbytes
+from collx.perf.program import Parser, program
 from collx.perf.rivals import RIVALS, Rival
 from collx.perf.versus import bracketing, revision
 
@@ -84,9 +84,10 @@ def table(calls: list[tuple[Call, int]], found: list[Starts], ranks: int) -> str
     return "\n".join(lines) + "\n"
 
 
+@program("collx.perf.checks")
 def main(argv: list[str]) -> int:
     """Measure both and print the table."""
-    parser = Parser(prog="collx.perf.checks", description=main.__doc__, allow_abbrev=False)
+    parser = Parser("collx.perf.checks", main.__doc__)
     parser.add_argument("python", type=Path, help="the interpreter of an environment with a collx without checks")
     parser.add_argument("-n", "--ranks", type=int, default=2, help="ranks (2)")
     parser.add_argument("--sizes", default=SIZES, help=f"bytes, with commas ({SIZES})")
@@ -94,21 +95,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--starts", type=int, default=6, help="how often both jobs are started (6)")
     parser.add_argument("--seconds", type=float, default=1.0, help="for a call in each start (1)")
     parser.add_argument("--output", type=Path, help="a file for the table")
-    try:
-        options = parser.parse_args(argv)
-        calls = [
-            (Call(collective, max(nbytes(size) // 4, 1), "float32", "sum", 0), nbytes(size))
-            for collective in options.collectives.split(",")
-            for size in options.sizes.split(",")
-        ]
-        python = options.python.absolute()
-        text = table(calls, measure(python, options.ranks, calls, options.starts, options.seconds), options.ranks)
-    except UsageError as error:
-        print(f"collx.perf.checks: {error}", file=sys.stderr)
-        return 2
-    except CollxError as error:
-        print(f"collx.perf.checks: {error}", file=sys.stderr)
-        return 1
+    options = parser.parse_args(argv)
+    calls = [
+        (Call(collective, max(nbytes(size) // 4, 1), "float32", "sum", 0), nbytes(size))
+        for collective in options.collectives.split(",")
+        for size in options.sizes.split(",")
+    ]
+    python = options.python.absolute()
+    text = table(calls, measure(python, options.ranks, calls, options.starts, options.seconds), options.ranks)
     print(text, end="")
     if options.output is not None:
         options.output.write_text(text)

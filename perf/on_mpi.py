@@ -17,11 +17,11 @@ from pathlib import Path
 
 from collx.errors import CollxError
 from collx.perf import machine
-from collx.perf.arguments import Parser
 from collx.perf.collectives import MEASURED
 from collx.perf.contest import Call, Contest, Round
 from collx.perf.goals import EVERY
 from collx.perf.options import UsageError, nbytes
+from collx.perf.program import Parser, program
 from collx.perf.report import lines, machine_text, size_text, time_text
 from collx.perf.rivals import MPIS, RIVALS, Rival
 from collx.perf.versus import bracketing, revision
@@ -127,32 +127,26 @@ def _means(points: Sequence[Point]) -> list[str]:
     return [f"{mean([p.ratio for p in points]):.3f}", f"{mean([p.unchecked for p in points]):.3f}"]
 
 
+@program("collx.perf.on_mpi")
 def main(argv: list[str]) -> int:
     """Measure and print. 0: measured; 1: a job failed or results differ; 2: a mistake on the command line."""
-    parser = Parser(prog="collx.perf.on_mpi", description=main.__doc__, allow_abbrev=False)
+    parser = Parser("collx.perf.on_mpi", main.__doc__)
     parser.add_argument("mpis", nargs="?", default="openmpi,mpich", help="with commas (openmpi,mpich)")
     parser.add_argument("-n", "--ranks", type=int, default=2, help="ranks (2)")
     parser.add_argument("--sizes", default=SIZES, help=f"bytes, with commas ({SIZES})")
     parser.add_argument("--collectives", default=",".join(EVERY), help="with commas (the five card collectives)")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each point (1)")
     parser.add_argument("--output", type=Path, help="a file for the page")
-    try:
-        options = parser.parse_args(argv)
-        found: dict[str, list[Point]] = {}
-        sizes = [nbytes(size) for size in options.sizes.split(",")]
-        for mpi in options.mpis.split(","):
-            if mpi not in MPIS:
-                raise UsageError(f"{mpi!r} is no MPI; there are {', '.join(MPIS)}")
-            found[mpi] = []
-            for point in measure(mpi, options.collectives.split(","), sizes, options.ranks, options.seconds):
-                found[mpi].append(point)
-                print(f"# {mpi} {' '.join(point.line())}", flush=True)
-    except UsageError as error:
-        print(f"collx.perf.on_mpi: {error}", file=sys.stderr)
-        return 2
-    except CollxError as error:
-        print(f"collx.perf.on_mpi: {error}", file=sys.stderr)
-        return 1
+    options = parser.parse_args(argv)
+    found: dict[str, list[Point]] = {}
+    sizes = [nbytes(size) for size in options.sizes.split(",")]
+    for mpi in options.mpis.split(","):
+        if mpi not in MPIS:
+            raise UsageError(f"{mpi!r} is no MPI; there are {', '.join(MPIS)}")
+        found[mpi] = []
+        for point in measure(mpi, options.collectives.split(","), sizes, options.ranks, options.seconds):
+            found[mpi].append(point)
+            print(f"# {mpi} {' '.join(point.line())}", flush=True)
     text = page(found, options.ranks)
     print(text, end="")
     if options.output is not None:

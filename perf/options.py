@@ -89,6 +89,14 @@ def nbytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+def numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    """Whole numbers from `2,4,8`, as `option` has them."""
+    found = tuple(map(int, text.split(","))) if re.fullmatch(r"\d+(,\d+)*", text, re.ASCII) else ()
+    if min(found, default=-1) < least:
+        raise UsageError(f"{option} {text}: whole numbers of at least {least}, with commas between")
+    return found
+
+
 def fits(options: Options, ranks: int) -> Options:
     """The options for that many ranks: "all" loses the algorithms that do not take it, a named one is a UsageError."""
     if options.case.rooted and options.root >= ranks:

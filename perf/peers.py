@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from collx.errors import CollxError
 from collx.perf import comparison, picture
-from collx.perf.arguments import Parser, parse
+from collx.perf.arguments import parse
 from collx.perf.goals import EVERY
-from collx.perf.options import Options, UsageError, nearest
+from collx.perf.options import Options, UsageError, nearest, numbers
+from collx.perf.program import Parser, program
 from collx.perf.rivals import MPIS, OTHERS
 from collx.perf.versus import Plan, belongs_beside, bracketing, fresh, measure, merged
 
@@ -63,7 +62,7 @@ def _comparable(collectives: list[str]) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="collx.perf.peers", description="collx beside other libraries.", allow_abbrev=False)
+    parser = Parser("collx.perf.peers", "collx beside other libraries.")
     add = parser.add_argument
     add("--collectives", default=",".join(EVERY), help="with commas (the five card collectives)")
     add("-n", "--ranks", default="2,4,8", help="numbers of ranks, with commas (2,4,8)")
@@ -84,12 +83,7 @@ def plan_of(argv: list[str]) -> tuple[Plan, Path | None, bool]:
     given = _parser().parse_args(argv)
     collectives = given.collectives.split(",")
     _comparable(collectives)
-    try:
-        ranks = tuple(int(text) for text in given.ranks.split(","))
-    except ValueError:
-        raise UsageError(f"-n {given.ranks}: numbers of ranks, with commas between") from None
-    if min(ranks) < 2:
-        raise UsageError(f"-n {given.ranks}: a comparison takes at least 2 ranks")
+    ranks = numbers("-n", given.ranks, 2)
     sizes = ["-b", given.minbytes, "-e", given.maxbytes or "64M", "-f", given.stepfactor]
     seconds = given.seconds or ("0.5" if given.quick else "3")
     options = parse([collectives[0], *sizes, "--seconds", seconds, "--vs", given.vs])
@@ -118,27 +112,19 @@ def write(document: dict[str, Any], output: Path) -> None:
         picture.draw(document, ranks, output.with_name(f"{output.name}-{ranks}.png"))
 
 
+@program("collx.perf.peers")
 def main(argv: list[str]) -> int:
     """The whole comparison. 0: measured; 1: results differ, or collx failed; 2: a mistake on the command line."""
-    try:
-        plan, output, adds = plan_of(argv)
-        document = fresh(plan)
-        before = json.loads(output.with_suffix(".json").read_text()) if adds and output else None
-        if before is not None:
-            belongs_beside(before, document)
-        measure(plan, document, _say, bracketing(_say))
-        _say(f"\n{comparison.summary(document)}")
-        if output is not None:
-            write(merged(before, document) if before is not None else document, output)
-        return _status(document)
-    except UsageError as error:
-        print(f"collx.perf.peers: {error}", file=sys.stderr)
-        return 2
-    except (CollxError, OSError) as error:
-        print(f"collx.perf.peers: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    plan, output, adds = plan_of(argv)
+    document = fresh(plan)
+    before = json.loads(output.with_suffix(".json").read_text()) if adds and output else None
+    if before is not None:
+        belongs_beside(before, document)
+    measure(plan, document, _say, bracketing(_say))
+    _say(f"\n{comparison.summary(document)}")
+    if output is not None:
+        write(merged(before, document) if before is not None else document, output)
+    return _status(document)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ import time
 from dataclasses import dataclass
 
 from collx.errors import CollxError
-from collx.perf.arguments import Parser
 from collx.perf.compiled import library
-from collx.perf.options import UsageError
+from collx.perf.program import Parser, program
 
 NEAR = "NEAR"
 FAR = "FAR"
@@ -71,27 +70,19 @@ def joint(*probes: Probe) -> str:
     return tags.pop() if len(tags) == 1 else MIXED
 
 
+@program("collx.perf.probe")
 def main(argv: list[str]) -> int:
     """Print one probe after the other."""
-    parser = Parser(prog="collx.perf.probe", description=main.__doc__, allow_abbrev=False)
+    parser = Parser("collx.perf.probe", main.__doc__)
     parser.add_argument("--times", type=int, default=1, help="how many probes (1)")
     parser.add_argument("--every", type=float, default=0.5, help="seconds between them (0.5)")
     parser.add_argument("--seconds", type=float, default=0.003, help="how long each measures (0.003)")
-    try:
-        options = parser.parse_args(argv)
-        for turn in range(options.times):
-            if turn:
-                time.sleep(options.every)
-            taken = probe(options.seconds)
-            print(
-                f"{taken.tag:5}  {taken.nanoseconds:6.1f} ns one way  ({taken.low:.1f} .. {taken.high:.1f})", flush=True
-            )
-    except UsageError as error:
-        print(f"collx.perf.probe: {error}", file=sys.stderr)
-        return 2
-    except CollxError as error:
-        print(f"collx.perf.probe: {error}", file=sys.stderr)
-        return 1
+    options = parser.parse_args(argv)
+    for turn in range(options.times):
+        if turn:
+            time.sleep(options.every)
+        taken = probe(options.seconds)
+        print(f"{taken.tag:5}  {taken.nanoseconds:6.1f} ns one way  ({taken.low:.1f} .. {taken.high:.1f})", flush=True)
     return 0
 
 

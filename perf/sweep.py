@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
 from typing import Any
 
@@ -12,7 +10,6 @@ import numpy as np
 
 import collx
 from collx.bootstrap import LONE, find_place
-from collx.errors import BootstrapError, CollxError, TransportError
 from collx.perf import machine, record, table
 from collx.perf.arguments import MPI, parse
 from collx.perf.collectives import Call, bind
@@ -20,6 +17,7 @@ from collx.perf.contributions import Contributions
 from collx.perf.measure import Timing, spoil, timed, wrong
 from collx.perf.options import Options, UsageError, affordable, fits
 from collx.perf.points import Cell, Point, Sweep
+from collx.perf.program import program
 from collx.perf.progress import Progress
 
 _DEFAULT_RANKS = 2
@@ -186,33 +184,22 @@ def _joined_as_asked(options: Options, transports: tuple[str, ...]) -> None:
         raise UsageError("--algorithm mpi needs ranks that MPI joins: COLLX_TRANSPORT=mpi, under mpirun or mpiexec")
 
 
+@program("collx perf")
 def main(argv: list[str]) -> int:
     """Run `collx perf` with these arguments. 0: measured and right; 1: wrong results or a failed rank; 2: a mistake
     on the command line or in COLLX_*, one line on stderr."""
-    try:
-        options = parse(argv)
-        inside = find_place(os.environ) is not LONE
-        if options.versus and inside:
-            raise UsageError("--vs starts jobs of its own: use it outside of one")
-        if options.versus:
-            from collx.perf import peers
+    options = parse(argv)
+    inside = find_place(os.environ) is not LONE
+    if options.versus and inside:
+        raise UsageError("--vs starts jobs of its own: use it outside of one")
+    if options.versus:
+        from collx.perf import peers
 
-            return peers.versus(options)
-        if inside:
-            return _in_job(options)
-        _joined_as_asked(options, ())
-        ranks = options.ranks or _DEFAULT_RANKS
-        affordable(fits(options, ranks), ranks)
-        statuses: list[int] = collx.spawn(_rank, ranks, options)
-        return max(statuses)
-    except BrokenPipeError:  # whoever read the table has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        return 128 + signal.SIGPIPE
-    except (UsageError, BootstrapError, TransportError) as error:
-        print(f"collx perf: {error}", file=sys.stderr)
-        return 2
-    except (CollxError, OSError) as error:
-        print(f"collx perf: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return peers.versus(options)
+    if inside:
+        return _in_job(options)
+    _joined_as_asked(options, ())
+    ranks = options.ranks or _DEFAULT_RANKS
+    affordable(fits(options, ranks), ranks)
+    statuses: list[int] = collx.spawn(_rank, ranks, options)
+    return max(statuses)

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from collx import spawn
-from collx.errors import CollxError
-from collx.perf.arguments import Parser
 from collx.perf.handwritten import Memory, choices
 from collx.perf.machine import describe
-from collx.perf.options import UsageError, nbytes
+from collx.perf.options import UsageError, nbytes, numbers
+from collx.perf.program import Parser, program
 from collx.perf.turns import Quiet, Run, ratio, take_turns
 
 SIZES = "8,4K,16K,64K,256K,1M,4M,16M,64M"
@@ -49,35 +48,26 @@ def measure(size: int, sizes: list[int], rounds: int) -> list[tuple[int, Found]]
     return points
 
 
+@program("collx.perf.yardstick")
 def main(argv: list[str]) -> int:
     """Print microseconds of the hand-written all_reduce, and of collx's in units of that."""
-    parser = Parser(prog="collx.perf.yardstick", description=main.__doc__, allow_abbrev=False)
+    parser = Parser("collx.perf.yardstick", main.__doc__)
     parser.add_argument("-n", "--ranks", default="2,4,8", help="ranks, with commas (2,4,8)")
     parser.add_argument("--sizes", default=SIZES, help=f"bytes, with commas ({SIZES})")
     parser.add_argument("--rounds", type=int, default=7, help="rounds per size (7)")
-    try:
-        options = parser.parse_args(argv)
-        if options.rounds < 1:
-            raise UsageError("--rounds must be at least 1")
-        sizes = [nbytes(size) for size in options.sizes.split(",")]
-        print("# all_reduce, float32 sum: by hand in us, collx as a multiple of that")
-        print(f"{'ranks':>5} {'bytes':>9} {'cores':>6} {'rounds':>6} {'by hand':>10} {'handle':>7} {'method':>7}")
-        for size in options.ranks.split(","):
-            for total, found in measure(int(size), sizes, options.rounds):
-                for tag, times in found.items():
-                    hand = times["hand"]
-                    shown = f"{len(hand):6} {statistics.median(hand) * 1e6:10.2f}"
-                    ratios = " ".join(f"{ratio(times[name], hand):7.2f}" for name in ("handle", "method"))
-                    print(f"{size:>5} {total:9} {tag:>6} {shown} {ratios}", flush=True)
-    except UsageError as error:
-        print(f"collx.perf.yardstick: {error}", file=sys.stderr)
-        return 2
-    except ValueError:
-        print(f"collx.perf.yardstick: --ranks {options.ranks}: numbers with commas", file=sys.stderr)
-        return 2
-    except CollxError as error:
-        print(f"collx.perf.yardstick: {error}", file=sys.stderr)
-        return 1
+    options = parser.parse_args(argv)
+    if options.rounds < 1:
+        raise UsageError("--rounds must be at least 1")
+    sizes = [nbytes(size) for size in options.sizes.split(",")]
+    print("# all_reduce, float32 sum: by hand in us, collx as a multiple of that")
+    print(f"{'ranks':>5} {'bytes':>9} {'cores':>6} {'rounds':>6} {'by hand':>10} {'handle':>7} {'method':>7}")
+    for size in numbers("-n", options.ranks, 1):
+        for total, found in measure(size, sizes, options.rounds):
+            for tag, times in found.items():
+                hand = times["hand"]
+                shown = f"{len(hand):6} {statistics.median(hand) * 1e6:10.2f}"
+                ratios = " ".join(f"{ratio(times[name], hand):7.2f}" for name in ("handle", "method"))
+                print(f"{size:>5} {total:9} {tag:>6} {shown} {ratios}", flush=True)
     return 0
 
 
