@@ -13,7 +13,7 @@ from typing import Any
 from collx.errors import BootstrapError
 from collx.transports.connections.handshake import Identity, Unanswered, greet
 from collx.transports.connections.route import Route, shown, targets
-from collx.transports.connections.tls import find_tls, why
+from collx.transports.connections.tls import Tls, find_tls, why
 
 ATTEMPT = 3.0  # seconds to wait for a connection before trying anew: the kernel's own next try may be far
 
@@ -34,10 +34,22 @@ def visit(
     From `source`, where that is given. Tries until `deadline`, a time of `time.monotonic`, or until it is
     `over`. Raises BootstrapError with the reason: what `greet` raises, or why the last try came to nothing.
     """
-    pause = 0.001
+    tls, pause = find_tls(os.environ, secret), 0.001
+
+    def prove(connection: socket.socket) -> None:
+        try:
+            greet(connection, secret, own, peer, purpose, communicator, deadline)
+        except Unanswered:
+            if reason := why(connection):
+                raise BootstrapError(
+                    f"rank {own.rank} of {own.size}: whoever listens at {shown(connection.getpeername())} {reason}; do"
+                    " all ranks have COLLX_TLS=1, with certificates that all trust?"
+                ) from None
+            raise
+
     while True:
         try:
-            return _let_in(address, secret, own, peer, purpose, communicator, deadline, source)
+            return _let_in(address, source, tls, prove, deadline)
         except OSError as error:
             if time.monotonic() + pause >= deadline or over():
                 loops = "; by loopback a host reaches itself alone" if source and source.loopback else ""
@@ -51,16 +63,13 @@ def visit(
 
 def _let_in(
     address: tuple[str, int],
-    secret: bytes,
-    own: Identity,
-    peer: int,
-    purpose: int,
-    communicator: int,
-    deadline: float,
     source: Route | None,
+    tls: Tls | None,
+    prove: Callable[[socket.socket], None],
+    deadline: float,
 ) -> socket.socket:
     """One try at each of the addresses that the name may have. Raises the last one's OSError."""
-    failed, tls = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)), find_tls(os.environ, secret)
+    failed = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     for family, target in targets(*address):
         try:
             with contextlib.ExitStack() as stack:
@@ -68,16 +77,7 @@ def _let_in(
                 connection = stack.enter_context(_connected(family, target, source, attempt))
                 if tls is not None:
                     connection = stack.enter_context(tls.connected(connection))
-                try:
-                    greet(connection, secret, own, peer, purpose, communicator, deadline)
-                except Unanswered:
-                    if reason := why(connection):
-                        where = shown(connection.getpeername())
-                        raise BootstrapError(
-                            f"rank {own.rank} of {own.size}: whoever listens at {where} {reason}; do all ranks have"
-                            " COLLX_TLS=1, with certificates that all trust?"
-                        ) from None
-                    raise
+                prove(connection)
                 stack.pop_all()
                 return connection
         except OSError as error:
