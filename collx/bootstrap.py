@@ -2,137 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collx import jobs
+from collx.environment import COLLX_RUN, TORCH, Launcher, find_mark
 from collx.errors import BootstrapError, TransportError
 
 TRANSPORTS = ("shm", "memory", "tcp", "mpi")
-
-
-@dataclass(frozen=True, slots=True)
-class Launcher:
-    """The variables by which a launcher tells a process its place in the job."""
-
-    name: str
-    mark: tuple[str, ...]  # any one of these selects it
-    rank: str
-    size: str
-    local_rank: str
-    local_size: str  # with `host`, which host this is, a list for all hosts
-    meeting: tuple[str, ...]  # what `here` and `between` need
-    here: Callable[[Mapping[str, str]], str]  # where ranks meet that are all on one host
-    between: Callable[[Mapping[str, str]], str]  # and where those of several hosts do
-    remedy: str  # for a variable that is missing
-    several: tuple[str, ...] = ()  # what `between` alone needs
-    beside: str = ""  # what must be set as well for it to be selected
-    host: str = ""
-    line: str = ""  # the descriptor of one that must be told to end the job, and does not name the rank that died
-    optional: tuple[str, ...] = ()
-
-    def marks(self, environ: Mapping[str, str]) -> list[str]:
-        """Those of its marks that are set, where they select it."""
-        return [name for name in self.mark if name in environ] if not self.beside or self.beside in environ else []
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        named = (self.rank, self.size, self.local_rank, self.local_size, self.host, *self.meeting)
-        return tuple(name for name in named if name and name not in self.optional)
-
-
-_COLLX_RUN = Launcher(
-    "collx run",
-    mark=("COLLX_RANK",),
-    rank="COLLX_RANK",
-    size="COLLX_SIZE",
-    local_rank="COLLX_LOCAL_RANK",
-    local_size="COLLX_LOCAL_SIZE",
-    meeting=(jobs.MEETING,),
-    here=jobs.told_here,
-    between=jobs.told,
-    remedy="start the program by `collx run -n N`",
-    optional=("COLLX_LOCAL_RANK", "COLLX_LOCAL_SIZE"),
-)
-_KUBERNETES = dataclasses.replace(
-    _COLLX_RUN,
-    name="an indexed job of Kubernetes",
-    mark=("JOB_COMPLETION_INDEX",),
-    rank="JOB_COMPLETION_INDEX",
-    remedy="start the pod with COLLX_SIZE, the number of completions, and COLLX_RENDEZVOUS, tcp://HOST:PORT with the"
-    " name of the pod that has index 0",
-)
-_TORCH = Launcher(
-    "torchrun",
-    mark=("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    rank="RANK",
-    size="WORLD_SIZE",
-    local_rank="LOCAL_RANK",
-    local_size="LOCAL_WORLD_SIZE",
-    meeting=("MASTER_ADDR", "MASTER_PORT"),
-    here=jobs.torch_here,
-    between=jobs.torch,
-    remedy="start the program by `torchrun`, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT",
-    optional=("LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-)
-_OPEN_MPI = Launcher(
-    "Open MPI",
-    mark=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    rank="OMPI_COMM_WORLD_RANK",
-    size="OMPI_COMM_WORLD_SIZE",
-    local_rank="OMPI_COMM_WORLD_LOCAL_RANK",
-    local_size="OMPI_COMM_WORLD_LOCAL_SIZE",
-    meeting=("PMIX_NAMESPACE",),
-    here=jobs.open_mpi,
-    between=jobs.open_mpi,
-    remedy="start the program by `mpirun -n N`",
-)
-_HYDRA = Launcher(
-    "Hydra (MPICH, Intel MPI)",
-    mark=("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    rank="PMI_RANK",
-    size="PMI_SIZE",
-    local_rank="MPI_LOCALRANKID",
-    local_size="MPI_LOCALNRANKS",
-    meeting=("PMI_FD",),
-    here=jobs.hydra,
-    between=jobs.hydra,
-    remedy="start the program by `mpiexec -n N`",
-    line="PMI_FD",
-)
-_SLURM = Launcher(
-    "Slurm",
-    mark=("SLURM_STEP_ID",),  # a batch script has SLURM_PROCID, but is no step
-    rank="SLURM_PROCID",
-    size="SLURM_STEP_NUM_TASKS",
-    local_rank="SLURM_LOCALID",
-    local_size="SLURM_STEP_TASKS_PER_NODE",
-    meeting=("SLURM_JOB_ID",),
-    here=jobs.slurm_here,
-    between=jobs.slurm,
-    remedy="start the program by `srun -n N`",
-    several=("SLURM_STEP_NODELIST",),
-    host="SLURM_NODEID",
-)
-# In the order in which they are looked for: whoever may have been started by another comes first, as it inherits the
-# other's variables. A pod may start any of them, and its template hold COLLX_SIZE and COLLX_RENDEZVOUS. torchrun may be
-# started once on each host by all that follow; RANK and the like may also be set by hand, and to what mpirun says. Open
-# MPI and Hydra may have their servers started by Slurm, which itself may set PMI_RANK.
-LAUNCHERS = (
-    _COLLX_RUN,
-    dataclasses.replace(_KUBERNETES, mark=("COLLX_SIZE",), beside="JOB_COMPLETION_INDEX"),
-    dataclasses.replace(_COLLX_RUN, mark=("COLLX_SIZE",)),
-    dataclasses.replace(_TORCH, mark=("TORCHELASTIC_RUN_ID",)),
-    _OPEN_MPI,
-    _HYDRA,
-    _TORCH,
-    _SLURM,
-    dataclasses.replace(_HYDRA, mark=("PMI_RANK", "PMI_SIZE")),
-    _KUBERNETES,
-    dataclasses.replace(_COLLX_RUN, mark=(jobs.MEETING, "COLLX_LOCAL_RANK", "COLLX_LOCAL_SIZE")),
-)
 UNKNOWN = -1
 NOTES = "COLLX_NOTES"  # a directory where a rank of several hosts leaves word for `collx run` of whose failure ended it
 
@@ -159,11 +37,11 @@ class Place:
     def environment(self) -> dict[str, str]:
         """The variables in which `collx run` tells it to a process."""
         return {
-            _COLLX_RUN.rank: str(self.rank),
-            _COLLX_RUN.size: str(self.size),
+            COLLX_RUN.rank: str(self.rank),
+            COLLX_RUN.size: str(self.size),
             jobs.MEETING: self.rendezvous,
-            _COLLX_RUN.local_rank: str(self.local_rank),
-            _COLLX_RUN.local_size: str(self.local_size),
+            COLLX_RUN.local_rank: str(self.local_rank),
+            COLLX_RUN.local_size: str(self.local_size),
         }
 
 
@@ -175,10 +53,8 @@ def find_place(environ: Mapping[str, str]) -> Place:
 
     Raises BootstrapError for half-set or impossible variables, naming one.
     """
-    for launcher in LAUNCHERS:
-        if marks := launcher.marks(environ):
-            return _place_by(launcher, f"{marks[0]} is set, as by {launcher.name}", environ)
-    return LONE
+    mark = find_mark(environ)
+    return _place_by(mark.launcher, f"{mark.name} is set, as by {mark.launcher.name}", environ) if mark else LONE
 
 
 def choose_place(method: str, rank: int | None, size: int | None, environ: Mapping[str, str]) -> Place:
@@ -189,22 +65,20 @@ def choose_place(method: str, rank: int | None, size: int | None, environ: Mappi
     """
     own = {} if method == "env://" else {jobs.MEETING: method}
     if rank is None or size is None:
-        if not any(launcher.marks(environ) for launcher in LAUNCHERS):
+        if find_mark(environ) is None:
             raise BootstrapError(
                 f"init_method={method!r} wants rank= and size=, as there are no launcher's variables that tell them"
             )
         return find_place({**environ, **own})
     if not own and jobs.MEETING not in environ:
-        own = {_TORCH.rank: str(rank), _TORCH.size: str(size)}
-        return _place_by(_TORCH, "init_method is env://", {**environ, **own})
-    own = {_COLLX_RUN.rank: str(rank), _COLLX_RUN.size: str(size), jobs.MEETING: environ.get(jobs.MEETING, "")} | own
-    return _place_by(_COLLX_RUN, "rank= is given", own)
+        own = {TORCH.rank: str(rank), TORCH.size: str(size)}
+        return _place_by(TORCH, "init_method is env://", {**environ, **own})
+    own = {COLLX_RUN.rank: str(rank), COLLX_RUN.size: str(size), jobs.MEETING: environ.get(jobs.MEETING, "")} | own
+    return _place_by(COLLX_RUN, "rank= is given", own)
 
 
 def _place_by(launcher: Launcher, why: str, environ: Mapping[str, str]) -> Place:
-    for name in launcher.required:
-        if name not in environ:
-            raise BootstrapError(f"{why}, but {name} is not; {launcher.remedy}")
+    launcher.need(launcher.required, why, environ)
     size = _number(environ[launcher.size], launcher.size)
     if size < 1:
         raise BootstrapError(f"{launcher.size} is {size}, but a job has at least one rank")
@@ -236,9 +110,7 @@ def _meeting(launcher: Launcher, why: str, environ: Mapping[str, str], local_siz
         return launcher.here(environ)
     if jobs.MEETING in environ:
         return jobs.told(environ)
-    for name in launcher.several:
-        if name not in environ:
-            raise BootstrapError(f"{why}, but {name} is not; {launcher.remedy}")
+    launcher.need(launcher.several, why, environ)
     return launcher.between(environ)
 
 

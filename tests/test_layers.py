@@ -57,7 +57,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"buffers", "selector", "known", "engine", "flight", "base", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
-    "processes": ({"bootstrap", "jobs", "lifeline", "launcher", "started", "witness"}, {"connections", "errors"}),
+    "processes": (
+        {"bootstrap", "environment", "jobs", "lifeline", "launcher", "started", "witness"},
+        {"connections", "errors"},
+    ),
     "world": (
         {"world", "ending", "groups", "spawning"},
         {"processes", "communicator", "engine", "native", "mpi", "terms", "errors"}

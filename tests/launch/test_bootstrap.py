@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import collx
-from collx.bootstrap import LAUNCHERS, LONE, UNKNOWN, Place, choose_place, find_place, find_transport
+from collx.bootstrap import LONE, UNKNOWN, Place, choose_place, find_place, find_transport
+from collx.environment import COLLX_RUN
 from tests import jobs
 
 PLACE = Place(2, 4, 2, "unix:/somewhere", 4)
@@ -40,7 +41,7 @@ def test_local_rank_and_size_are_optional() -> None:
 @pytest.mark.parametrize("missing", range(3))
 def test_half_set_environment_names_what_is_missing(missing: int) -> None:
     environ = PLACE.environment()
-    name = LAUNCHERS[0].required[missing]
+    name = COLLX_RUN.required[missing]
     del environ[name]
     with pytest.raises(collx.BootstrapError, match=f"is set, as by collx run, but {name} is not; start"):
         find_place(environ)
@@ -242,4 +243,4 @@ def test_a_program_started_by_a_rank_is_told_that_the_job_is_complete(tmp_path: 
 
 def test_this_process_is_no_rank() -> None:
     """Tests in this folder count on it."""
-    assert not [name for name in os.environ if name in LAUNCHERS[0].required]
+    assert not [name for name in os.environ if name in COLLX_RUN.required]
