@@ -22,8 +22,10 @@ class Loans {
     }
 
     // The message that `lane`, to `peer`, has just published is a loan of the move's target number `target`.
-    void lend(std::size_t peer, const Writer& lane, std::size_t target) {
+    void lend(std::size_t peer, Writer& lane, std::size_t target) {
         Lane& mine = lanes_[peer];
+        // There was room for it, so the oldest is consumed by now, although nobody has noted that yet.
+        if (mine.lent - mine.back == mine.loans.size()) settle(peer, lane);
         mine.loans[mine.lent++ % mine.loans.size()] = {lane.sent(), target};
     }
 
