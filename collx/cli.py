@@ -147,8 +147,8 @@ def _run_parser() -> Parser:
         prog="collx run",
         usage="collx run [-n N] [--nnodes M --node-rank R --rendezvous HOST:PORT] [--secret-file FILE] [--tls]"
         " [--tag on|off] [--keep-going] (PROGRAM | -m MODULE) [ARGUMENTS]",
-        description="Start a program as N ranks on this host, or on each of M hosts by a command on each. A .py file is"
-        " run by this Python.",
+        description="Start a program as N ranks on this host, or on each of M hosts by a command on each. A .py file,"
+        " and a directory or archive with a __main__.py, is run by this Python.",
         epilog="The exit code is that of the rank that failed first, 128 + the signal's number if one killed it.",
         allow_abbrev=False,
     )
@@ -178,12 +178,20 @@ def _command(parser: Parser, program: list[str], module: list[str] | None) -> li
     name, *arguments = program
     if name in ("python", "python3"):  # the one that has collx, whatever the PATH says
         return [sys.executable, *arguments]
-    if os.path.isfile(name) and (name.endswith(".py") or not os.access(name, os.X_OK)):
+    if _is_for_python(name):
         return [sys.executable, name, *arguments]
     found = shutil.which(name)
     if found is None:
-        parser.error(f"there is no program {name!r}")
+        lacks = "; it is a directory without a __main__.py" if os.path.isdir(name) else ""
+        parser.error(f"there is no program {name!r}{lacks}")
     return [found, *arguments]
+
+
+def _is_for_python(name: str) -> bool:
+    """Whether it is a script, or a directory or an archive that Python runs by its __main__.py."""
+    if os.path.isdir(name):
+        return os.path.isfile(os.path.join(name, "__main__.py"))
+    return os.path.isfile(name) and (name.endswith((".py", ".pyz", ".zip")) or not os.access(name, os.X_OK))
 
 
 def _perf(argv: list[str]) -> int:

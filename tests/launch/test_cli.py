@@ -30,6 +30,7 @@ def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
         ("run -n 0 prog.py", "a job has at least one rank"),
         ("run -n two prog.py", "invalid int value: 'two'"),
         ("run -n 2 nosuchprogram.py", "there is no program 'nosuchprogram.py'"),
+        ("run -n 2 tests", "there is no program 'tests'; it is a directory without a __main__.py"),
         ("run -m", "-m needs the name of a module"),
         ("run --tag maybe true", "invalid choice: 'maybe'"),
         ("run --keep true", "unrecognized arguments: --keep"),

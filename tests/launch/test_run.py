@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipapp
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,19 @@ def test_modules_programs_and_this_python() -> None:
     assert (
         jobs.collx_run("-n", 1, "python", "-c", "import sys; print(sys.executable)").stdout == f"[0] {sys.executable}\n"
     )
+
+
+def test_what_python_runs_by_its_main_module(tmp_path: Path) -> None:
+    """A directory and an archive, which may be executable without anything that says by what."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "beside.py").write_text("WORD = 'here'")
+    (folder / "__main__.py").write_text("import sys, beside; print(beside.WORD, sys.argv[1:])")
+    archive = tmp_path / "archive.pyz"
+    zipapp.create_archive(folder, archive)
+    archive.chmod(0o700)
+    for program in (folder, f"{folder}/", archive):
+        assert jobs.collx_run("-n", 1, program, "--word").stdout == "[0] here ['--word']\n"
 
 
 def test_default_is_a_rank_per_usable_core() -> None:
