@@ -25,6 +25,7 @@ from collx.transports.connections.tls import CA, CERT, KEY, TLS, find_tls
 from collx.transports.connections.visit import visit
 from tests import jobs
 from tests.programs import FEWER, FOLDER, NAMES, passed
+from tests.ranks import by_tcp
 
 SECRET = new_secret()
 LONG = 60.0  # seconds
@@ -256,6 +257,13 @@ def test_all_collectives_pass() -> None:
 
 def test_they_pass_with_certificates_from_files(files: Callable[[str], dict[str, str]]) -> None:
     assert run_programs("all_reduce", "groups", **files("ours")) == {"all_reduce", "groups"}
+
+
+def test_a_communicator_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TLS, "1")
+    assert all(told.endswith(f"on {os.uname().nodename}, by TLS>") for told in by_tcp(repr, 2))
+    monkeypatch.delenv(TLS)
+    assert not any("TLS" in told for told in by_tcp(repr, 2))
 
 
 KILLED = """

@@ -91,7 +91,7 @@ class Door:
         admitted: Callable[[socket.socket, Admitted], None],
     ) -> None:
         self._secret, self._identity, self._let_in = secret, identity, admitted
-        self._tls: Tls | None = None
+        self.tls: Tls | None = None  # from `open` on, where the job uses it
         self._listener = _listening(address, identity)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._tally = _Tally(f"collx rank {identity.rank}", shown(self.address))
@@ -108,7 +108,7 @@ class Door:
     def open(self, secret: bytes | None = None) -> None:
         """Let in who knows the secret: this one, where it was not known when the door was made."""
         self._secret = secret or self._secret
-        self._tls = find_tls(os.environ, self._secret)
+        self.tls = find_tls(os.environ, self._secret)
         self._thread.start()
 
     def close(self) -> None:
@@ -183,9 +183,9 @@ class Door:
             self._show_out(self._next_to_go(), "gave way to others")
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is not None:
+        if self.tls is not None:
             try:
-                connection = self._tls.accepted(connection)
+                connection = self.tls.accepted(connection)
             except OSError:
                 return  # it has hung up already, or there is no descriptor to be had
         visitor = _Visitor(connection, Accepting(self._secret, self._identity, self._refused), time.monotonic())

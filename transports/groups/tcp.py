@@ -151,7 +151,8 @@ class TcpGroup(Machines):
                 " again"
             )
         here = len(self.near(members))
-        places = tuple(str(self.cards[member]) for member in members)
+        tls = ", by TLS" if self._door.tls else ""
+        places = tuple(f"{self.cards[member]}{tls}" for member in members)
         return Wires(self.control, number, self.epoch, tuple(members), here, places)
 
     def close(self) -> None:
