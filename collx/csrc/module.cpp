@@ -15,30 +15,10 @@
 
 using namespace nanobind::literals;
 
-NB_MODULE(_core, module) {
-    using namespace collx;
-    namespace nb = nanobind;
-    nb::set_leak_warnings(false);  // a daemon thread that the interpreter ended keeps what it was using
-    module.doc() = "The native engine of collx. Private: use collx.";
-    module.attr("CHECKED") = kChecked;
-    lone_thread = &only_thread;
-    module.def("region_bytes", [](std::uint32_t size) { return Layout(size).heap_at; }, "size"_a);
-    module.def("geometry", [](std::uint32_t size) {
-        const Layout layout(size);
-        return std::pair{layout.collective.slots, layout.collective.bytes};
-    }, "size"_a);
-    static Collectable<PreparedPlan> plan;
-    nb::class_<Task>(module, "Task").def("done", [](const Task& task) {
-        return task.done.load(std::memory_order_acquire) != 0;
-    });
-    nb::class_<PreparedPlan>(module, "Plan", nb::type_slots(plan.slots))
-        .def(nb::init<const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig>&, nb::object>(), "words"_a,
-             "custom"_a.none())
-        .def_rw("raised", &PreparedPlan::raised, nb::for_setter(nb::arg().none()));
-    nb::class_<Region>(module, "Region")
-        .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a)
-        .def_static("allocate", &allocate, "region"_a, "bytes"_a);
-    bind_control(module);
+namespace collx {
+namespace {
+
+void bind_endpoint(nb::module_& module) {
     nb::class_<PyEndpoint>(module, "Endpoint")
         .def(nb::init<std::shared_ptr<Region>, const std::vector<int>&, bool, std::vector<int>, nb::object,
                       std::shared_ptr<Control>, std::uint32_t, std::uint32_t, std::vector<std::uint32_t>>(),
@@ -69,6 +49,36 @@ NB_MODULE(_core, module) {
         .def("left", &PyEndpoint::left, "peer"_a)
         .def("close", &PyEndpoint::close)
         .def_rw("sequence", &PyEndpoint::counted);
+}
+
+}  // namespace
+}  // namespace collx
+
+NB_MODULE(_core, module) {
+    using namespace collx;
+    namespace nb = nanobind;
+    nb::set_leak_warnings(false);  // a daemon thread that the interpreter ended keeps what it was using
+    module.doc() = "The native engine of collx. Private: use collx.";
+    module.attr("CHECKED") = kChecked;
+    lone_thread = &only_thread;
+    module.def("region_bytes", [](std::uint32_t size) { return Layout(size).heap_at; }, "size"_a);
+    module.def("geometry", [](std::uint32_t size) {
+        const Layout layout(size);
+        return std::pair{layout.collective.slots, layout.collective.bytes};
+    }, "size"_a);
+    static Collectable<PreparedPlan> plan;
+    nb::class_<Task>(module, "Task").def("done", [](const Task& task) {
+        return task.done.load(std::memory_order_acquire) != 0;
+    });
+    nb::class_<PreparedPlan>(module, "Plan", nb::type_slots(plan.slots))
+        .def(nb::init<const nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig>&, nb::object>(), "words"_a,
+             "custom"_a.none())
+        .def_rw("raised", &PreparedPlan::raised, nb::for_setter(nb::arg().none()));
+    nb::class_<Region>(module, "Region")
+        .def(nb::init<std::uint32_t, std::uint32_t, int>(), "rank"_a, "size"_a, "fd"_a)
+        .def_static("allocate", &allocate, "region"_a, "bytes"_a);
+    bind_control(module);
+    bind_endpoint(module);
     bind_known(module);
     bind_quick(module);
 }

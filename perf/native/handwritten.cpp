@@ -121,18 +121,30 @@ void Rank::reduce(float* output, float* slot, const float* const* sources, std::
     }
 }
 
+namespace {
+
+// How a buffer is shown chunk by chunk: of every rank's block `chunks` in turn, each in one of `slots` slots of `room`
+// elements.
+struct Cut {
+    Cut(std::size_t count, int size, const Choices& choices) : slots(2 * static_cast<std::size_t>(choices.ahead) + 1) {
+        const std::size_t block = boundary(count, size, size) - boundary(count, size, size - 1);  // the largest
+        const std::size_t wanted = (block / static_cast<std::size_t>(choices.pieces) + kLine) / kLine * kLine;
+        room = std::min(static_cast<std::size_t>(choices.chunk),
+                        Shared::kSlots / (slots * static_cast<std::size_t>(size)) / 4096 * 4096) / sizeof(float);
+        chunk = std::clamp(wanted, std::size_t{1024}, room);
+        chunks = (block + chunk - 1) / chunk;
+    }
+    std::size_t slots, room, chunk, chunks;
+};
+
+}  // namespace
+
 // Reduce-scatter and all-gather, chunk by chunk. In a turn a rank shows a chunk of every peer's block, reduces one of its
 // own block that the others showed `ahead` turns ago, and takes what they reduced `ahead` turns before. A slot is used
 // again 2 ahead + 1 chunks later, when what was waited for tells that all are through with it.
 void Rank::two_shot(const float* input, float* output, std::size_t count) {
     const auto size = static_cast<std::size_t>(size_), ahead = static_cast<std::size_t>(choices_.ahead);
-    const std::size_t block = boundary(count, size_, size_) - boundary(count, size_, size_ - 1);  // the largest
-    const std::size_t wanted = (block / static_cast<std::size_t>(choices_.pieces) + kLine) / kLine * kLine;
-    const std::size_t slots = 2 * ahead + 1;
-    const std::size_t room = std::min(static_cast<std::size_t>(choices_.chunk),
-                                      Shared::kSlots / (slots * size) / 4096 * 4096) / sizeof(float);
-    const std::size_t chunk = std::clamp(wanted, std::size_t{1024}, room);
-    const std::size_t chunks = (block + chunk - 1) / chunk;
+    const auto [slots, room, chunk, chunks] = Cut(count, size_, choices_);
     const bool bypass = count * sizeof(float) >= static_cast<std::size_t>(choices_.bypass_out);
     const std::uint64_t base = staged_, gathered = gathered_;
     auto span = [&](int b, std::size_t index, std::size_t& at) {
