@@ -94,7 +94,7 @@ def page(document: dict[str, Any]) -> str:
         "Gloo told which interface to use, Open MPI held to its own TCP between the hosts (`pml ob1`, `btl "
         "self,tcp`; with two ranks on a host also `sm`) and, where there are more ranks than cores, to yield; "
         "otherwise nothing is tuned. Both hosts have the same cores, which no library knows. Connections that do not "
-        f"ask for another congestion control have {document['congestion']}.",
+        f"ask for another congestion control have {document['congestion']}; collx asks for cubic, where it may.",
         "",
         "The libraries take turns, all within each round, for about "
         f"{document['seconds']:g} s per size. Times are medians over rounds of the slowest rank's mean; ratios are "
@@ -111,6 +111,11 @@ def page(document: dict[str, Any]) -> str:
             f"By `tbf` on both ends. One TCP connection carries {carried / 1e6:.1f} MB/s over it, measured "
             f"just before; the bound is 2(p-1)/p times 64 MiB at that rate. Goal: at most {LIMIT} of the bound.",
             *("", *shaped_lines(document)),
+            *(
+                f"\nWith {run['ranks']} ranks, without {why}."
+                for run in document["shaped"]
+                for why in run["absent"].values()
+            ),
         ]
     for ranks, points in groupby(document["points"], key=lambda point: point["ranks"]):
         parts += ["", f"## {ranks} ranks: geometric means over sizes", "", *comparison.mean_lines(list(points))]

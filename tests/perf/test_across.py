@@ -46,7 +46,7 @@ def test_the_whole_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for other, limit, found in (("gloo", 0.5, "0.250"), ("openmpi", 0.8, "0.800")):
         goal = f"2 ranks, collx / {other}: all five collectives to 64M, geometric mean"
         assert f"| {goal} | {limit} | {found} (2 points) |" in text
-    assert "have cubic." in text
+    assert "have cubic; " in text
     document = json.loads((tmp_path / "tcp.json").read_text())
     (shaped,) = document["shaped"]
     assert shaped["bound"] == pytest.approx((1 << 16) / shaped["rate"])
