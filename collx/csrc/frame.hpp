@@ -36,6 +36,10 @@ struct Consumed {
     std::uint64_t collective, mail;
 };
 using Chains = std::array<std::uint32_t, kHistory>;
-static_assert(sizeof(Consumed) == 16 && sizeof(Chains) == 16);
+static_assert(sizeof(Consumed) == 16 && sizeof(Chains) == 64);
+
+// Bytes up to which what follows a header is kept beside it, and taken in at once.
+inline constexpr std::size_t kSmall = 64;
+static_assert(kInline <= kSmall && sizeof(Chains) <= kSmall);
 
 }  // namespace collx

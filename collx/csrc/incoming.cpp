@@ -44,7 +44,7 @@ const char* Incoming::parse() {
         if (const char* why = wrong(frame_)) return why;
         const std::byte* payload = staging_ + at + sizeof(Frame);
         const std::size_t there = staged_ - at - sizeof(Frame);
-        if (frame_.length <= kInline && there < frame_.length) break;
+        if (frame_.length <= kSmall && there < frame_.length) break;
         const std::size_t taken = std::min<std::size_t>(there, frame_.length);
         if (frame_.kind == FrameKind::acknowledgement || frame_.kind == FrameKind::arrival) {
             if (const char* why = take_note(payload)) return why;

@@ -17,19 +17,20 @@ Outgoing::Item& Outgoing::add(FrameKind kind, std::uint64_t sequence, std::uint3
     item.header = {Frame::kMagic,  Frame::kVersion, kind,    stream_.communicator, stream_.epoch, fingerprint,
                    sequence, length};
     item.payload = nullptr;
-    item.head = sizeof(Frame) + (length <= kInline ? length : 0);
+    item.head = sizeof(Frame) + (length <= kSmall ? length : 0);
     return item;
 }
 
 void Outgoing::add_message(Lane& lane) {
     const Line& line = next(lane);
     Item& item = add(lane.kind, ++lane.queued, line.fingerprint, line.length);
-    if (line.length <= kInline)
-        std::memcpy(item.small, line.inlined, line.length);
-    else if ((line.offset & kForeign) != 0)
-        item.payload = reinterpret_cast<const std::byte*>(line.offset & ~kForeign);
+    const std::byte* payload = line.inlined;
+    if (line.length > kInline)
+        payload = (line.offset & kForeign) != 0 ? reinterpret_cast<const std::byte*>(line.offset & ~kForeign) : region_ + line.offset;
+    if (line.length <= kSmall)
+        std::memcpy(item.small, payload, line.length);
     else
-        item.payload = region_ + line.offset;
+        item.payload = payload;
 }
 
 void Outgoing::add_acknowledgement() {
@@ -47,17 +48,18 @@ void Outgoing::add_arrival() {
     Item& item = add(FrameKind::arrival, word >> 32, static_cast<std::uint32_t>(word), sizeof chains);
     std::memcpy(item.small, &chains, sizeof chains);
     arriving_ = true;
-    arrival_due_ = false;
+    untold_ = 0;
 }
 
 void Outgoing::gather(bool waiting) {
     const std::uint64_t before = last_;
     for (Lane* lane : {&collective_, &mail_})
         while (published(*lane)) add_message(*lane);
-    if (arrival_due_ && !arriving_) add_arrival();
+    if (!arriving_ && arrival_due()) add_arrival();
     // With what goes anyway a quarter of the credit is worth a word.
     const bool early = last_ != before && (unsaid(collective_, 1) || unsaid(mail_, 1));
     if (!acknowledging_ && (early || overdue() || (waiting && unsaid(collective_, 2)))) add_acknowledgement();
+    if (!arriving_ && untold_ > 0 && last_ != before) add_arrival();
 }
 
 bool Outgoing::lends() {

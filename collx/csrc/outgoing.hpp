@@ -27,8 +27,12 @@ class Outgoing {
     Outgoing(const Outgoing&) = delete;
     Outgoing& operator=(const Outgoing&) = delete;
 
-    // The peer hears of the newest call, from which nothing else comes to it.
-    void tell_arrival() { arrival_due_ = true; }
+    // The peer is to hear of the newest call, from which nothing else comes to it: with what goes next, or with as many more.
+    void tell_arrival() { ++untold_; }
+    // This rank waits for long, or does something else: nothing is put off any more.
+    void hasten() {
+        if (untold_ > 0) untold_ = kPutOff;
+    }
     // Whether any of what waits lies outside of this rank's region, in memory of a caller's.
     [[nodiscard]] bool lends();
     // Makes frames of what was published, and of what the peer waits to hear; `waiting`: so does this rank.
@@ -42,12 +46,12 @@ class Outgoing {
 
     // Whether nothing waits to be sent.
     [[nodiscard]] bool idle() const {
-        return first_ == last_ && !arrival_due_ && !published(collective_) && !published(mail_) && !overdue();
+        return first_ == last_ && !arrival_due() && !published(collective_) && !published(mail_) && !overdue();
     }
     // Whether all has gone that a peer's call may wait for after this rank's last one. Acknowledgements are not: who waits
     // for room wants to send what this rank has not called for yet.
     [[nodiscard]] bool delivered() const {
-        return all_gone(collective_) && all_gone(mail_) && !arrival_due_ && !arriving_;
+        return all_gone(collective_) && all_gone(mail_) && !arrival_due() && !arriving_;
     }
     // The newest message that is not read any more from where it lies.
     [[nodiscard]] const std::uint64_t& given(FrameKind lane) const {
@@ -70,11 +74,13 @@ class Outgoing {
     // A frame, with what is small behind its header; `payload` is what is not.
     struct Item {
         Frame header;
-        std::byte small[kInline];
+        std::byte small[kSmall];
         const std::byte* payload;
         std::size_t head;  // bytes of header and `small`
     };
     static constexpr std::uint64_t kItems = 32;  // more than both lanes have slots, and a frame of each other kind
+    static constexpr std::uint32_t kPutOff = 4;  // calls of which the peer may hear late
+    static_assert(kPutOff < kFarAhead);
     static_assert(kItems >= kMostSlots + 4 + 2 && kMostParts >= 2 * kItems);
 
     [[nodiscard]] const Line& next(const Lane& lane) const { return lane.lines[lane.queued & (lane.slots - 1)]; }
@@ -90,6 +96,7 @@ class Outgoing {
     }
     // Whether the peer may have to wait although this rank does not: with this much to say it has heard for long.
     [[nodiscard]] bool overdue() const { return !acknowledging_ && (unsaid(collective_, 3) || unsaid(mail_, 2)); }
+    [[nodiscard]] bool arrival_due() const { return untold_ >= kPutOff; }
     Item& add(FrameKind kind, std::uint64_t sequence, std::uint32_t fingerprint, std::uint64_t length);
     void add_message(Lane& lane);
     void add_acknowledgement();
@@ -104,7 +111,7 @@ class Outgoing {
     std::uint64_t first_ = 0, last_ = 0;
     std::size_t gone_ = 0;  // bytes of the first one
     std::uint64_t frames_ = 0;
-    bool arrival_due_ = false;
+    std::uint32_t untold_ = 0;  // calls
     bool acknowledging_ = false, arriving_ = false;  // such a frame is among the items
 };
 

@@ -73,8 +73,12 @@ std::uint64_t newest(const Flight& flight) {
     return (full & 0xffffffffu) == low ? full : low;
 }
 
-Recorder::Recorder(std::uint32_t rank, std::vector<Flight*> flights)
-    : rank_(rank), flights_(std::move(flights)), own_(*flights_[rank]), agreed_(flights_.size()) {}
+Recorder::Recorder(std::uint32_t rank, std::vector<Flight*> flights, const std::vector<bool>& far)
+    : rank_(rank), flights_(std::move(flights)), own_(*flights_[rank]), agreed_(flights_.size()),
+      further_(flights_.size()) {
+    for (std::size_t peer = 0; peer < far.size(); ++peer)
+        if (far[peer]) further_[peer] = kFarAhead;
+}
 
 void Recorder::write(Record& record, const Traits& traits) {
     const auto words = std::bit_cast<std::array<std::uint64_t, Traits::kWords>>(traits);
@@ -92,14 +96,14 @@ void Recorder::fail() {
 }
 
 // Compares the calls until where both ranks have got. They are less than kHistory calls apart, as none of them ends a
-// call before the other has come to the one before.
+// call before the other has come to the one before, or where it is far, to kFarAhead before that.
 Match Recorder::compare(std::uint32_t peer) {
     const Flight& theirs = *flights_[peer];
     const std::uint64_t arrival = theirs.arrival.load(acquire);
     const auto ahead = static_cast<std::int32_t>(static_cast<std::uint32_t>(arrival >> 32) -
                                                  static_cast<std::uint32_t>(sequence_));
     const std::uint64_t both = sequence_ + static_cast<std::uint64_t>(std::int64_t{std::min(ahead, 0)});
-    const Match found = suffices(both) ? Match::same : Match::unknown;
+    const Match found = suffices(both, peer) ? Match::same : Match::unknown;
     if (both == 0 || both + kHistory <= sequence_) return found;
     const auto chain = ahead <= 0 ? static_cast<std::uint32_t>(arrival) : theirs.chains[both % kHistory].load(acquire);
     if (own_.chains[both % kHistory].load(std::memory_order_relaxed) != chain) return Match::different;

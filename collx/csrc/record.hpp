@@ -46,7 +46,11 @@ struct alignas(64) Record {
 };
 
 inline constexpr std::uint32_t kRecords = 64;   // a power of two; the last of them are shown
-inline constexpr std::uint32_t kHistory = 4;   // a power of two; more calls than one rank is ever ahead of another
+inline constexpr std::uint32_t kHistory = 16;  // a power of two; more calls than one rank is ever ahead of another
+// By how many calls more a rank may be ahead of one on another machine that it does not hear: a word of each call costs that
+// one as much as a message, so it says some of them at once.
+inline constexpr std::uint64_t kFarAhead = 12;
+static_assert(kFarAhead + 2 < kHistory);
 
 struct Flight {
     // The newest call: low half of its sequence << 32 | low half of its chain. Zero before the first.
@@ -80,7 +84,8 @@ struct Agreement {
 // The owner's side. Used by the driver only.
 class Recorder {
   public:
-    Recorder(std::uint32_t rank, std::vector<Flight*> flights);
+    // `far`: which ranks are on other machines; may be empty.
+    Recorder(std::uint32_t rank, std::vector<Flight*> flights, const std::vector<bool>& far);
 
     // Notes a call that begins. Every message of it carries what `stamp` returns from then on.
     void begin(const Traits& traits, std::uint64_t sequence, std::chrono::steady_clock::time_point begun) {
@@ -108,7 +113,7 @@ class Recorder {
     [[nodiscard]] Agreement agreement(std::span<const std::uint32_t> unheard) {
         if constexpr (!kChecked) return {};
         for (const std::uint32_t peer : unheard) {
-            if (suffices(std::max(agreed_[peer], all_agreed_))) continue;
+            if (suffices(std::max(agreed_[peer], all_agreed_), peer)) continue;
             if (const Match match = compare(peer); match != Match::same) return {match, static_cast<int>(peer)};
         }
         if (unheard.empty()) all_agreed_ = sequence_;
@@ -154,7 +159,9 @@ class Recorder {
     [[nodiscard]] static std::int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
     static void write(Record& record, const Traits& traits);
     [[nodiscard]] Match compare(std::uint32_t peer);
-    [[nodiscard]] bool suffices(std::uint64_t agreed) const { return agreed + ahead_ >= sequence_; }
+    [[nodiscard]] bool suffices(std::uint64_t agreed, std::uint32_t peer) const {
+        return agreed + ahead_ + further_[peer] >= sequence_;
+    }
 
     const std::uint32_t rank_;
     const std::vector<Flight*> flights_;
@@ -163,7 +170,8 @@ class Recorder {
     std::uint64_t chain_ = 0;
     std::vector<std::uint64_t> agreed_;  // by peer, the newest call until which it is known to have made the same ones
     std::uint64_t all_agreed_ = 0;       // the newest in which this rank has heard of everybody
-    std::uint64_t ahead_ = 1;            // how far this call may end ahead of those that it does not hear
+    std::uint64_t ahead_ = 1;            // how far this call may end ahead of those that it does not hear,
+    std::vector<std::uint64_t> further_;  // and how much further, by peer
     bool blocked_ = false;
     std::int64_t shown_ = 0;  // when it last said whom it waits for
 };

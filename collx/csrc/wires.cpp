@@ -5,14 +5,15 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 namespace collx {
 
 namespace {
 
 constexpr std::size_t kFew = 2;  // sockets, of which to read each takes no longer than to ask for those with data
-// A broken connection is most often the end of the peer, which is noticed and told elsewhere.
-constexpr std::chrono::seconds kGrace{1};
+// A broken connection is most often the end of the peer, or comes of an error there, which is noticed and told elsewhere.
+constexpr std::chrono::milliseconds kGrace{300};
 constexpr std::chrono::seconds kLinger{5};
 
 }  // namespace
@@ -67,16 +68,20 @@ void Wires::poll_too(One& one) {
 }
 
 void Wires::arm() {
+    for (One& one : all_) one.wire->out.hasten();
+    flush();
     for (One& one : all_)
         if (one.wire->connected() && !one.wire->broken())
             far_->arm(one.wire->fd(), EPOLLIN | (one.wire->idle() ? 0u : static_cast<std::uint32_t>(EPOLLOUT)));
 }
 
-int Wires::broken() const {
-    const auto before = std::chrono::steady_clock::now() - kGrace;
-    for (const One& one : all_)
-        if (one.wire->broken() && one.wire->said() == State::running && one.wire->broken_since() < before)
-            return static_cast<int>(one.peer);
+int Wires::broken() {
+    for (One& one : all_) {
+        if (!one.wire->broken() || one.wire->said() != State::running) continue;
+        if (!std::exchange(one.doubted, true)) far_->restart();  // asks soon
+        const std::chrono::nanoseconds late = (one.wire->broken_since() + kGrace).time_since_epoch();
+        if (far_->asked(one.peer) > late.count()) return static_cast<int>(one.peer);
+    }
     return -1;
 }
 

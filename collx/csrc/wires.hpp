@@ -32,14 +32,15 @@ class Wires {
     }
     // Takes in what has come; true where anything has.
     bool pump();
-    // Has this rank's bell rung as soon as any of them can go on.
+    // Before this rank sleeps: says what was put off, and has its bell rung as soon as any of them can go on.
     void arm();
     // Nothing lands any more, and a message that lies in its caller's memory never goes.
     void forsake() {
         for (const auto& one : all_) one.wire->forsake();
     }
-    // A rank whose connection broke although it did not leave, for longer than its end would take to be noticed; or -1.
-    [[nodiscard]] int broken() const;
+    // A rank whose connection broke although it did not leave, and that has answered what it was asked later: it lives. Or
+    // -1.
+    [[nodiscard]] int broken();
     void close(bool linger);
 
   private:
@@ -47,7 +48,8 @@ class Wires {
         std::unique_ptr<Wire> wire;
         std::size_t peer;
         bool wanted = false;
-        bool polled = false;  // among those of `poll_`
+        bool polled = false;   // among those of `poll_`
+        bool doubted = false;  // its connection broke, and the rank is asked whether it lives
     };
     void poll_too(One& one);
 

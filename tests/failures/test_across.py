@@ -22,7 +22,7 @@ def both_sides_know(there: Job, since: float, within: float) -> None:
     """Each host's ranks are told that those of the other one are lost."""
     for rank, ended in enumerate(there.noted("ended")):
         others = {2, 3} if rank < 2 else {0, 1}
-        assert ended["error"] == "RankFailedError"
+        assert ended["error"] == "RankFailedError", ended["text"]
         assert set(ended["ranks"]) <= others
         assert ended["at"] - since < within, ended
 

@@ -59,6 +59,27 @@ def test_a_call_behind_one_that_failed_does_not_begin() -> None:
     collx.spawn(queued_behind, 2)
 
 
+FURTHER, ODD = 13, 20  # calls that a root may be ahead of a rank on another host; the one that differs
+
+
+def hears_nothing(comm: Communicator) -> int:
+    """Rank 0 sends, and nothing comes back; rank 1 makes another call once. In which call this rank raises."""
+    for call in range(1, 10 * ODD):
+        x = np.ones(4, "float32" if (comm.rank, call) != (1, ODD) else "int32")
+        try:
+            comm.broadcast(x)
+        except MismatchError:
+            return call
+    return 0
+
+
+def test_a_root_without_shared_memory_learns_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLX_TRANSPORT", "tcp")
+    root, leaf = collx.spawn(hears_nothing, 2)
+    assert leaf == ODD
+    assert ODD <= root <= ODD + FURTHER
+
+
 # -- different communicators --------------------------------------------------------------------------
 
 
