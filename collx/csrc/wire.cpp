@@ -24,8 +24,6 @@ namespace {
 constexpr std::size_t kTurn = 256 << 10;  // bytes to take in before a look at what can be done with them
 constexpr int kDrain = 5;  // ms
 constexpr std::chrono::microseconds kDial{200};  // from look to look whether a connection was made
-// Some systems' default, bbr, sends by timers what is there at once: a third as fast between near hosts.
-constexpr char kCongestion[] = "cubic";
 // The end of a record goes at once. Without that mark the kernel keeps a short packet until the peer has taken in the long
 // one before it (autocorking, TCP_NODELAY notwithstanding).
 constexpr int kNow = MSG_NOSIGNAL | MSG_EOR;
@@ -40,7 +38,6 @@ void Wire::attach(int fd) {
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // nothing on what is no TCP
-    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, kCongestion, sizeof kCongestion - 1);  // nothing where there is none such
     if (const int unused = attached_.exchange(fd); unused >= 0) ::close(unused);
     ring(own_);
 }

@@ -23,6 +23,7 @@ from typing import Any, cast
 from collx.errors import BootstrapError
 from collx.transports.connections.handshake import Accepting, Admitted, Identity, Stranger
 from collx.transports.connections.route import shown, targets
+from collx.transports.connections.stream import new_stream
 from collx.transports.connections.tls import Tls, find_tls, why
 
 PENDING = 64
@@ -283,7 +284,7 @@ def _listening(address: tuple[str, int], identity: Identity) -> socket.socket:
 
 
 def _bound(family: int, target: Any) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = new_stream(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the job before may linger
         if family == socket.AF_INET6:

@@ -13,6 +13,7 @@ from typing import Any
 from collx.errors import BootstrapError
 from collx.transports.connections.handshake import Identity, Unanswered, greet
 from collx.transports.connections.route import Route, shown, targets
+from collx.transports.connections.stream import new_stream
 from collx.transports.connections.tls import Tls, find_tls, why
 
 ATTEMPT = 3.0  # seconds to wait for a connection before trying anew: the kernel's own next try may be far
@@ -86,7 +87,7 @@ def _let_in(
 
 
 def _connected(family: int, target: Any, source: Route | None, deadline: float) -> socket.socket:
-    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection = new_stream(family)
     try:
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
         if source:
