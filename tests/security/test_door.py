@@ -21,6 +21,7 @@ from collx.transports.connections import door as doors
 from collx.transports.connections.door import Door
 from collx.transports.connections.handshake import CONTROL, DATA, HELLO, STORE, Admitted, Identity
 from collx.transports.connections.secret import new_secret
+from collx.transports.connections.stream import new_stream
 from collx.transports.connections.visit import visit
 from tests import hosts
 
@@ -51,13 +52,18 @@ def come(door: Door, rank: int = 1, purpose: int = CONTROL, communicator: int = 
     return visit(door.address, SECRET, own, 0, purpose, communicator, time.monotonic() + LONG)
 
 
+def congestion(end: socket.socket) -> bytes:
+    return end.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
 def test_both_get_a_socket_on_which_nothing_was_said(door: Door, guests: Guests) -> None:
-    with come(door, 5, DATA, 9) as near:
+    with come(door, 5, DATA, 9) as near, new_stream(socket.AF_INET) as unconnected:
         far, who = guests.get(timeout=LONG)
         assert who == Admitted(5, DATA, 9)
         for end in (near, far):
             assert not end.getblocking()
             assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert congestion(end) == congestion(unconnected)
             with pytest.raises(BlockingIOError):
                 end.recv(1)
         near.send(b"first")
