@@ -202,7 +202,9 @@ def end_unjoined() -> None:
 def _world_of_mpi(place: Place) -> MPI.Intracomm:
     """MPI's world, where its ranks are those of `place`."""
     several = f"only {place.local_size} of {place.size} ranks are on this host, and what joins hosts"
-    world: MPI.Intracomm = _mpi("COLLX_TRANSPORT=mpi" if place.local_size == place.size else several).COMM_WORLD
+    instead = ", or set COLLX_TRANSPORT=tcp" if place.pmi >= 0 else ""
+    what = "COLLX_TRANSPORT=mpi" if place.local_size == place.size else several
+    world: MPI.Intracomm = _mpi(what, instead).COMM_WORLD
     if place != bootstrap.LONE and (world.rank, world.size) != (place.rank, place.size):
         raise TransportError(
             f"rank {place.rank} of {place.size} is rank {world.rank} of {world.size} to its MPI, which another launcher"
@@ -211,12 +213,12 @@ def _world_of_mpi(place: Place) -> MPI.Intracomm:
     return world
 
 
-def _mpi(what: str) -> Any:
+def _mpi(what: str, instead: str = "") -> Any:
     try:
         return importlib.import_module("mpi4py.MPI")
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI
         reason = " ".join(str(error).split())
-        raise TransportError(f"{what} needs mpi4py and an MPI: pip install 'collx[mpi]' ({reason})") from error
+        raise TransportError(f"{what} needs mpi4py and an MPI: pip install 'collx[mpi]'{instead} ({reason})") from error
 
 
 @contextlib.contextmanager

@@ -48,6 +48,26 @@ def test_all_programs_pass(mpi: Launcher, two_hosts: Hosts, forced: str, over: s
     assert passed(done.stdout).keys() == NAMES
 
 
+def test_hydra_joins_hosts_without_mpi4py(two_hosts: Hosts, tmp_path: Path) -> None:
+    """By TCP, addresses and secret told by PMI; the error of a job that asks for nothing says so."""
+    path = jobs.program(
+        tmp_path,
+        """
+        sys.modules["mpi4py"] = None  # as if it were not installed
+        comm = collx.init()
+        assert (comm.all_reduce(np.ones(100_000)) == comm.size).all()
+        os.write(1, f"{'+'.join(comm.transports)} {comm.hosts}\\n".encode())
+        """,
+    )
+    mpi = two_hosts.across(MPIS[1], (2, 1))
+    done = mpi.run(3, path, COLLX_TRANSPORT="tcp")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["tcp ('alpha', 'alpha', 'beta')"] * 3
+    done = mpi.run(3, path)
+    assert done.returncode != 0
+    assert "what joins hosts needs mpi4py and an MPI: pip install 'collx[mpi]', or set COLLX_TRANSPORT=tcp" in done.stderr
+
+
 def programs_pass(done: list[Done], over: str, ranks: int) -> None:
     for one in done:
         assert one.returncode == 0, one.stdout[-2000:] + one.stderr
