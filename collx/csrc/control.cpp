@@ -43,6 +43,13 @@ void prepare(int fd) {
     set(fd, IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 1);  // a lossy network is tried often before that time is up
 }
 
+// Whether the other end of a connection has been closed and nothing was sent: by a rank that has left meanwhile, of a
+// communicator that this one may have left as well.
+bool ended(int fd) {
+    std::byte first;
+    return recv(fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) == 0 && ::close(fd) == 0;
+}
+
 std::string loss(int error) {
     if (error == 0) return Control::kEnded;
     if (error == ECONNRESET || error == EPIPE) return "is lost: its connection was reset";
@@ -105,6 +112,8 @@ void Control::lose(std::uint32_t peer, const std::string& why) {
     other.asked = 0;
     for (const auto& [communicator, far] : entered_)
         if (const int place = far->rank_of(peer); place >= 0) far->lost(static_cast<std::uint32_t>(place));
+    for (auto& [communicator, others] : left_) others.erase(peer);
+    std::erase_if(left_, [](const auto& one) { return one.second.empty(); });
     changed_.notify_all();
 }
 
@@ -144,9 +153,23 @@ void Control::enter(Far& far) {
     }
 }
 
+// What a rank tells of a communicator ends with its farewell. As long as others have not said theirs the number is kept,
+// so that nothing is laid aside for a communicator that does not come.
 void Control::leave(Far& far) {
     const std::lock_guard lock(lock_);
-    if (entered_.erase(far.communicator) > 0) left_.insert(far.communicator);
+    if (entered_.erase(far.communicator) == 0) return;
+    std::set<std::uint32_t> others;
+    for (std::size_t place = 0; place < far.members.size(); ++place)
+        if (far.far[place] && !far.departed(place) && peers_[far.members[place]].lost.empty())
+            others.insert(far.members[place]);
+    if (!others.empty()) left_.emplace(far.communicator, std::move(others));
+    for (auto* made : {&asked_for_, &attached_})
+        made->erase(made->lower_bound({far.communicator, 0}), made->upper_bound({far.communicator, UINT32_MAX}));
+}
+
+bool Control::holds(std::uint32_t communicator) const {
+    const std::lock_guard lock(lock_);
+    return entered_.contains(communicator) || left_.contains(communicator);
 }
 
 // -- data connections ---------------------------------------------------------------------------------
@@ -177,10 +200,12 @@ void Control::attach(std::uint32_t communicator, std::uint32_t peer, int fd) {
     const std::lock_guard lock(lock_);
     const auto found = entered_.find(communicator);
     const int place = found == entered_.end() ? -1 : found->second->rank_of(peer);
-    if (place >= 0 && found->second->far[static_cast<std::size_t>(place)])
-        return found->second->wires[static_cast<std::size_t>(place)]->attach(fd);
+    const bool far = place >= 0 && found->second->far[static_cast<std::size_t>(place)];
     const bool awaited = found == entered_.end() && !left_.contains(communicator) && !closing_;
-    if (!awaited || !unclaimed_.try_emplace({communicator, peer}, fd).second) ::close(fd);
+    if ((!far && !awaited) || !attached_.insert({communicator, peer}).second) return static_cast<void>(::close(fd));
+    if (far) return found->second->wires[static_cast<std::size_t>(place)]->attach(fd);
+    std::erase_if(unclaimed_, [&](const auto& other) { return ended(other.second) && attached_.erase(other.first) > 0; });
+    unclaimed_[{communicator, peer}] = fd;
 }
 
 void Control::fail(std::uint32_t communicator, std::uint32_t peer, const std::string& why) {
@@ -299,7 +324,7 @@ bool Control::take(std::uint32_t peer, const ControlFrame& frame) {
     const auto& [kind, communicator] = std::tie(frame.head.kind, frame.head.communicator);
     Peer& other = peers_[peer];
     if (kind == Tells::beat) return true;
-    if (kind == Tells::connect) return connect(communicator, peer), true;
+    if (kind == Tells::connect) return left_.contains(communicator) || (connect(communicator, peer), true);
     const auto found = entered_.find(communicator);
     const int place = found == entered_.end() ? -1 : found->second->rank_of(peer);
     const auto asked = other.asked_at.time_since_epoch().count();
@@ -325,8 +350,13 @@ void Control::keep(std::uint32_t peer, const ControlFrame& frame) {
         case Tells::answer:
             return;
         default:
-            if (!left_.contains(frame.head.communicator)) early_[frame.head.communicator].emplace_back(peer, frame);
+            break;
     }
+    const auto left = left_.find(frame.head.communicator);
+    if (left == left_.end()) return early_[frame.head.communicator].emplace_back(peer, frame), void();
+    if (frame.head.kind != Tells::farewell || static_cast<State>(frame.head.subject) != State::departed) return;
+    left->second.erase(peer);
+    if (left->second.empty()) left_.erase(left);
 }
 
 void Control::beat() {

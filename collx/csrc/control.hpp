@@ -40,11 +40,14 @@ class Control {
     // Readable while there are data connections for this process to make: (communicator, peer).
     [[nodiscard]] int fileno() const { return wanting_; }
     std::vector<std::pair<std::uint32_t, std::uint32_t>> wants();
-    // A data connection, made by whichever side; kept where the communicator is still to come. The descriptor becomes
-    // this object's.
+    // A data connection, made by whichever side; kept where the communicator is still to come, and closed where it is
+    // over, or has one to that peer. The descriptor becomes this object's.
     void attach(std::uint32_t communicator, std::uint32_t peer, int fd);
     // It cannot be made: ends the communicator.
     void fail(std::uint32_t communicator, std::uint32_t peer, const std::string& why);
+
+    // Whether this process is in a communicator of that number, or others may still tell of one that it was in.
+    [[nodiscard]] bool holds(std::uint32_t communicator) const;
 
     // Ends all connections, after the last communicator has left: what was told has gone out then, or cannot.
     void close();
@@ -95,10 +98,10 @@ class Control {
     std::condition_variable changed_;  // answers, and connections that end
     std::vector<Peer> peers_;          // by rank
     std::map<std::uint32_t, Far*> entered_;
-    std::set<std::uint32_t> left_;
+    std::map<std::uint32_t, std::set<std::uint32_t>> left_;  // by communicator, who may still tell of it
     std::map<std::uint32_t, std::vector<std::pair<std::uint32_t, ControlFrame>>> early_;  // by communicator
     std::map<std::pair<std::uint32_t, std::uint32_t>, int> unclaimed_;                    // data connections
-    std::set<std::pair<std::uint32_t, std::uint32_t>> asked_for_;
+    std::set<std::pair<std::uint32_t, std::uint32_t>> asked_for_, attached_;  // data connections, of communicators not left
     std::vector<std::pair<std::uint32_t, std::uint32_t>> wants_;
     bool closing_ = false, ended_ = false;
     std::unique_ptr<std::thread> thread_;

@@ -25,6 +25,7 @@ void bind_control(nb::module_& module) {
         .def("wants", &Control::wants, Released())
         .def("attach", &Control::attach, "communicator"_a, "peer"_a, "fd"_a, Released())
         .def("fail", &Control::fail, "communicator"_a, "peer"_a, "why"_a, Released())
+        .def("holds", &Control::holds, "communicator"_a, Released())
         .def("close", &Control::close, Released());
 }
 

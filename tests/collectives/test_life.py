@@ -186,3 +186,23 @@ def exits_well(comm: Communicator) -> bool:
 
 def test_an_exit_without_error_from_a_with_block_is_no_failure() -> None:
     assert all(ranks("memory", 1, exits_well))
+
+
+def many(comm: Communicator) -> int:
+    """How many blocks of memory Python keeps for every communicator that was made, used and closed."""
+    rounds, before = 300, 0
+    for number in range(2 * rounds):
+        if number == rounds:
+            gc.collect()
+            before = sys.getallocatedblocks()
+        group = comm.split(0)
+        assert group is not None
+        with group:
+            group.all_reduce(np.ones(4))
+    gc.collect()
+    return (sys.getallocatedblocks() - before) // rounds
+
+
+@pytest.mark.parametrize("kind", ["shm", "tcp"])
+def test_what_is_closed_is_forgotten(kind: str) -> None:
+    assert ranks(kind, 2, many) == [0, 0]

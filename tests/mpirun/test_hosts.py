@@ -65,7 +65,7 @@ def test_hydra_joins_hosts_without_mpi4py(two_hosts: Hosts, tmp_path: Path) -> N
     assert done.stdout.splitlines() == ["tcp ('alpha', 'alpha', 'beta')"] * 3
     done = mpi.run(3, path)
     assert done.returncode != 0
-    assert "what joins hosts needs mpi4py and an MPI: pip install 'collx[mpi]', or set COLLX_TRANSPORT=tcp" in done.stderr
+    assert "needs mpi4py and an MPI: pip install 'collx[mpi]', or set COLLX_TRANSPORT=tcp" in done.stderr
 
 
 def programs_pass(done: list[Done], over: str, ranks: int) -> None:

@@ -153,17 +153,34 @@ bool passes_connections() {
     const Pair pair, later, late;
     two.zero.control->attach(5, 1, pair.one);
     two.one.control->attach(6, 0, pair.other);
-    if (two.zero.wires[1].fd.load() != pair.one) return false;
+    two.zero.control->attach(5, 1, late.one);  // a second one
+    char byte = 0;
+    if (recv(late.other, &byte, 1, 0) != 0 || two.zero.wires[1].fd.load() != pair.one) return false;
     two.one.far->leave();
     two.one.enter(6);
     if (two.one.wires[0].fd.load() != pair.other) return false;
     two.one.control->attach(5, 0, later.one);  // left: nobody wants it any more
-    char byte = 0;
-    close(late.one), close(late.other);
+    close(late.other);
     const bool closed = recv(later.other, &byte, 1, 0) == 0;
     close(later.other);
     two.one.control->fail(6, 0, "no route to host");
     return closed && two.one.far->trouble() == "it cannot connect to rank 0: no route to host";
+}
+
+// A communicator's number is kept until everybody has left it, or is lost, and no longer.
+bool forgets() {
+    Two left, lost;
+    for (Process* process : {&left.one, &left.zero}) {
+        if (!process->control->holds(5)) return false;
+        process->far->tell_state(State::departed);
+        process->far->leave();
+        if (process == &left.one && !process->control->holds(5)) return false;
+    }
+    if (!eventually([&] { return !left.zero.control->holds(5) && !left.one.control->holds(5); })) return false;
+    lost.one.far->leave();
+    if (!lost.one.control->holds(5)) return false;
+    lost.zero.control->close();
+    return eventually([&] { return !lost.one.control->holds(5); });
 }
 
 bool rings_for_data() {
@@ -218,6 +235,7 @@ int main() {
     test("notices_silence", notices_silence);
     test("refuses_nonsense", refuses_nonsense);
     test("passes_connections", passes_connections);
+    test("forgets", forgets);
     test("rings_for_data", rings_for_data);
     test("forks_are_not_heard", forks_are_not_heard);
     return failed == 0 ? 0 : 1;

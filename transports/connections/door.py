@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from collx.errors import BootstrapError
-from collx.transports.connections.handshake import Accepting, Admitted, Identity, Stranger
+from collx.transports.connections.handshake import DATA, Accepting, Admitted, Identity, Stranger
 from collx.transports.connections.route import shown, targets
 from collx.transports.connections.stream import new_stream
 from collx.transports.connections.tls import Tls, find_tls, why
@@ -80,8 +80,9 @@ class Door:
     """Listens at `address` (host and port; 0 is any free one) from the moment it is made, lets in from `open` on.
 
     `admitted` is called in the door's thread with the nonblocking socket of each rank that has proved itself, which is
-    the callee's from then on; a rank is let in once for each purpose and communicator. What it raises is logged, and
-    closes the socket. Raises BootstrapError where nobody can listen at `address`.
+    the callee's from then on; a rank is let in once for each purpose, but for data: communicators come and go, and
+    whoever has them knows how long. What it raises is logged, and closes the socket. Raises BootstrapError where nobody
+    can listen at `address`.
     """
 
     def __init__(
@@ -228,7 +229,8 @@ class Door:
     def _admit(self, visitor: _Visitor, who: Admitted) -> None:
         del self._visitors[visitor.connection]
         self.watch(visitor.connection, 0, lambda: None)
-        self._here.add(who)
+        if who.purpose != DATA:
+            self._here.add(who)
         try:
             self._let_in(visitor.connection, who)
         except BaseException:

@@ -104,7 +104,6 @@ class TcpGroup(Machines):
         self.epoch = int.from_bytes(digest, "little")
         self.control = control
         self._own, self._door, self._secret = own, door, secret
-        self._labels = dict[int, str]()  # of the communicators, by their numbers
         self._dialer: Dialer | None = None
         self._closed = False
 
@@ -145,9 +144,9 @@ class TcpGroup(Machines):
         """What leads to the far ones of `members`, who all give the same label, which they use only once. Nothing is
         sent for it. Raises TransportError where the label's number is another's."""
         number = int.from_bytes(hashlib.blake2b(label.encode(), digest_size=4).digest(), "little")
-        if self._labels.setdefault(number, label) != label:
+        if self.control.holds(number):
             raise TransportError(
-                f"rank {self.rank}: {label} has the same number as {self._labels[number]}, one chance in 2**32; split"
+                f"rank {self.rank}: {label} has the same number as another communicator, one chance in 2**32; split"
                 " again"
             )
         here = len(self.near(members))
