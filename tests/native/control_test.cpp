@@ -78,7 +78,7 @@ bool answers_questions() {
     Two two;
     Flight& own = two.zero.of(0).flight;
     std::vector<Flight*> flights{&own, &two.zero.of(1).flight};
-    Recorder recorder(0, flights);
+    Recorder recorder(0, flights, {false, true});
     Traits traits;
     std::strcpy(traits.collective, "all_reduce");
     for (std::uint64_t sequence = 1; sequence <= 70; ++sequence) {
