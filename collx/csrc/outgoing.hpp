@@ -79,7 +79,7 @@ class Outgoing {
         std::size_t head;  // bytes of header and `small`
     };
     static constexpr std::uint64_t kItems = 32;  // more than both lanes have slots, and a frame of each other kind
-    static constexpr std::uint32_t kPutOff = 4;  // calls of which the peer may hear late
+    static constexpr std::uint32_t kPutOff = 8;  // calls of which the peer may hear late
     static_assert(kPutOff < kFarAhead);
     static_assert(kItems >= kMostSlots + 4 + 2 && kMostParts >= 2 * kItems);
 
