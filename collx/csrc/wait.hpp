@@ -64,7 +64,7 @@ class Patience {
     }
 
   private:
-    static constexpr std::uint32_t kFewest = 8;
+    static constexpr std::uint32_t kFewest = 2;
     static constexpr std::uint32_t kMost = 2048;
     static constexpr std::uint32_t kYields = 50;
 
