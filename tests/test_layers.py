@@ -22,6 +22,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "algorithms": ({"algorithms"}, {"schedule"}),
     "plugins": ({"plugins"}, {"schedule", "errors"}),
     "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "plugins", "processes", "errors"}),
+    "topology": ({"topology"}, {"terms", "errors"}),
     "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
     "flight": ({"flight"}, set()),
     "agreement": ({"agreement"}, {"plan", "collectives", "terms"}),
