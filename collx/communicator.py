@@ -59,7 +59,7 @@ class Communicator(Messages):
         world_ranks: Sequence[int] | None = None,
         label: str = "world",
     ) -> None:
-        super().__init__(engine, rank, size, timeout)
+        super().__init__(engine, rank, size, timeout, hosts)
         self.local_rank = local_rank
         self.hosts = tuple(hosts)
         self.transports = engine.transports

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any, NoReturn, Protocol, Self, TextIO
 
@@ -22,6 +22,7 @@ from collx.known import Recall, unknown
 from collx.memory import SharedArray
 from collx.planner import make_plan
 from collx.request import Request
+from collx.schedule import grouped
 from collx.types import ReduceOp
 from collx.work import Work
 
@@ -34,13 +35,15 @@ class Member:
     """Runs calls on `engine` in order, and knows why it cannot any more.
 
     After an error between ranks they no longer agree on what comes next, so the communicator is broken: the
-    other ranks are told, and every later call raises ClosedError with the first error.
+    other ranks are told, and every later call raises ClosedError with the first error. `hosts` has the host's name of
+    each rank.
     """
 
-    def __init__(self, engine: Engine, rank: int, size: int, timeout: float) -> None:
+    def __init__(self, engine: Engine, rank: int, size: int, timeout: float, hosts: Sequence[str] = ()) -> None:
         self.rank = rank
         self.size = size
         self._engine = engine
+        self._hosts = grouped(hosts)
         self._plans: dict[Request, tuple[Any, Any]] = {}  # -> what the engine prepared, and the op it may call
         self._known = engine.known(seconds(timeout), SharedArray, _to(self, Member._break), _to(self, Member._begin))
         self._recall = self._known.recall
@@ -196,7 +199,8 @@ class Member:
         if cached is not None:
             return cached[0]
         engine = self._engine
-        plan, op = make_plan(request, self.rank, self.size, engine.capacity, engine.window, engine.mpi, engine.far)
+        limits = (engine.capacity, engine.window, engine.mpi, engine.far)
+        plan, op = make_plan(request, self.rank, self.size, *limits, self._hosts)
         prepared = engine.prepare(plan, op)
         if len(self._plans) >= PLANS:
             del self._plans[next(iter(self._plans))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ class Messages(Member):
     a rank sends itself is kept until it receives it.
     """
 
-    def __init__(self, engine: Engine, rank: int, size: int, timeout: float) -> None:
-        super().__init__(engine, rank, size, timeout)
+    def __init__(self, engine: Engine, rank: int, size: int, timeout: float, hosts: Sequence[str] = ()) -> None:
+        super().__init__(engine, rank, size, timeout, hosts)
         self._oneself = Oneself(rank)
 
     def send(

@@ -12,7 +12,7 @@ from collx.collectives import COLLECTIVES
 from collx.plan import GRAIN
 from collx.plugins import algorithm_named
 from collx.request import Request
-from collx.schedule import REGISTER, Algorithm, Builder, largest_message
+from collx.schedule import REGISTER, Algorithm, Builder, Groups, along, largest_message
 from collx.semantics import refusal
 from collx.types import nearest
 
@@ -112,12 +112,13 @@ def by_mpi(request: Request, there: bool) -> bool:
     return why is None
 
 
-def select(request: Request, size: int, room: int, far: bool = False) -> Algorithm:
+def select(request: Request, size: int, room: int, far: bool = False, hosts: Groups = ()) -> Algorithm:
     """The algorithm for `request` among `size` ranks, on several hosts if `far`, with messages of at most `room` bytes.
 
-    Raises ValueError where the call names one that is unknown or cannot serve, and says which can.
+    `hosts` are the ranks by host: what comes back is over these groups, or has their ranks for neighbours. Raises
+    ValueError where the call names an algorithm that is unknown or cannot serve, and says which can.
     """
-    shipped = _shipped(request.collective)
+    shipped = {name: _placed(entry, request, hosts) for name, entry in _shipped(request.collective).items()}
     if request.algorithm is not None:
         return _asked_for(request, size, room, shipped)
     nbytes = request.nbytes if request.agreed else math.inf
@@ -126,6 +127,8 @@ def select(request: Request, size: int, room: int, far: bool = False) -> Algorit
     )
     for name in (*preferred, *shipped):
         algorithm = shipped[name]
+        if algorithm.over and not _layered(hosts):
+            continue
         if not (_cuts_what_a_user_op_sees(algorithm, request, size) or _objection(algorithm, request, size, room)):
             return algorithm
     raise ValueError(f"no algorithm of {request.collective} serves this call on {size} ranks")
@@ -136,12 +139,30 @@ def _shipped(collective: str) -> dict[str, Algorithm]:
     return {name: entry for (of, name), entry in REGISTER.items() if of == collective and entry.shipped}
 
 
+def _placed(algorithm: Algorithm, request: Request, hosts: Groups) -> Algorithm:
+    """The algorithm over the hosts, where it sees groups; or else along them, where the ranks of one do not follow each
+    other and nobody needs rank order: most algorithms do most with neighbours."""
+    if algorithm.over:
+        return algorithm.over(hosts) if hosts else algorithm
+    order = tuple(rank for host in hosts for rank in host)
+    given = request.ordered or COLLECTIVES[request.collective].result == "prefix"
+    return algorithm if given or order == tuple(range(len(order))) else along(algorithm, order)
+
+
+def _layered(hosts: Groups) -> bool:
+    """Whether some ranks are nearer to each other than to others."""
+    return 1 < len(hosts) < sum(map(len, hosts))
+
+
 def _asked_for(request: Request, size: int, room: int, shipped: dict[str, Algorithm]) -> Algorithm:
     asked = request.algorithm
-    algorithm = asked if callable(asked) else algorithm_named(request.collective, _name(asked))
+    if isinstance(asked, str) and asked in shipped:
+        algorithm: Algorithm | Builder | None = shipped[asked]
+    else:
+        algorithm = asked if callable(asked) else algorithm_named(request.collective, _name(asked))
     if algorithm is None:
         raise ValueError(f"{request.collective} has no algorithm {asked!r}: {nearest(str(asked), shipped)}")
-    if not (isinstance(algorithm, Algorithm) and algorithm.shipped):
+    if not (isinstance(algorithm, Algorithm) and algorithm in shipped.values()):
         algorithm = _proved(algorithm, request, size)
     objection = _objection(algorithm, request, size, room)
     if objection is None:
@@ -177,7 +198,7 @@ def _objection(algorithm: Algorithm, request: Request, size: int, room: int) -> 
         return "it does not keep rank order, which this non-commutative op needs"
     if algorithm.uniform and not request.uniform:
         return "it needs blocks of one size, and the counts differ"
-    blocks = largest_message(algorithm, size)
+    blocks = largest_message(algorithm, size, request.root)
     if request.agreed and blocks * GRAIN > room:  # segments cannot be made any smaller
         bytes_each = request.largest_block(algorithm.build(0, size, request.root).blocks)
         if blocks * bytes_each > room:

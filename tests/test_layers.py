@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
         {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
-        {"buffers", "selector", "known", "engine", "flight", "base", "terms", "errors"},
+        {"buffers", "selector", "schedule", "known", "engine", "flight", "base", "terms", "errors"},
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
     "processes": (

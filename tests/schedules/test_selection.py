@@ -9,10 +9,10 @@ import pytest
 
 from collx import _core
 from collx.collectives import COLLECTIVES
-from collx.plan import Plan
+from collx.plan import Lane, Plan
 from collx.planner import make_plan
 from collx.request import Request
-from collx.schedule import REGISTER
+from collx.schedule import REGISTER, Groups, grouped
 from collx.selector import BETWEEN_HOSTS, DEFAULTS, KIB, Rule
 from collx.types import reduce_op
 
@@ -76,3 +76,25 @@ def test_between_hosts_what_is_for_powers_of_two_serves_those(size: int, chosen:
     request = Request("reduce_scatter", (64,) * size, np.dtype(np.float32), None, reduce_op("sum"))
     capacity = _core.geometry(size)[1]
     assert {make_plan(request, rank, size, capacity, 2, far=True)[0].algorithm for rank in range(size)} == {chosen}
+
+
+def peers(plan: Plan) -> set[int]:
+    operands = [operand for move in plan.moves for operand in (*move.sources, *move.targets)]
+    return {operand.peer for operand in operands if isinstance(operand, Lane)}
+
+
+def between(hosts: Groups, rank: int, algorithm: str | None = None, elements: int = 1 << 20, op: str = "sum") -> Plan:
+    request = Request("all_reduce", (elements,), np.dtype(np.float32), algorithm, reduce_op(op))
+    return make_plan(request, rank, sum(map(len, hosts)), 1 << 16, 2, far=len(hosts) > 1, hosts=hosts)[0]
+
+
+def test_neighbours_of_a_ring_are_on_one_host_where_ranks_alternate() -> None:
+    hosts = grouped(["alpha", "beta"] * 2)
+    assert [peers(between(hosts, rank, "ring")) for rank in range(4)] == [{2, 3}, {2, 3}, {0, 1}, {0, 1}]
+    assert [peers(between((tuple(range(4)),), rank, "ring")) for rank in range(4)] == [{1, 3}, {0, 2}, {1, 3}, {0, 2}]
+
+
+def test_what_is_asked_for_over_hosts_is_over_those_of_the_communicator() -> None:
+    hosts = grouped(["alpha", "beta"] * 4)
+    assert peers(between(hosts, 0, "hierarchical")) == {1, 2, 4, 6}
+    assert peers(between(grouped(["alpha"] * 8), 0, "hierarchical")) == set(range(1, 8))
