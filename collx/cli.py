@@ -23,6 +23,7 @@ usage: collx COMMAND [OPTIONS]
   run      start a program on several ranks, of this host or of several
   perf     measure collectives, in nccl-tests' columns
   verify   prove the algorithms' schedules
+  topo     draw this machine, or another, and who sits where on it
 
 `collx COMMAND --help` tells a command's options, `collx --version` the version."""
 
@@ -206,4 +207,10 @@ def _verify(argv: list[str]) -> int:
     return prove(argv)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "perf": _perf, "verify": _verify}
+def _topo(argv: list[str]) -> int:
+    from collx.topology.command import main as draw
+
+    return draw(argv)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "perf": _perf, "verify": _verify, "topo": _topo}

@@ -72,7 +72,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # job.
     "perf": ({"perf"}, {"public", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
-    "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
+    "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "processes", "public", "errors"}),
 }
 
 # Narrower than its layer: of the transports the native engine knows only the lanes that it runs on, and of what every

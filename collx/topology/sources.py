@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 
-from collx.topology import document, hwloc, linux, nccl
 from collx.topology.machine import Machine
 from collx.topology.model import Topology
 from collx.topology.placing import place
 from collx.topology.text import describe
-
-READERS = {"topology": hwloc.read, "system": nccl.read}
 
 
 def read(name: str | None = None) -> Machine:
@@ -18,10 +15,17 @@ def read(name: str | None = None) -> Machine:
 
     Raises ValueError, one line that names the file and what is wrong, and OSError where it cannot be read.
     """
+    from collx.topology import (
+        document,
+        hwloc,
+        linux,
+        nccl,
+    )  # most programs read no machine, and XML takes time to import
+
     if name is None:
         return linux.read()
     root = document.parse(name)
-    reader = READERS.get(root.tag)
+    reader = {"topology": hwloc.read, "system": nccl.read}.get(root.tag)
     if reader is None:
         raise ValueError(
             f"{name}: its outermost element is <{root.tag[:40]}>, neither hwloc's <topology> nor NCCL's <system>"

@@ -23,17 +23,12 @@ def of_topology(topology: Topology) -> Node:
     """The tree that the levels are, for a topology of which no machine is known."""
 
     def inside(ranks: Sequence[int], depth: int) -> tuple[Node, ...]:
-        if depth == len(topology.levels):
-            return ()
-        level = topology.levels[depth].name.removesuffix("s")
+        level = topology.levels[depth].name.removesuffix("s") if topology.levels else "core"
+        if depth >= len(topology.levels) - 1:
+            return tuple(Node("gpu" if level == "gpu" else "core", f"rank {rank}") for rank in ranks)
         groups: dict[int, list[int]] = {}
         for rank in ranks:
             groups.setdefault(topology.places[rank][depth], []).append(rank)
-        if depth == len(topology.levels) - 1:
-            return tuple(
-                Node("core", f"{level} {each[0]}" if level == "rank" else f"{level} {number}")
-                for number, each in groups.items()
-            )
         return tuple(Node(level, f"{level} {number}", inside(each, depth + 1)) for number, each in groups.items())
 
     return Node("job", f"{topology.size} ranks", inside(range(topology.size), 0))
@@ -56,28 +51,29 @@ def label(parts: Sequence[Node], seated: Seated) -> str:
     return " · ".join([_names(parts), *told])
 
 
-def _below(node: Node, seated: Seated, indent: str) -> Iterator[str]:
-    groups = list(_folded(node.children, seated))
-    for at, (text, child) in enumerate(groups):
-        last = at == len(groups) - 1
-        yield f"{indent}{'└' if last else '├'}─ {text}"
-        if child is not None:
-            yield from _below(child, seated, indent + ("   " if last else "│  "))
-
-
-def _folded(children: Sequence[Node], seated: Seated) -> Iterator[tuple[str, Node | None]]:
-    """A line for each child, and the child where its own children are still to come."""
+def shown(children: Sequence[Node]) -> Iterator[Node]:
+    """The children to draw: of many alike that follow each other and have something in them, the first and the last."""
     for _, run in groupby(children, key=_shape):
         alike = list(run)
-        if not alike[0].children:
-            for _, same in groupby(alike, key=lambda part: bool(seated.get(part.name))):
-                yield label(list(same), seated), None
-        elif len(alike) <= ALIKE:
-            yield from ((label([child], seated), child) for child in alike)
+        if len(alike) <= ALIKE or not alike[0].children:
+            yield from alike
         else:
-            yield label(alike[:1], seated), alike[0]
-            yield f"… {len(alike) - 2} more like it", None
-            yield label(alike[-1:], seated), alike[-1]
+            yield from (alike[0], Node("more", f"… {len(alike) - 2} more like it"), alike[-1])
+
+
+def _below(node: Node, seated: Seated, indent: str) -> Iterator[str]:
+    groups = list(_runs(node.children, seated))
+    for at, run in enumerate(groups):
+        last = at == len(groups) - 1
+        yield f"{indent}{'└' if last else '├'}─ {label(run, seated)}"
+        yield from _below(run[0], seated, indent + ("   " if last else "│  "))
+
+
+def _runs(children: Sequence[Node], seated: Seated) -> Iterator[list[Node]]:
+    """Parts that share a line: those alike that follow each other and have nothing in them."""
+    for _, run in groupby(shown(children), key=lambda part: (_shape(part), bool(seated.get(part.name)))):
+        alike = list(run)
+        yield from ([part] for part in alike) if alike[0].children else [alike]
 
 
 def _shape(node: Node) -> tuple[object, ...]:
