@@ -23,6 +23,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "plugins": ({"plugins"}, {"schedule", "errors"}),
     "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "plugins", "processes", "errors"}),
     "topology": ({"topology"}, {"terms", "errors"}),
+    "cost": ({"cost"}, {"topology", "schedule", "errors"}),
     "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
     "flight": ({"flight"}, set()),
     "agreement": ({"agreement"}, {"plan", "collectives", "terms"}),
