@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from collx.topology.document import Refused, cpu_set, number
-from collx.topology.machine import Machine, Node, pairs, pruned, size_text
+from collx.topology.machine import MOST_GPUS, Machine, Node, pairs, pruned, size_text
 
 PACKAGES = ("Package", "Socket")  # what they are called since 1.11, and were before
 PCI_TYPE = re.compile(r"(?P<kind>[0-9a-f]{4}) \[(?P<vendor>[0-9a-f]{4}):[0-9a-f]{4}\]")
@@ -103,6 +103,8 @@ class _Reading:
             for each in (element, *system):
                 self.names[f"{each.get('type')}:{each.get('gp_index')}"] = name
             self.gpus += 1
+            if self.gpus > MOST_GPUS:
+                raise Refused(f"it has more than {MOST_GPUS} GPUs")
             yield Node("gpu", name, (), tuple(told))
         elif kind.startswith("02"):
             link = next((found for each in system if (found := _info(each, "Port1LinkSpeed"))), None)

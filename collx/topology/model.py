@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+MOST_RANKS = 1 << 20  # more are a slip of the finger
+
 
 class Link(NamedTuple):
     """A class of link, after Culler et al., "LogP" (1993), with bytes as in Alexandrov et al., "LogGP" (1995).

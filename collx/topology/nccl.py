@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from collx.topology.document import Refused, cpu_set, number
-from collx.topology.machine import Machine, Node, pairs
+from collx.topology.machine import MOST_GPUS, Machine, Node, pairs
 
 SWITCH = "switch"  # every NVLink switch is one: they all join the same GPUs
 SWITCH_CLASS = "0x068000"
@@ -75,6 +75,8 @@ class _Reading:
         name, address = f"GPU {index}", pci.get("busid", "")
         if name in self.links:
             raise Refused(f"two GPUs have the number {index}")
+        if self.gpus > MOST_GPUS:
+            raise Refused(f"it has more than {MOST_GPUS} GPUs")
         self.names[address.lower()] = name
         told = [("model", f"sm_{gpu.get('sm')}")] if gpu is not None and gpu.get("sm") else []
         told += [("pci", address), ("number", str(index if gpu is None else number(gpu, "rank", index)))]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from collx.topology.links import DEFAULT_LINKS, PCIE
 from collx.topology.machine import Machine, Node, Pair
-from collx.topology.model import Level, Link, Topology
+from collx.topology.model import MOST_RANKS, Level, Link, Topology
 
 Path = tuple[int, ...]
 LEVEL_OF = {"package": "packages", "numa": "numa", "l3": "l3", "core": "cores"}
@@ -55,20 +55,27 @@ def place(
         raise ValueError(f"{machine.source}: there is no {on} that may be used")
     where = _hosts(machine, len(seats.places), ranks, hosts)
     taken: dict[int, Counter[int]] = {}
+    arrived: Counter[int] = Counter()
     paths: list[Path] = []
     parts: list[Node] = []
     for rank, host in enumerate(where):
-        may = cpus[rank] if cpus else None
-        able = [seat for seat, part in enumerate(seats.parts) if may is None or part.cpus & may]
-        if not able:
-            raise ValueError(f"rank {rank} may run on none of the cores of {machine.source}")
         count = taken.setdefault(host, Counter())
-        seat = min(able, key=lambda each: (count[each], each))
+        if cpus is None:  # the same rule, without a look at every seat for every rank
+            seat, arrived[host] = arrived[host] % len(seats.parts), arrived[host] + 1
+        else:
+            seat = _seat(rank, cpus[rank], seats, count, machine)
         paths.append((host, *seats.places[seat], count[seat]))
         parts.append(seats.parts[seat])
         count[seat] += 1
     levels = (Level("hosts", network(machine, on)), *seats.levels, Level("ranks", DEFAULT_LINKS["ranks"]))
     return Placed(without_idle_levels(levels, paths, machine.make), tuple(where), tuple(parts))
+
+
+def _seat(rank: int, may: frozenset[int] | None, seats: Seats, count: Counter[int], machine: Machine) -> int:
+    able = [seat for seat, part in enumerate(seats.parts) if may is None or part.cpus & may]
+    if not able:
+        raise ValueError(f"rank {rank} may run on none of the cores of {machine.source}")
+    return min(able, key=lambda each: (count[each], each))
 
 
 def without_idle_levels(levels: Sequence[Level], paths: Sequence[Path], make: str = "") -> Topology:
@@ -99,6 +106,8 @@ def _hosts(machine: Machine, seats: int, ranks: int | None, hosts: int | Sequenc
     if not isinstance(hosts, int):
         return hosts
     ranks = seats * hosts if ranks is None else ranks
+    if ranks > MOST_RANKS:
+        raise ValueError(f"{ranks} ranks are more than {MOST_RANKS}")
     if ranks < 1 or hosts < 1 or ranks % hosts:
         raise ValueError(f"{ranks} ranks cannot be dealt out evenly to {hosts} hosts like {machine.source}")
     return [rank // (ranks // hosts) for rank in range(ranks)]

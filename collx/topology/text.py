@@ -7,10 +7,9 @@ import re
 from math import prod
 
 from collx.topology.links import DEFAULT_LINKS, LEVELS
-from collx.topology.model import Level, Topology
+from collx.topology.model import MOST_RANKS, Level, Topology
 from collx.types import nearest
 
-MOST = 1 << 20  # ranks: more are a slip of the finger
 PART = re.compile(r"(\d{1,9})\s*([a-z]\w*)", re.IGNORECASE)
 
 
@@ -28,8 +27,8 @@ def describe(text: str) -> Topology:
             raise ValueError(f"topology {text!r}: {names[-1]} cannot have {name}; the order is {', '.join(LEVELS)}")
         counts.append(count)
         names.append(name)
-    if prod(counts) > MOST:
-        raise ValueError(f"topology {text!r}: {prod(counts)} ranks are more than {MOST}")
+    if prod(counts) > MOST_RANKS:
+        raise ValueError(f"topology {text!r}: {prod(counts)} ranks are more than {MOST_RANKS}")
     some = [(count, name) for count, name in zip(counts, names, strict=True) if count > 1]
     levels = tuple(Level(name, DEFAULT_LINKS["cores" if name == "ranks" else name]) for _, name in some)
     return Topology(levels, tuple(itertools.product(*(range(count) for count, _ in some))))

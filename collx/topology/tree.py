@@ -9,6 +9,7 @@ from collx.topology.machine import Node
 from collx.topology.model import Topology
 
 SHORT = {"pci", "number"}  # what no reader of a tree asks for
+LONGEST = 100  # letters of one thing that is told
 ALIKE = 8  # this many siblings of one shape are drawn; of more only the first and the last
 Seated = Mapping[str, Sequence[int]]  # the ranks on a part, by its name
 
@@ -43,12 +44,12 @@ def ranges(numbers: Iterable[int]) -> str:
 
 def label(parts: Sequence[Node], seated: Seated) -> str:
     """One line for parts alike: their name, what is known of them, and the ranks that sit there."""
-    first = parts[0]
-    told = [_said(key, value) for key, value in first.attributes if key not in SHORT]
+    told = [_names(parts)] + [_said(key, value) for key, value in parts[0].attributes if key not in SHORT]
+    told = [_safe(each) for each in told]
     ranks = [rank for part in parts for rank in seated.get(part.name, ())]
     if ranks:
         told.append(f"rank{'s' if len(ranks) > 1 else ''} {ranges(ranks)}")
-    return " · ".join([_names(parts), *told])
+    return " · ".join(told)
 
 
 def shown(children: Sequence[Node]) -> Iterator[Node]:
@@ -79,6 +80,12 @@ def _runs(children: Sequence[Node], seated: Seated) -> Iterator[list[Node]]:
 def _shape(node: Node) -> tuple[object, ...]:
     told = tuple(pair for pair in node.attributes if pair[0] not in SHORT)
     return node.kind, told, tuple(_shape(child) for child in node.children), node.kind == "nic" and node.name
+
+
+def _safe(text: str) -> str:
+    """Nothing of a file that could reach a terminal as a command, or fill it."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[: LONGEST + 1])
+    return shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…"
 
 
 def _names(parts: Sequence[Node]) -> str:

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collx.topology import document, load, read
+from collx.topology.tree import lines
 
 A100 = Path(__file__).parent / "data" / "simccl-topo_8A100_4CX6.xml"
 TWO_SOCKETS = Path(__file__).parent / "data" / "hwloc-32em64t-2n8c2t-pci-normalio.xml"
@@ -48,6 +49,22 @@ def test_a_file_without_end_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(document, "MOST_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="/dev/zero: larger than 1 MiB"):
         read("/dev/zero")
+
+
+def test_more_gpus_than_any_machine_has(tmp_path: Path) -> None:
+    file = tmp_path / "machine.xml"
+    gpus = "".join(f'<pci busid="{at:x}" class="0x030200"/>' for at in range(2000))
+    file.write_text(f"<system><cpu>{gpus}</cpu></system>")
+    with pytest.raises(ValueError, match="more than 1024 GPUs"):
+        read(str(file))
+
+
+def test_nothing_in_a_file_commands_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "machine.xml"
+    file.write_text(f'<system><cpu affinity="1"><net name="a&#155;2J&#10;{9999 * "b"}"/></cpu></system>')
+    drawn = list(lines(read(str(file)).root))
+    assert all(line.isprintable() and len(line) < 200 for line in drawn)
+    assert any("NIC a?2J?bbb" in line for line in drawn)
 
 
 def test_a_file_that_is_not_there() -> None:

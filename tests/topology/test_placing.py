@@ -35,6 +35,11 @@ def test_ranks_that_share_a_core_are_joined_by_it() -> None:
     assert topology.between(0, 14).name == "packages"
 
 
+@given(st.integers(1, 60))
+def test_ranks_bound_to_all_there_is_are_as_good_as_unbound(ranks: int) -> None:
+    assert place(SUB_NUMA, ranks, cpus=[None] * ranks) == place(SUB_NUMA, ranks)
+
+
 def test_bound_ranks_sit_where_they_are_bound() -> None:
     numas = [part.cpus for part in SUB_NUMA.all("core")]
     bound = [numas[20], numas[0], frozenset().union(*numas[14:21]), None]
@@ -60,6 +65,7 @@ def test_gpus_in_the_order_of_their_numbers() -> None:
         (5, 2, "core", "5 ranks cannot be dealt out evenly to 2 hosts"),
         (0, 1, "core", "0 ranks cannot"),
         (4, 0, "core", "to 0 hosts"),
+        (1 << 21, 1, "core", "2097152 ranks are more than 1048576"),
         (4, 1, "gpu", "there is no gpu that may be used"),
     ],
 )
