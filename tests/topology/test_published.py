@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import collx.algorithms  # noqa: F401  (fills the register)
+from collx.cost import contenders
+from collx.schedule import REGISTER
 from collx.topology import Topology, load, place, read
 from collx.topology.tree import lines
 
@@ -49,6 +52,16 @@ def test_it_is_all_in_the_tree(file: str) -> None:
     for kind in ("package", "numa", "nic"):
         assert all(part.name in drawn for part in machine.all(kind))
     assert drawn.count("GPU") >= bool(machine.all("gpu"))
+
+
+@pytest.mark.parametrize("file", ALL, ids=lambda file: Path(file).stem)
+def test_a_choice_can_be_made(file: str) -> None:
+    topology = load(file)
+    shipped = [algorithm for algorithm in REGISTER.values() if algorithm.shipped]
+    for nbytes in (1 << 10, 1 << 20, 1 << 30):
+        (_, first), (_, second), *_ = contenders("all_reduce", nbytes, topology, shipped)
+        assert 0 < first.seconds <= second.seconds
+        assert set(first.by_link) <= {level.link.name for level in topology.levels}
 
 
 @pytest.mark.parametrize("file", ALL, ids=lambda file: Path(file).stem)
