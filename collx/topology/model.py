@@ -4,6 +4,7 @@ is the other modules' business."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -99,6 +100,20 @@ class Topology:
         """The same with other figures, by the names of the links that they are for; those not named stay."""
         levels = (level._replace(link=links.get(level.link.name, level.link)) for level in self.levels)
         return replace(self, levels=tuple(levels))
+
+    def to_json(self) -> str:
+        """All of it, so that one rank can tell the others what it goes by; `from_json` is the way back."""
+        return json.dumps({"levels": self.levels, "places": self.places, "make": self.make}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Topology:
+        """Raises ValueError where `text` is not of `to_json`."""
+        try:
+            told = json.loads(text)
+            levels = tuple(Level(name, Link(*link)) for name, link in told["levels"])
+            return cls(levels, tuple(tuple(map(int, path)) for path in told["places"]), str(told["make"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"no topology: {error}") from None
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of what decides choices: the levels, the kinds of links, who sits where, the make.

@@ -89,6 +89,20 @@ def test_flat(size: int) -> None:
     assert all(topology.between(a, b) == SLOW for a, b in combinations(range(size), 2))
 
 
+@given(texts())
+def test_one_rank_tells_another(parts: list[tuple[int, str]]) -> None:
+    topology = describe(" x ".join(f"{count} {name}" for count, name in parts))
+    heard = Topology.from_json(topology.to_json())
+    assert heard == topology
+    assert heard.fingerprint() == topology.fingerprint()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", '{"levels": [["a", 1]], "places": [[0]], "make": ""}'])
+def test_what_is_no_topology_is_not_heard(text: str) -> None:
+    with pytest.raises(ValueError, match="no topology"):
+        Topology.from_json(text)
+
+
 def test_no_two_ranks_at_one_place() -> None:
     with pytest.raises(ValueError, match="rank 0 shares its path"):
         Topology((Level("cores", FAST),), ((0,), (0,)))
