@@ -25,7 +25,7 @@ def parse(name: str) -> Element:
     """
     try:
         return _root(_bytes(name))
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the latter two for encodings that nobody knows
         raise ValueError(f"{name}: not XML: {error}") from None
     except Refused as refused:
         raise ValueError(f"{name}: {refused}") from None
