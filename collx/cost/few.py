@@ -20,6 +20,7 @@ FEW = 16  # up to so many ranks all of them are looked at,
 SOME = 8192  # and of more, if they are not alike, where rank 0's rounds and messages times ranks are no more
 BROAD = 512  # messages of a rank in one round from which on they are summed up, not followed
 RUN = 64  # rounds of one kind in a row, of which the rest goes as the last half of these
+SEEN = 256  # rounds, at least, by which it is seen whether ranks do alike
 GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples fall evenly, and on no power of two
 
 
@@ -82,8 +83,8 @@ class Begun(NamedTuple):
 
 @lru_cache(maxsize=512)
 def representatives(algorithm: Algorithm, topology: Topology) -> Priced:
-    """Of few ranks all. Of many, one group of the outermost level, where all groups do alike; of its rounds those that
-    differ. Else some groups here and there, round by round."""
+    """Of few ranks all. Of many, one group of the outermost level, where all groups do alike, or one rank of it that
+    talks to all; of its rounds those that differ. Else some groups here and there, round by round."""
     size, network = topology.size, Ports(topology)
 
     def build(ranks: Iterable[int]) -> dict[int, Schedule]:
@@ -93,10 +94,11 @@ def representatives(algorithm: Algorithm, topology: Topology) -> Priced:
         return Whole(traffic(build(range(size)), network))
     group, rounds = _group(topology), algorithm.rounds(size)
     if group is not None:
+        first, *others = build([0, *_others(size, group)]).items()
+        if max(len(ops) for ops in first[1].rounds) > 2 * BROAD and _alike(dict([first]), dict(others[:1]), group):
+            return Sample(dict([first]), {0: size}, network, rounds, crowd=group)
         ranks = build(range(group))
-        if _alike(ranks, build(_others(size, group)), group):
-            if max(len(ops) for ops in ranks[0].rounds) > 2 * BROAD:
-                return Sample(ranks, dict.fromkeys(ranks, size / group), network, rounds)
+        if _alike(ranks, dict(others), group):
             try:
                 return _folded(ranks, network, group, size / group, rounds)
             except ScheduleError:
@@ -151,12 +153,12 @@ def _others(size: int, group: int) -> list[int]:
 
 
 def _alike(ranks: Mapping[int, Schedule], others: Mapping[int, Schedule], group: int) -> bool:
-    """Whether `others` do what those do who stand for them in the first group, round by round."""
+    """Whether `others` do what those do who stand for them in the first group, in all rounds or in some of many."""
 
     def shape(rank: int, schedule: Schedule) -> list[list[tuple[object, ...]]]:
         return [
             sorted((*kind, peer % group, peer // group == rank // group) for *kind, peer, _ in _messages(ops))
-            for ops in schedule.rounds
+            for ops in schedule.rounds[:: 1 + len(schedule.rounds) // SEEN]
         ]
 
     return all(shape(rank, schedule) == shape(rank % group, ranks[rank % group]) for rank, schedule in others.items())

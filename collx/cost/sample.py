@@ -27,11 +27,18 @@ class _Round(NamedTuple):
 
 class Sample:
     """The rounds of some ranks, of `rounds` in all; rounds that no rank looked at takes part in are like the others.
-    For the bytes in all, each rank stands for as many as its weight."""
+    For the bytes in all, each rank stands for as many as its weight; on what ranks share, for a `crowd` that does as it
+    does."""
 
     def __init__(
-        self, schedules: Mapping[int, Schedule], weights: Mapping[int, float], network: Network, rounds: int
+        self,
+        schedules: Mapping[int, Schedule],
+        weights: Mapping[int, float],
+        network: Network,
+        rounds: int,
+        crowd: int = 1,
     ) -> None:
+        self.crowd = crowd
         longest = max(len(schedule.rounds) for schedule in schedules.values())
         self.rounds = rounds
         self.blocks = next(iter(schedules.values())).blocks
@@ -58,7 +65,8 @@ class Sample:
             for port, beta in route.out if isinstance(op, Send) else route.into:
                 ports.add(port)
                 if not (route.written and (port, op.blocks) in written):
-                    found.loads[port] = found.loads.get(port, 0.0) + blocks * beta
+                    each = blocks * beta * (self.crowd if route.link.shared else 1)
+                    found.loads[port] = found.loads.get(port, 0.0) + each
                 if isinstance(op, Send):
                     written.add((port, op.blocks))
         if ports:

@@ -91,6 +91,14 @@ def test_contenders_come_fastest_first_and_only_those_that_can() -> None:
     assert all(before.seconds <= after.seconds for (_, before), (_, after) in pairwise(found))
 
 
+@settings(max_examples=30, deadline=None)
+@given(nbytes=st.integers(0, 1 << 26), text=st.sampled_from(["8 ranks", "2 hosts x 2 ranks", "3 hosts x 2 packages"]))
+def test_contenders_take_what_is_estimated(nbytes: int, text: str) -> None:
+    topology = describe(text)
+    for algorithm, found in contenders("all_reduce", nbytes, topology, list(REGISTER.values())):
+        assert found.seconds == pytest.approx(estimate(algorithm, topology.size, topology, nbytes).seconds, rel=0.05)
+
+
 def test_a_slow_network_is_crossed_by_as_few_bytes_as_can_be() -> None:
     network = describe("2 hosts x 4 ranks").with_links({"network": Link("network", 5e-5, 8e-9, 3e-6, shared=True)})
     by_name = {
