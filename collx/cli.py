@@ -22,6 +22,7 @@ usage: collx COMMAND [OPTIONS]
 
   run      start a program on several ranks, of this host or of several
   perf     measure collectives, in nccl-tests' columns
+  tune     measure which algorithm is the fastest at which size, for later jobs to choose by
   verify   prove the algorithms' schedules
   topo     draw this machine, or another, and who sits where on it
 
@@ -201,6 +202,12 @@ def _perf(argv: list[str]) -> int:
     return sweep(argv)
 
 
+def _tune(argv: list[str]) -> int:
+    from collx.perf.tune import main as tune
+
+    return tune(argv)
+
+
 def _verify(argv: list[str]) -> int:
     from collx.verify import main as prove
 
@@ -213,4 +220,10 @@ def _topo(argv: list[str]) -> int:
     return draw(argv)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "perf": _perf, "verify": _verify, "topo": _topo}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": _run,
+    "perf": _perf,
+    "tune": _tune,
+    "verify": _verify,
+    "topo": _topo,
+}
