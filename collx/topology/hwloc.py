@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from collx.topology.document import Refused, cpu_set, number
-from collx.topology.machine import MOST_GPUS, Machine, Node, pairs, pruned, size_text
+from collx.topology.machine import MOST_CORES, MOST_GPUS, Machine, Node, pairs, pruned, size_text
 
 PACKAGES = ("Package", "Socket")  # what they are called since 1.11, and were before
 PCI_TYPE = re.compile(r"(?P<kind>[0-9a-f]{4}) \[(?P<vendor>[0-9a-f]{4}):[0-9a-f]{4}\]")
@@ -50,14 +50,18 @@ class _Reading:
         """The parts in an object. Since hwloc 2 memory lies beside the cores that it is near to, not around them: those
         are then a NUMA node here."""
         objects = [child for child in parent if child.tag == "object"]
-        memory = [child for child in objects if child.get("type") in ("NUMANode", "MemCache") and not _has_cores(child)]
-        parts = tuple(part for child in objects if child not in memory for part in self.part(child))
-        nodes = [node for child in memory for node in child.iter("object") if node.get("type") == "NUMANode"]
+        nodes: list[Element] = []
+        parts: list[Node] = []
+        for child in objects:
+            if child.get("type") in ("NUMANode", "MemCache") and not _has_cores(child):
+                nodes += [node for node in child.iter("object") if node.get("type") == "NUMANode"]
+            else:
+                parts += self.part(child)
         if parent is self.top:
             self.memory = sum(number(node, "local_memory") for node in nodes)
         elif nodes and not any(path[-1].kind == "numa" for part in parts for path in part.walk()):
-            return (_numa(nodes, parts),)
-        return parts
+            return (_numa(nodes, tuple(parts)),)
+        return tuple(parts)
 
     def part(self, element: Element) -> tuple[Node, ...]:
         kind = element.get("type", "")
@@ -80,6 +84,8 @@ class _Reading:
 
     def core(self, element: Element) -> Node:
         self.cores += 1
+        if self.cores > MOST_CORES:
+            raise Refused(f"it has more than {MOST_CORES} cores")
         units = [element] if element.get("type") == "PU" else list(element.iter("object"))
         there = frozenset(number(unit, "os_index") for unit in units if unit.get("type") == "PU")
         cpus = there if self.usable is None else there & self.usable

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 KINDS = ("host", "package", "numa", "l3", "core", "gpu", "nic")
 PLACES = ("core", "gpu")  # what ranks sit on
-MOST_GPUS = 1024  # of one machine: a file that tells of more is not of any
+MOST_CORES, MOST_GPUS = 65536, 1024  # of one machine: a file that tells of more is not of any
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from collx.topology.document import Refused, cpu_set, number
-from collx.topology.machine import MOST_GPUS, Machine, Node, pairs
+from collx.topology.machine import MOST_CORES, MOST_GPUS, Machine, Node, pairs
 
 SWITCH = "switch"  # every NVLink switch is one: they all join the same GPUs
 SWITCH_CLASS = "0x068000"
@@ -50,6 +50,8 @@ class _Reading:
 
     def core(self, cpu: int) -> Node:
         self.cores += 1
+        if self.cores > MOST_CORES:
+            raise Refused(f"it has more than {MOST_CORES} CPUs")
         return Node("core", f"CPU {cpu}", (), (), frozenset((cpu,)))
 
     def device(self, element: Element) -> Iterator[Node]:

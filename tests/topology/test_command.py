@@ -31,12 +31,16 @@ def test_a_published_machine_is_drawn(file: Path, tmp_path: Path, capsys: pytest
     assert "rank 0" in "".join(root.itertext())
 
 
-def test_the_page_shows_what_is_drawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_shows_what_is_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     root = DATA.parents[2]
     monkeypatch.chdir(root)
     page = (root / "docs/topology.md").read_text(encoding="utf-8")
     command, _, shown = page.partition("$ collx topo ")[2].partition("\n```")[0].partition("\n")
     assert topo(capsys, *command.split()).strip() == shown.strip()
+    topo(capsys, "--xml", str(DATA / "hwloc-32em64t-2n8c2t-pci-normalio.xml"), "--svg", str(tmp_path / "topology.svg"))
+    assert (tmp_path / "topology.svg").read_text() == (root / "docs/topology.svg").read_text()
 
 
 def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
