@@ -75,27 +75,39 @@ DEFAULTS = (
 )
 
 # Where ranks are on several hosts. A message costs a rank there some us whatever it holds, so few messages count, and
-# then that the long ones stay inside a host: ranks of one host are neighbours, and these algorithms do most with those.
+# then that the long ones stay inside a host. Where none has several ranks, what goes over hosts gives way to the next.
 BETWEEN_HOSTS = (
     Rule("all_reduce", 2, 32 * KIB, ("direct",)),
     Rule("all_reduce", 2, math.inf, ("two_shot",)),
-    Rule("all_reduce", math.inf, 16 * KIB, ("recursive_doubling",)),
-    Rule("all_reduce", math.inf, math.inf, ("halving_doubling", "recursive_doubling"), powers=True),
-    Rule("all_reduce", math.inf, 4 * MIB, ("pat", "recursive_doubling")),
-    Rule("all_reduce", math.inf, math.inf, ("ring", "recursive_doubling")),
+    Rule("all_reduce", math.inf, 16 * KIB, ("leaders", "recursive_doubling")),
+    Rule("all_reduce", math.inf, 4 * MIB, ("leaders", "halving_doubling", "recursive_doubling"), powers=True),
+    Rule("all_reduce", math.inf, math.inf, ("hierarchical", "halving_doubling", "recursive_doubling"), powers=True),
+    Rule("all_reduce", math.inf, 4 * MIB, ("leaders", "pat", "recursive_doubling")),
+    Rule("all_reduce", math.inf, math.inf, ("hierarchical", "ring", "recursive_doubling")),
     Rule("reduce_scatter", 2, math.inf, ("direct",)),
-    Rule("reduce_scatter", math.inf, math.inf, ("halving", "direct"), powers=True),
-    Rule("reduce_scatter", math.inf, 4 * MIB, ("pat", "direct")),
-    Rule("reduce_scatter", math.inf, math.inf, ("ring", "direct")),
+    Rule("reduce_scatter", math.inf, 128 * KIB, ("leaders", "halving", "direct"), powers=True),
+    Rule("reduce_scatter", math.inf, math.inf, ("hierarchical", "halving", "direct"), powers=True),
+    Rule("reduce_scatter", math.inf, 128 * KIB, ("leaders", "pat", "direct")),
+    Rule("reduce_scatter", math.inf, 4 * MIB, ("hierarchical", "pat", "direct")),
+    Rule("reduce_scatter", math.inf, math.inf, ("hierarchical", "ring", "direct")),
     Rule("all_gather", 2, math.inf, ("direct",)),
-    Rule("all_gather", math.inf, math.inf, ("doubling",), powers=True),
-    Rule("all_gather", math.inf, 4 * MIB, ("pat", "direct")),
-    Rule("all_gather", math.inf, math.inf, ("ring",)),
+    Rule("all_gather", 4, math.inf, ("doubling",), powers=True),
+    Rule("all_gather", math.inf, 128 * KIB, ("leaders", "doubling"), powers=True),
+    Rule("all_gather", math.inf, math.inf, ("hierarchical", "doubling"), powers=True),
+    Rule("all_gather", math.inf, 128 * KIB, ("leaders", "pat", "direct")),
+    Rule("all_gather", math.inf, 4 * MIB, ("hierarchical", "pat", "direct")),
+    Rule("all_gather", math.inf, math.inf, ("hierarchical", "ring")),
     Rule("broadcast", 2, math.inf, ("direct",)),
-    Rule("broadcast", math.inf, math.inf, ("tree",)),
+    Rule("broadcast", math.inf, math.inf, ("leaders", "tree")),
     Rule("reduce", 2, math.inf, ("direct",)),
-    Rule("reduce", math.inf, math.inf, ("tree", "direct")),
-    *(rule for rule in DEFAULTS if rule.collective in ("all_to_all", "gather", "scatter", "scan", "exscan", "barrier")),
+    Rule("reduce", math.inf, math.inf, ("leaders", "tree", "direct")),
+    Rule("all_to_all", 16, 256 * KIB, ("hierarchical", "direct")),
+    Rule("gather", 16, 16 * KIB, ("tree", "direct")),
+    Rule("gather", 16, 512 * KIB, ("hierarchical", "direct")),
+    Rule("scatter", 16, 16 * KIB, ("tree", "direct")),
+    Rule("scatter", 16, 512 * KIB, ("hierarchical", "direct")),
+    Rule("barrier", math.inf, math.inf, ("hierarchical", "dissemination")),
+    *(rule for rule in DEFAULTS if rule.collective in ("all_to_all", "gather", "scatter", "scan", "exscan")),
 )
 
 
@@ -152,11 +164,13 @@ def _preferred(
             yield measured, "measured"
     yield MPI, by
     rules = BETWEEN_HOSTS if far else DEFAULTS
-    for name in next(rule.algorithms for rule in rules if rule.fits(collective, size, nbytes)):
-        yield name, by
+    ruled = next(rule.algorithms for rule in rules if rule.fits(collective, size, nbytes))
     flat = not 1 < len(hosts) < size  # no ranks are nearer to each other than to others
-    others = sorted(may_choose(collective), key=lambda name: flat and REGISTER[collective, name].over is not None)
-    for name in (*(wish.names if wish else ()), *others):
+    over = [name for name in may_choose(collective) if flat and REGISTER[collective, name].over]
+    for name in ruled:
+        if name not in over:
+            yield name, by
+    for name in (*(wish.names if wish else ()), *sorted(may_choose(collective), key=over.__contains__)):
         yield name, by
 
 

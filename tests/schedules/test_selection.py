@@ -13,7 +13,7 @@ from collx.plan import Lane, Plan
 from collx.planner import make_plan
 from collx.request import Request
 from collx.schedule import REGISTER, Groups, grouped
-from collx.selector import BETWEEN_HOSTS, DEFAULTS, KIB, Rule
+from collx.selector import BETWEEN_HOSTS, DEFAULTS, KIB, MIB, Rule
 from collx.types import reduce_op
 
 
@@ -55,8 +55,9 @@ def test_small_blocks_fit_where_large_ones_do_not() -> None:
 @pytest.mark.parametrize("collective", COLLECTIVES)
 def test_every_rule_can_decide_and_one_always_does(collective: str, powers: bool, table: tuple[Rule, ...]) -> None:
     rules = [rule for rule in table if rule.collective == collective and (powers or not rule.powers)]
-    if powers and any(rule.powers for rule in rules):  # which the later ones are behind
-        rules = rules[: next(at for at, rule in enumerate(rules) if rule.powers) + 1]
+    last = [at for at, rule in enumerate(rules) if rule.powers and rule.size == rule.nbytes == float("inf")]
+    if last:  # the later ones are behind it
+        rules = rules[: last[0] + 1]
     assert rules[-1].size == rules[-1].nbytes == float("inf")
     for before, after in pairwise(rules):
         assert before.size < after.size or (before.size == after.size and before.nbytes < after.nbytes)
@@ -98,3 +99,18 @@ def test_what_is_asked_for_over_hosts_is_over_those_of_the_communicator() -> Non
     hosts = grouped(["alpha", "beta"] * 4)
     assert peers(between(hosts, 0, "hierarchical")) == {1, 2, 4, 6}
     assert peers(between(grouped(["alpha"] * 8), 0, "hierarchical")) == set(range(1, 8))
+
+
+@pytest.mark.parametrize(("size", "most"), [(4, 4 * MIB), (6, 4 * MIB), (8, 4 * MIB)])
+def test_sums_between_hosts_go_over_them(size: int, most: int) -> None:
+    for hosts in (grouped(["alpha", "beta"] * (size // 2)), grouped(["alpha"] + ["beta"] * (size - 1))):
+        chosen = [between(hosts, rank, elements=most // 4).algorithm for rank in range(size)]
+        assert chosen == ["leaders"] * size
+        chosen = [between(hosts, rank, elements=most // 4 + 1).algorithm for rank in range(size)]
+        assert chosen == ["hierarchical"] * size
+
+
+def test_one_rank_on_each_host_makes_no_hierarchy() -> None:
+    for elements in (1, 1 << 12, 1 << 24):
+        plan = between(grouped(range(4)), 0, elements=elements)
+        assert plan.algorithm in ("recursive_doubling", "halving_doubling")
