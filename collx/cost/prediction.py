@@ -96,7 +96,8 @@ def contenders(
     *,
     gamma: float = GAMMA,
 ) -> list[tuple[Algorithm, Prediction]]:
-    """Those of `algorithms` that do the collective on so many ranks, with what they will take, the fastest first.
+    """Those of `algorithms` that do the collective on so many ranks, with what they will take, the fastest first;
+    where that is the same to three digits, those of fewer rounds, and then in the order given.
 
     Of few ranks that is read off curves, quick for sizes not asked for before, and within 5% of `estimate`.
     """
@@ -111,4 +112,4 @@ def _contest(
     able = [each for each in algorithms if each.collective == collective and each.sizes(size)]
     curves = [(each, curve(each, topology)) for each in able]
     priced = [(each, _priced(what, nbytes, _segments(what, nbytes), WINDOW, gamma)) for each, what in curves]
-    return tuple(sorted(priced, key=lambda pair: (pair[1].seconds, pair[1].rounds, pair[0].name)))
+    return tuple(sorted(priced, key=lambda pair: (float(f"{pair[1].seconds:.3g}"), pair[1].rounds)))
