@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from collx.collectives import COLLECTIVES
+from collx.cost import estimate
 from collx.guide import UNGUIDED, Guide
 from collx.plan import balanced
 from collx.request import Request
 from collx.schedule import Groups
 from collx.selector import Choice, choose, objection, placed
+from collx.topology import Topology
 from collx.tuning import Point, Table
 from collx.types import nearest, reduce_op
 from collx.wishes import MPI, may_choose
@@ -74,26 +76,33 @@ def explain(
     collective: str,
     nbytes: int,
     size: int,
-    room: int,
+    room: float,
     far: bool = False,
     mpi: bool = False,
     guide: Guide = UNGUIDED,
     hosts: Groups = (),
+    topology: Topology | None = None,
+    predicts: bool = False,
 ) -> Explanation:
-    """The contest for a call with a buffer of about `nbytes`, of float32 and sum; for the others see `choose`.
+    """The contest for a call with a buffer of about `nbytes`, of float32 and sum; for the others see `choose`. On a
+    `topology` times are predicted; where it alone `predicts`, and nothing else was said or measured, they decide.
 
     Raises ValueError for an unknown collective.
     """
     request = typical(collective, nbytes, size)
     choice = choose(request, size, room, far, mpi, guide, hosts)
-    names = [*may_choose(collective), *[MPI] * mpi]
     candidates = [
-        _candidate(name, request, size, objection(name, request, size, room, mpi, hosts), guide, hosts)
-        for name in names
+        _candidate(name, request, size, objection(name, request, size, room, mpi, hosts), guide, hosts, topology)
+        for name in (*may_choose(collective), *[MPI] * mpi)
     ]
-    candidates.sort(key=lambda entry: (entry.name != choice.name, entry.objection is not None, _rank(entry)))
-    why = sentence(choice, request, guide)
-    return Explanation(collective, request.nbytes, size, choice.name, why, tuple(candidates))
+    name, why = choice.name, sentence(choice, request, guide)
+    wish = guide.wish(collective)
+    priced = [entry for entry in candidates if entry.predicted is not None and (not wish or wish.allows(entry.name))]
+    if predicts and priced and choice.by == "rule":
+        name = min(priced, key=lambda entry: (entry.predicted, entry.rounds, entry.name)).name
+        why = f"predicted to be the fastest on this topology (without one the rules say {choice.name})"
+    candidates.sort(key=lambda entry: (entry.name != name, entry.objection is not None, _rank(entry)))
+    return Explanation(collective, request.nbytes, size, name, why, tuple(candidates))
 
 
 def typical(collective: str, nbytes: int, size: int) -> Request:
@@ -106,7 +115,7 @@ def typical(collective: str, nbytes: int, size: int) -> Request:
     return Request(collective, elements, dtype, op=reduce_op("sum") if spec.reduces else None)
 
 
-def first_choice(request: Request, size: int, room: int, far: bool, mpi: bool, guide: Guide, hosts: Groups) -> str:
+def first_choice(request: Request, size: int, room: float, far: bool, mpi: bool, guide: Guide, hosts: Groups) -> str:
     """What COLLX_DEBUG=INFO says of a call: its collective and size class, the algorithm, and why."""
     choice = choose(request, size, room, far, mpi, guide, hosts)
     low = 1 << max(request.nbytes.bit_length() - 1, 0)
@@ -130,13 +139,24 @@ def sentence(choice: Choice, request: Request, guide: Guide) -> str:
     return f"by the rules that collx comes with{wished}"
 
 
-def _candidate(name: str, request: Request, size: int, why_not: str | None, guide: Guide, hosts: Groups) -> Candidate:
+def _candidate(
+    name: str,
+    request: Request,
+    size: int,
+    why_not: str | None,
+    guide: Guide,
+    hosts: Groups,
+    topology: Topology | None,
+) -> Candidate:
     measured = _measured(guide.table, request.collective, name, request.nbytes)
     if name == MPI or why_not is not None:
         return Candidate(name, None, measured, None, None, {}, why_not)
     algorithm = placed(name, request, hosts)
     sent = int(algorithm.volume(size) * request.nbytes)
-    return Candidate(name, None, measured, algorithm.rounds(size), sent, {}, None)
+    if topology is None or size < 2:
+        return Candidate(name, None, measured, algorithm.rounds(size), sent, {}, None)
+    priced = estimate(algorithm, size, topology, request.nbytes)
+    return Candidate(name, priced.seconds, measured, algorithm.rounds(size), sent, priced.by_link, None)
 
 
 def _rank(candidate: Candidate) -> tuple[float, float, int]:

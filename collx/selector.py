@@ -123,7 +123,7 @@ class Choice(NamedTuple):
 def choose(
     request: Request,
     size: int,
-    room: int,
+    room: float,
     far: bool = False,
     mpi: bool = False,
     guide: Guide = UNGUIDED,
@@ -174,7 +174,7 @@ def _preferred(
         yield name, by
 
 
-def objection(name: str, request: Request, size: int, room: int, mpi: bool = False, hosts: Groups = ()) -> str | None:
+def objection(name: str, request: Request, size: int, room: float, mpi: bool = False, hosts: Groups = ()) -> str | None:
     """Why the algorithm that comes with collx under `name`, or MPI's own collective, cannot be chosen unasked for the
     call, if it cannot."""
     if name == MPI:
@@ -196,7 +196,7 @@ def placed(name: str, request: Request, hosts: Groups) -> Algorithm:
     return algorithm if given or order == tuple(range(len(order))) else along(algorithm, order)
 
 
-def _asked_for(request: Request, size: int, room: int, mpi: bool, hosts: Groups) -> Choice:
+def _asked_for(request: Request, size: int, room: float, mpi: bool, hosts: Groups) -> Choice:
     asked = request.algorithm
     if isinstance(asked, str) and asked == MPI:
         why = refusal(request) if mpi else NO_MPI
@@ -237,7 +237,7 @@ def _proved(source: Algorithm | Builder, request: Request, size: int) -> Algorit
     return own(source, request.collective, size, request.root)
 
 
-def _objection(algorithm: Algorithm, request: Request, size: int, room: int) -> str | None:
+def _objection(algorithm: Algorithm, request: Request, size: int, room: float) -> str | None:
     """Why the algorithm cannot serve the call, if it cannot."""
     if not algorithm.sizes(size):
         return f"it does not take {size} ranks"
@@ -245,6 +245,8 @@ def _objection(algorithm: Algorithm, request: Request, size: int, room: int) -> 
         return "it does not keep rank order, which this non-commutative op needs"
     if algorithm.uniform and not request.uniform:
         return "it needs blocks of one size, and the counts differ"
+    if room == math.inf:  # nothing is too large, and with thousands of ranks to build their schedules takes long
+        return None
     blocks = largest_message(algorithm, size, request.root)
     if request.agreed and blocks * GRAIN > room:  # segments cannot be made any smaller
         bytes_each = request.largest_block(algorithm.build(0, size, request.root).blocks)

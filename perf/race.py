@@ -13,7 +13,7 @@ from collx.perf.measure import longest, mean_time
 
 BEHIND = 1.5  # times the best: whoever takes longer is out
 _DOUBT = 1.5  # times that, at the first look, which comes cold
-_FEWEST, _MOST = 3, 25  # rounds
+_FEWEST, _MOST = 5, 25  # rounds
 _TURN, _CALLS = 0.01, 500  # seconds and calls that one turn should take at most
 
 
@@ -49,8 +49,7 @@ def race(comm: Any, calls: Mapping[str, Call], seconds: float) -> dict[str, floa
 def _look(comm: Any, call: Call) -> float:
     call()  # the first one makes plans and touches pages: nothing to judge by
     comm.barrier()
-    once = mean_time(call, 1)
-    return once
+    return mean_time(call, 1)
 
 
 def _turn(comm: Any, call: Call, calls: int) -> float:

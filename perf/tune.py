@@ -88,9 +88,8 @@ class _Arrays:
 
 
 def _contenders(comm: Any, collective: str, size: int) -> list[str]:
-    """The algorithms that can serve, of those the ones that rank 0 thinks worth measuring."""
-    able = sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
-    return able
+    """The algorithms that can serve, in one order on all ranks; the first look at their times drops the slow ones."""
+    return sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
 
 
 def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[str, Point]]:
@@ -138,10 +137,16 @@ def run(comm: Any, options: Options) -> int:
         steps = {collective: steps_of(of) for collective, of in points.items()}
         path = tuning.write(Table(key, steps, {collective: tuple(of) for collective, of in points.items()}))
         for collective, of in steps.items():
-            texts = (f"{s.algorithm} to {size_text(s.nbytes)}" if s.nbytes else s.algorithm for s in of)
+            texts = (f"{s.algorithm} to {_about(s.nbytes)}" if s.nbytes else s.algorithm for s in of)
             print(f"  {collective:<14}  {', '.join(texts)}")
         print(f"wrote {path} after {time.perf_counter() - start:.0f} s: jobs like this one choose by it", flush=True)
     return 0
+
+
+def _about(nbytes: int) -> str:
+    """In three digits."""
+    unit = next((one for one in (1 << 30, 1 << 20, 1 << 10) if nbytes >= one), 1)
+    return f"{nbytes / unit:.3g}" + {1: "", 1 << 10: "K", 1 << 20: "M", 1 << 30: "G"}[unit]
 
 
 @program("collx tune")

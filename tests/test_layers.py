@@ -31,7 +31,20 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "guide": ({"guide", "tuning", "wishes"}, {"algorithms", "schedule", "collectives", "terms", "errors"}),
     "selector": (
         {"selector", "planner", "request", "semantics", "explain"},
-        {"guide", "algorithms", "schedule", "collectives", "plugins", "proof", "plan", "agreement", "terms", "errors"},
+        {
+            "guide",
+            "topology",
+            "cost",
+            "algorithms",
+            "schedule",
+            "collectives",
+            "plugins",
+            "proof",
+            "plan",
+            "agreement",
+            "terms",
+            "errors",
+        },
     ),
     # What moves bytes, and what joins ranks for that; nothing here knows of schedules.
     "base": ({"transports.base", "transports.verdict", "transports.waiting"}, {"errors"}),
@@ -88,7 +101,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # job.
     "perf": ({"perf"}, {"public", "guide", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
-    "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "processes", "public", "errors"}),
+    "explaining": ({"explaining"}, {"selector", "decisions", "topology", "compiled", "errors"}),
+    "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "explaining", "processes", "public", "errors"}),
 }
 
 # Narrower than its layer: of the transports the native engine knows only the lanes that it runs on, and of what every
