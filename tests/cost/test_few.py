@@ -116,6 +116,21 @@ def test_a_slow_network_is_crossed_by_as_few_bytes_as_can_be() -> None:
     assert by_name["ring"].by_link["network"] < by_name["circulant"].by_link["network"]
 
 
+@pytest.mark.parametrize(
+    ("collective", "name", "crossing"),
+    [
+        ("reduce_scatter", "ring", 16 * 511 / 512),
+        ("reduce_scatter", "halving", 15),
+        ("reduce_scatter", "pat", 55),
+        ("reduce_scatter", "circulant", 490.65625),
+        ("all_reduce", "swing", 71),
+    ],
+)
+def test_circulant_crosses_hosts_thirty_times_as_much_as_ring(collective: str, name: str, crossing: float) -> None:
+    found = estimate(REGISTER[collective, name], 512, describe("16 hosts x 32 ranks"), 1 << 20)
+    assert found.by_link["network"] == pytest.approx(crossing * (1 << 20), rel=1e-6)
+
+
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="a topology of 4 ranks cannot price a collective of 5"):
         predict(REGISTER["all_reduce", "ring"].builder, 5, Topology.flat(4, FLAT), 8)
