@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import collx.algorithms  # noqa: F401  (fills the register)
-from collx.cost import contenders, estimate, predict
+from collx.cost import GAMMA, Ports, contenders, estimate, predict
+from collx.cost.few import _spread
+from collx.cost.sample import Sample
 from collx.schedule import REGISTER, Algorithm, Schedule
 from collx.topology import Link, Topology, describe
 
@@ -71,6 +73,22 @@ def test_thousands_of_ranks_need_the_schedules_of_few(collective: str) -> None:
         assert 0 < found.seconds < float("inf")
         assert found.rounds == algorithm.rounds(topology.size)
         assert len(built) < 256
+
+
+@pytest.mark.parametrize("text", ["200 hosts", "40 hosts x 6 ranks"])
+@pytest.mark.parametrize("collective", ["all_reduce", "broadcast", "reduce", "scan"])
+def test_of_trees_a_few_groups_tell_roughly(collective: str, text: str) -> None:
+    topology = describe(text)
+    for key in KEYS:
+        if key[0] != collective or key[1] not in ("tree", "double_tree", "recursive_doubling", "doubling"):
+            continue
+        expected = predict(REGISTER[key].build, topology.size, topology, 1 << 16)
+        weights = _spread(topology.size, 6 if "x" in text else 1)
+        assert len(weights) < topology.size
+        schedules = {rank: REGISTER[key].build(rank, topology.size) for rank in weights}
+        found = Sample(schedules, weights, Ports(topology), expected.rounds)
+        seconds = found.timed((1 << 16) / found.blocks, GAMMA).seconds
+        assert expected.seconds / 1.5 < seconds < expected.seconds * 2.2
 
 
 def test_cut_short_a_ring_takes_as_long() -> None:
