@@ -65,7 +65,7 @@ def estimate(
     gamma: float = GAMMA,
 ) -> Prediction:
     """As `predict`, from few ranks' schedules, so that it serves thousands: all of up to 16; else, if all groups of the
-    outermost level do alike, those of one group, which gives the same; else those of some groups, round by round, roughly. Left
+    outermost level do alike, those of one group, which gives the same; else roughly, from those of some groups. Left
     out, `segments` are as many as the engine will make.
 
     Raises ValueError where the algorithm or the topology is not for `size` ranks.
