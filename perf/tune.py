@@ -21,10 +21,13 @@ from collx.perf.program import Parser, program
 from collx.perf.progress import Progress
 from collx.perf.race import race
 from collx.perf.report import size_text
+from collx.schedule import REGISTER
 from collx.tuning import Key, Point, Table, hosts_text, steps_of
+from collx.wishes import MPI
 
 TUNED = [name for name in MEASURED if name not in ("sendrecv", "barrier")]
 _DTYPE = np.dtype(np.float32)
+_SETTLING = 20_000  # calls in which the kernel, and ranks that share a core, find who goes where
 _SPARE = 1 << 30  # bytes that must stay free beside the arrays
 
 
@@ -89,7 +92,11 @@ class _Arrays:
 
 def _contenders(comm: Any, collective: str, size: int) -> list[str]:
     """The algorithms that can serve, in one order on all ranks; the first look at their times drops the slow ones."""
-    return sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
+    able = sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
+    if 1 < len(set(comm.hosts)) < comm.size:
+        return able
+    # Where there is one group only, or a rank alone in each, algorithms over groups are others by another name.
+    return [name for name in able if name == MPI or REGISTER[collective, name].over is None]
 
 
 def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[str, Point]]:
@@ -127,6 +134,8 @@ def run(comm: Any, options: Options) -> int:
         raise UsageError("a job of one rank has nothing to choose; start it with at least 2")
     if speaks:
         print(f"collx tune: {comm.size} ranks, {options.effort.name}, at most {options.seconds:.0f} s", flush=True)
+    for _ in range(_SETTLING):
+        comm.barrier()
     points: dict[str, list[Point]] = {}
     with Progress(len(TUNED) * len(_sizes(comm, options)), shown=speaks, left=True) as progress:
         for collective, point in _points(comm, options, progress):
