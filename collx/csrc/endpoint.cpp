@@ -40,7 +40,8 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
     : far_(std::move(far_ranks)), verdict(rank, layout, regions(files), std::move(pidfds), far_.get()),
       shrink(rank, layout, regions(files), verdict, far_.get()),
       rank_(rank), chunk_(layout.mail.bytes), oversubscribed_(oversubscribed), patience_(oversubscribed),
-      seat_(rank, headers(files)), interrupted_(interrupted), recorder_(rank, flights(files), far_ != nullptr ? far_->far : std::vector<bool>()), process_(getpid()) {
+      seat_(rank, headers(files)), interrupted_(interrupted),
+      recorder_(rank, flights(files), far_ != nullptr ? far_->far : std::vector<bool>()), process_(getpid()) {
     links_.recorder = &recorder_;
     links_.verdict = &verdict;
     links_.own = &Layout::header(files[rank].data());

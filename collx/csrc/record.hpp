@@ -47,8 +47,8 @@ struct alignas(64) Record {
 
 inline constexpr std::uint32_t kRecords = 64;   // a power of two; the last of them are shown
 inline constexpr std::uint32_t kHistory = 16;  // a power of two; more calls than one rank is ever ahead of another
-// By how many calls more a rank may be ahead of one on another machine that it does not hear: a word of each call costs that
-// one as much as a message, so it says some of them at once.
+// By how many calls more a rank may be ahead of one on another machine that it does not hear: a word of each call costs
+// that one as much as a message, so it says some of them at once.
 inline constexpr std::uint64_t kFarAhead = 13;
 static_assert(kFarAhead + 2 < kHistory);
 
