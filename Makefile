@@ -53,7 +53,7 @@ mismatches: .venv/.stamp-test
 	$(BIN)/python -m tests.failures.mismatches $(or $(CASES),10000)
 
 prove: .venv/.stamp-install
-	$(BIN)/collx verify --sizes 1-256 --larger
+	$(BIN)/collx verify --sizes 1-256 --larger --groupings 300
 
 lint: .venv/.stamp-test
 	$(BIN)/ruff check

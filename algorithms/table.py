@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import collx.algorithms  # noqa: F401  (fills the register)
-from collx.schedule import REGISTER, Algorithm
+from collx.schedule import REGISTER, Algorithm, Groups
 
 SAMPLES = (2, 8, 100)  # sizes to show the closed forms at: the smallest, a power of two, and one far from any
 
@@ -19,6 +19,10 @@ Rounds are the longest chain of communicating rounds, bytes the most that any ra
 (for all_to_all of one rank's input), each on {samples} ranks. *Ordered* algorithms keep rank order, as
 non-commutative ops need; *uniform* ones need blocks of one size; *powers of two* are all the sizes that those so
 marked take. `collx perf COLLECTIVE --algorithm all` measures them side by side.
+
+Algorithms *over groups* take the ranks of each host for a group, whatever their order. Their figures are for two hosts
+with half of the ranks each; for hosts with different numbers of ranks they are upper bounds. `make prove` proves them
+for 300 random groupings besides. On one host they are what serves within a group.
 
 Where MPI joins the ranks there is one more, `mpi`: [MPI's own collective](design.md#mpis-own-collectives), which is no
 schedule.
@@ -38,13 +42,17 @@ def _section(collective: str) -> str:
     return "\n".join([f"## {collective}", "", head, *rows, ""])
 
 
+def _halves(size: int) -> Groups:
+    return tuple(tuple(ranks) for ranks in (range(size // 2), range(size // 2, size)))
+
+
 def _row(algorithm: Algorithm) -> str:
     what = " ".join((algorithm.builder.__doc__ or "").split())
     cells = (
         f"**{algorithm.name}**{''.join(f'<br>*{trait}*' for trait in _traits(algorithm))}",
         what,
-        " · ".join(_figures(algorithm, lambda size: str(algorithm.rounds(size)))),
-        " · ".join(_figures(algorithm, lambda size: _decimal(algorithm.volume(size)))),
+        " · ".join(_figures(algorithm, lambda one, size: str(one.rounds(size)))),
+        " · ".join(_figures(algorithm, lambda one, size: _decimal(one.volume(size)))),
         algorithm.wins,
         algorithm.source,
     )
@@ -52,6 +60,8 @@ def _row(algorithm: Algorithm) -> str:
 
 
 def _traits(algorithm: Algorithm) -> Iterator[str]:
+    if algorithm.over:
+        yield "over groups"
     if algorithm.ordered:
         yield "ordered"
     if algorithm.uniform:
@@ -60,8 +70,9 @@ def _traits(algorithm: Algorithm) -> Iterator[str]:
         yield "powers of two"
 
 
-def _figures(algorithm: Algorithm, figure: Callable[[int], str]) -> Iterator[str]:
-    return (figure(size) if algorithm.sizes(size) else "-" for size in SAMPLES)
+def _figures(algorithm: Algorithm, figure: Callable[[Algorithm, int], str]) -> Iterator[str]:
+    of = {size: algorithm.over(_halves(size)) if algorithm.over else algorithm for size in SAMPLES}
+    return (figure(of[size], size) if of[size].sizes(size) else "-" for size in SAMPLES)
 
 
 def _decimal(volume: Fraction) -> str:

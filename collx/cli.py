@@ -22,7 +22,10 @@ usage: collx COMMAND [OPTIONS]
 
   run      start a program on several ranks, of this host or of several
   perf     measure collectives, in nccl-tests' columns
+  tune     measure which algorithm is the fastest at which size, for later jobs to choose by
+  explain  say which algorithm is chosen, why, and what is known of the others
   verify   prove the algorithms' schedules
+  topo     draw this machine, or another, and who sits where on it
 
 `collx COMMAND --help` tells a command's options, `collx --version` the version."""
 
@@ -200,10 +203,35 @@ def _perf(argv: list[str]) -> int:
     return sweep(argv)
 
 
+def _tune(argv: list[str]) -> int:
+    from collx.perf.tune import main as tune
+
+    return tune(argv)
+
+
+def _explain(argv: list[str]) -> int:
+    from collx.explaining import main as explain
+
+    return explain(argv)
+
+
 def _verify(argv: list[str]) -> int:
     from collx.verify import main as prove
 
     return prove(argv)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": _run, "perf": _perf, "verify": _verify}
+def _topo(argv: list[str]) -> int:
+    from collx.topology.command import main as draw
+
+    return draw(argv)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": _run,
+    "perf": _perf,
+    "tune": _tune,
+    "explain": _explain,
+    "verify": _verify,
+    "topo": _topo,
+}

@@ -11,12 +11,15 @@ import numpy.typing as npt
 from collx import calls, shrink
 from collx.calls import Call, Op
 from collx.checks import seconds, whole64
+from collx.decisions import UNDECIDED, Decisions
 from collx.engine import Engine
+from collx.explain import Explanation, explain
 from collx.handle import Handle
 from collx.known import quick
 from collx.layout import Counts
 from collx.memory import shared_array
 from collx.messages import Messages
+from collx.planner import room_of
 from collx.request import Chosen
 from collx.types import Array, nearest
 
@@ -58,8 +61,10 @@ class Communicator(Messages):
         make_group: MakeGroup,
         world_ranks: Sequence[int] | None = None,
         label: str = "world",
+        decisions: Decisions = UNDECIDED,
     ) -> None:
-        super().__init__(engine, rank, size, timeout)
+        super().__init__(engine, rank, size, timeout, hosts, decisions.guide(hosts, engine.far or engine.mpi))
+        self._decisions = decisions
         self.local_rank = local_rank
         self.hosts = tuple(hosts)
         self.transports = engine.transports
@@ -274,6 +279,18 @@ class Communicator(Messages):
         self._prepared(call.request)
         return Handle(self, call)
 
+    def explain(self, collective: str, nbytes: int) -> Explanation:
+        """Which algorithm is chosen for a buffer of `nbytes`, and why, with what is known of all others; print it.
+
+        For float32 and sum, root 0 and equal blocks; the buffer is the whole one, every rank's rows together, in whole
+        elements. Local. Raises ValueError for an unknown collective or a negative size, TypeError for no integer.
+        """
+        nbytes = whole64(nbytes, "nbytes")
+        if nbytes < 0:
+            raise ValueError(f"nbytes is {nbytes}, but no buffer is that small")
+        engine, room = self._engine, room_of(self._engine.capacity)
+        return explain(collective, nbytes, self.size, room, engine.far, engine.mpi, self._guide, self._hosts)
+
     def split(self, color: int | None, key: int = 0) -> Communicator | None:
         """A communicator of the ranks that give the same `color`, ordered by `key`, then by rank; None for color None.
 
@@ -352,6 +369,7 @@ class Communicator(Messages):
             self._make_group,
             self._world(members),
             label,
+            self._decisions,
         )
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:

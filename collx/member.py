@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any, NoReturn, Protocol, Self, TextIO
 
@@ -18,10 +18,13 @@ from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
 from collx.errors import ClosedError, CollxError, MismatchError, TimeoutError
+from collx.explain import first_choice
+from collx.guide import UNGUIDED, Guide
 from collx.known import Recall, unknown
 from collx.memory import SharedArray
-from collx.planner import make_plan
+from collx.planner import make_plan, room_of
 from collx.request import Request
+from collx.schedule import grouped
 from collx.types import ReduceOp
 from collx.work import Work
 
@@ -34,13 +37,18 @@ class Member:
     """Runs calls on `engine` in order, and knows why it cannot any more.
 
     After an error between ranks they no longer agree on what comes next, so the communicator is broken: the
-    other ranks are told, and every later call raises ClosedError with the first error.
+    other ranks are told, and every later call raises ClosedError with the first error. `hosts` has the host's name of
+    each rank, `guide` what its selector goes by.
     """
 
-    def __init__(self, engine: Engine, rank: int, size: int, timeout: float) -> None:
+    def __init__(
+        self, engine: Engine, rank: int, size: int, timeout: float, hosts: Sequence[str] = (), guide: Guide = UNGUIDED
+    ) -> None:
         self.rank = rank
         self.size = size
         self._engine = engine
+        self._hosts, self._guide = grouped(hosts), guide
+        self._told: set[str] = set()  # choices that rank 0 has printed
         self._plans: dict[Request, tuple[Any, Any]] = {}  # -> what the engine prepared, and the op it may call
         self._known = engine.known(seconds(timeout), SharedArray, _to(self, Member._break), _to(self, Member._begin))
         self._recall = self._known.recall
@@ -196,13 +204,26 @@ class Member:
         if cached is not None:
             return cached[0]
         engine = self._engine
-        plan, op = make_plan(request, self.rank, self.size, engine.capacity, engine.window, engine.mpi, engine.far)
+        limits = (engine.capacity, engine.window, engine.mpi, engine.far)
+        plan, op = make_plan(request, self.rank, self.size, *limits, self._hosts, self._guide)
+        if self._guide.tells and self.rank == 0:
+            self._tell(request)
         prepared = engine.prepare(plan, op)
         if len(self._plans) >= PLANS:
             del self._plans[next(iter(self._plans))]
             self._known.forget()
         self._plans[request] = (prepared, op)
         return prepared
+
+    def _tell(self, request: Request) -> None:
+        """Print what was chosen for the request, once for its size class."""
+        engine = self._engine
+        line = first_choice(
+            request, self.size, room_of(engine.capacity), engine.far, engine.mpi, self._guide, self._hosts
+        )
+        if line not in self._told:
+            self._told.add(line)
+            print(f"collx INFO {self!r}: {line}", file=sys.stderr, flush=True)
 
     def dump(self, file: TextIO | None = None) -> None:
         """Print the last 32 collectives of every rank, with their states and times, to `file` (standard error).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from collx.buffers import Buffer, for_input, for_output
 from collx.checks import rank_of, seconds, whole
 from collx.engine import Engine
+from collx.guide import UNGUIDED, Guide
 from collx.member import Member
 from collx.oneself import Oneself
 from collx.work import Work
@@ -21,8 +23,16 @@ class Messages(Member):
     a rank sends itself is kept until it receives it.
     """
 
-    def __init__(self, engine: Engine, rank: int, size: int, timeout: float) -> None:
-        super().__init__(engine, rank, size, timeout)
+    def __init__(
+        self,
+        engine: Engine,
+        rank: int,
+        size: int,
+        timeout: float,
+        hosts: Sequence[str] = (),
+        guide: Guide = UNGUIDED,
+    ) -> None:
+        super().__init__(engine, rank, size, timeout, hosts, guide)
         self._oneself = Oneself(rank)
 
     def send(

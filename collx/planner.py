@@ -10,28 +10,39 @@ import numpy as np
 
 from collx.agreement import OWN_COUNTS, counts_text
 from collx.collectives import COLLECTIVES
+from collx.guide import UNGUIDED, Guide
 from collx.plan import GRAIN, Lane, Move, Plan, balanced, lower, segments_needed
 from collx.request import Request
-from collx.schedule import Schedule, largest_message
-from collx.selector import MPI, SEGMENT, by_mpi, select
+from collx.schedule import Groups, Schedule, largest_message
+from collx.selector import SEGMENT, choose
 from collx.types import DTYPE_CODES, Array, ReduceOp, reduce_op
+from collx.wishes import MPI
 
 _SUM = reduce_op("sum")
 
 
 def make_plan(
-    request: Request, rank: int, size: int, capacity: int, window: int, mpi: bool = False, far: bool = False
+    request: Request,
+    rank: int,
+    size: int,
+    capacity: int,
+    window: int,
+    mpi: bool = False,
+    far: bool = False,
+    hosts: Groups = (),
+    guide: Guide = UNGUIDED,
 ) -> tuple[Plan, ReduceOp]:
     """The plan of `rank`, and the op for the engine to run it with.
 
     `capacity` and `window` are the engine's: bytes of a message segment, and segments in flight, at most; `mpi`: it
-    runs MPI's own collectives too; `far`: its ranks are on several hosts. Raises ValueError as `select` does,
-    ScheduleError for a user's function that is wrong.
+    runs MPI's own collectives too; `far`: its ranks are on several hosts. `hosts`: the ranks by host, the same on all
+    ranks and for every plan of a communicator. Raises ValueError as `choose` does, ScheduleError for a user's function
+    that is wrong.
     """
-    if by_mpi(request, mpi):
+    room = room_of(capacity)
+    algorithm = choose(request, size, room, far, mpi, guide, hosts).algorithm
+    if algorithm is None:
         return _without_moves(request, rank, size), request.op or _SUM
-    room = min(capacity, SEGMENT)
-    algorithm = select(request, size, room, far)
     schedule = algorithm.build(rank, size, request.root)
     itemsize, op = request.dtype.itemsize, request.op or _SUM
     sizes, given = _block_bytes(request, schedule, itemsize), [count * itemsize for count in request.given]
@@ -41,7 +52,7 @@ def make_plan(
     )  # fmt: skip
     segments = 1
     if request.agreed:
-        segments = segments_needed(max(largest_message(algorithm, size), 1), max(sizes, default=0), room)
+        segments = segments_needed(max(largest_message(algorithm, size, request.root), 1), max(sizes, default=0), room)
     else:
         moves = in_pieces(moves, room)
     spec, where = COLLECTIVES[request.collective], (rank, size, request.root, schedule.blocks)
@@ -55,6 +66,11 @@ def make_plan(
         called=request.called, ordered=request.ordered,
     )  # fmt: skip
     return plan, _on_blocks(request, schedule.blocks) if request.custom else op
+
+
+def room_of(capacity: int) -> int:
+    """Bytes that a message segment has at most, on an engine that takes `capacity`."""
+    return min(capacity, SEGMENT)
 
 
 def _without_moves(request: Request, rank: int, size: int) -> Plan:

@@ -16,10 +16,10 @@ writes for the round after. Per round and peer there is at most one Send and one
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Literal, Self
 
 Blocks = int | Iterable[int]
@@ -110,23 +110,42 @@ class Schedule:
 
         Called on the schedule of rank i this gives the schedule of rank `order[i]`.
         """
-        per_rank = self.blocks == len(order)
+        if self.blocks != len(order):
+            return self._played(order, lambda block: (block,), self.blocks)
+        return self._played(
+            order, lambda block: (block - block % self.blocks + order[block % self.blocks],), self.blocks
+        )
 
-        def moved(blocks: tuple[int, ...]) -> tuple[int, ...]:
-            if not per_rank:
-                return blocks
-            return tuple(b - b % self.blocks + order[b % self.blocks] for b in blocks)
+    def embedded(self, ranks: Sequence[int], parts: Sequence[Iterable[int]], blocks: int) -> Schedule:
+        """The schedule among some of more ranks: rank i is played by `ranks[i]`, and block i, scratch blocks counted
+        on, stands for the blocks `parts[i]` of a buffer cut into `blocks`.
 
-        def renamed(op: Op) -> Op:
+        What is left without blocks is not sent, and nothing is copied onto itself.
+        """
+        stood = [tuple(part) for part in parts]
+        return self._played(ranks, stood.__getitem__, blocks)
+
+    def _played(self, ranks: Sequence[int], stood: Callable[[int], tuple[int, ...]], blocks: int) -> Schedule:
+        def named(numbers: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(block for number in numbers for block in stood(number))
+
+        def renamed(op: Op) -> Op | None:
             match op:
                 case Send():
-                    return Send(moved(op.blocks), order[op.to])
+                    sent = named(op.blocks)
+                    return Send(sent, ranks[op.to]) if sent or not op.blocks else None
                 case Recv():
-                    return Recv(moved(op.blocks), order[op.source], op.reduce or False)
+                    received = named(op.blocks)
+                    there = received or not op.blocks
+                    return Recv(received, ranks[op.source], op.reduce or False) if there else None
                 case Copy():
-                    return Copy(moved(op.src), moved(op.dst), op.reduce or False)
+                    pairs = zip(named(op.src), named(op.dst), strict=True)
+                    moved = [(src, dst) for src, dst in pairs if src != dst]
+                    sources, targets = [src for src, _ in moved], [dst for _, dst in moved]
+                    return Copy(sources, targets, op.reduce or False) if moved else None
 
-        return Schedule(self.blocks, [tuple(renamed(op) for op in ops) for ops in self.rounds])
+        rounds = [tuple(new for op in ops if (new := renamed(op)) is not None) for ops in self.rounds]
+        return Schedule(blocks, rounds)
 
     def reversed(self, reduce: Order | bool = "right") -> Schedule:
         """The schedule run backwards: what was received is sent, what was sent comes back and is reduced.
@@ -154,6 +173,7 @@ def rotation(rank: int, size: int, root: int) -> list[int]:
 # -- the register ------------------------------------------------------------------------------------
 
 Builder = Callable[..., Schedule]
+Groups = tuple[tuple[int, ...], ...]  # every rank once, in groups of those that sit near each other
 
 
 def any_size(size: int) -> bool:
@@ -175,6 +195,10 @@ class Algorithm:
     `ordered` says that reductions keep rank order, as non-commutative ops need. `uniform` says that all
     blocks must be of one size, so the algorithm cannot serve v-variants. `wins` is one line on when to
     prefer it, `source` the paper or library it is from.
+
+    An algorithm that sees groups of ranks has `over`, which gives the same one for the groups given: then `groups` has
+    them, and it takes their size only; where they are of different sizes its closed forms are upper bounds. Without, it
+    sees one group of all ranks.
     """
 
     collective: str
@@ -187,11 +211,18 @@ class Algorithm:
     sizes: Callable[[int], bool] = any_size
     ordered: bool = False
     uniform: bool = False
+    groups: Groups = ()
+    over: Callable[[Groups], Algorithm] | None = None
 
     @property
     def shipped(self) -> bool:
         """Whether it comes with collx, so that it was proved for every size and all ranks have it."""
         return getattr(self.builder, "__module__", "").startswith("collx.algorithms.")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the closed forms are just that, and no upper bounds."""
+        return len(set(map(len, self.groups))) <= 1
 
     def build(self, rank: int, size: int, root: int = 0) -> Schedule:
         """The schedule of `rank`; builders without a `root` argument are relabelled so that `root` plays 0."""
@@ -209,11 +240,37 @@ def _takes_root(builder: Builder) -> bool:
         return False
 
 
+def largest_message(algorithm: Algorithm, size: int, root: int = 0) -> int:
+    """The most blocks that any rank sends in one message. Builds every rank's schedule, once; for every root only of
+    algorithms that see groups, as otherwise another root but lets ranks change places."""
+    return _largest_message(algorithm, size, root if algorithm.over else 0)
+
+
 @lru_cache(maxsize=4096)
-def largest_message(algorithm: Algorithm, size: int) -> int:
-    """The most blocks that any rank sends in one message. Builds every rank's schedule, once."""
-    rounds = (ops for rank in range(size) for ops in algorithm.build(rank, size).rounds)
+def _largest_message(algorithm: Algorithm, size: int, root: int) -> int:
+    rounds = (ops for rank in range(size) for ops in algorithm.build(rank, size, root).rounds)
     return max((len(op.blocks) for ops in rounds for op in ops if isinstance(op, Send)), default=0)
+
+
+@lru_cache(maxsize=4096)
+def along(algorithm: Algorithm, order: tuple[int, ...]) -> Algorithm:
+    """The algorithm with its rank i played by rank `order[i]`, so that the neighbours in `order` are its neighbours."""
+    places = {rank: place for place, rank in enumerate(order)}
+
+    def build(rank: int, size: int, root: int) -> Schedule:
+        return algorithm.build(places[rank], size, places[root]).relabelled(order)
+
+    return replace(
+        algorithm, builder=build, sizes=lambda size: size == len(order) and algorithm.sizes(size), ordered=False
+    )
+
+
+def grouped(members: Iterable[Hashable]) -> Groups:
+    """The ranks by what `members` has for each, such as the name of its host, in the order of first mention."""
+    groups = dict[Hashable, list[int]]()
+    for rank, member in enumerate(members):
+        groups.setdefault(member, []).append(rank)
+    return tuple(map(tuple, groups.values()))
 
 
 REGISTER: dict[tuple[str, str], Algorithm] = {}
@@ -240,6 +297,44 @@ def algorithm(
         REGISTER[collective, name] = Algorithm(
             collective, name, builder, rounds, exact, wins, source, sizes, ordered, uniform
         )
+        return builder
+
+    return register
+
+
+def over_groups(
+    collective: str,
+    name: str,
+    *,
+    rounds: Callable[[Groups], int],
+    volume: Callable[[Groups], Fraction | int],
+    wins: str,
+    source: str,
+    uniform: bool = False,
+) -> Callable[[Builder], Builder]:
+    """Register the decorated builder `(rank, groups[, root]) -> Schedule`, as `algorithm` does."""
+
+    def register(builder: Builder) -> Builder:
+        def of(groups: Callable[[int], Groups]) -> Algorithm:
+            @wraps(builder)
+            def build(rank: int, size: int, *root: int) -> Schedule:
+                return builder(rank, groups(size), *root)
+
+            exact = lambda size: Fraction(volume(groups(size)))  # noqa: E731
+            return Algorithm(
+                collective, name, build, lambda size: rounds(groups(size)), exact, wins, source, uniform=uniform
+            )
+
+        @lru_cache(maxsize=1024)
+        def over(groups: Groups) -> Algorithm:
+            ranks = sorted(rank for group in groups for rank in group)
+            if not all(groups) or ranks != list(range(len(ranks))):
+                raise ValueError(f"groups must have every rank once, and none be empty: {groups}")
+            return replace(of(lambda size: groups), groups=groups, sizes=lambda size: size == len(ranks), over=over)
+
+        if (collective, name) in REGISTER:
+            raise ValueError(f"{collective} has an algorithm {name!r} already")
+        REGISTER[collective, name] = replace(of(lambda size: (tuple(range(size)),)), over=over)
         return builder
 
     return register

@@ -16,9 +16,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from collx import bootstrap, checks, ending, jobs, lifeline
+from collx import decisions as decide
 from collx.bootstrap import Place
 from collx.communicator import Communicator
-from collx.errors import ClosedError, CollxError, TransportError
+from collx.errors import BootstrapError, ClosedError, CollxError, TransportError
 from collx.groups import Lone, Mpi, Shm, Tcp, over_mpi, over_tcp
 from collx.member import close_last, dump_all
 from collx.transports.meeting import pmi, torch_store
@@ -54,13 +55,14 @@ def init(
     default it is shm, with tcp where ranks are on several hosts, or mpi if it was MPI's launcher that started them, or
     memory for a world of one. Ranks of several hosts need a secret (COLLX_SECRET_FILE, docs/security.md). On one host
     neither MPI nor TCP is touched unless forced. COLLX_CHECK=0, alike on all ranks, keeps them from comparing their
-    calls before MPI's own collectives.
+    calls before MPI's own collectives. COLLX_ALGO, COLLX_DEBUG and the tuning tables hold as rank 0 has them, for all
+    ranks (docs/choosing.md).
 
     Where SIGUSR1 has its default disposition, it prints from then on what `Communicator.dump` prints, of all
     communicators, instead of ending the process; not where this is called outside the main thread.
 
-    Raises BootstrapError where the environment is half-set or ranks are missing at the deadline (it lists
-    them), TransportError where the transport cannot serve, ClosedError where this process has closed its
+    Raises BootstrapError where the environment is half-set or says what cannot be, or ranks are missing at the deadline
+    (it lists them), TransportError where the transport cannot serve, ClosedError where this process has closed its
     job's world or was forked from a rank, TypeError or ValueError for arguments that are none.
     """
     timeout = checks.seconds(timeout)
@@ -180,7 +182,18 @@ def _exchange_of_launcher(place: Place, deadline: float) -> Exchange:
 def _made(
     ranks: Lone | Shm | Tcp | Mpi, place: Place, hosts: Sequence[str], timeout: float, label: str
 ) -> Communicator:
+    deadline = time.monotonic() + timeout
     engine = ranks.engine(range(place.size), label, timeout)
+    try:
+        left = max(deadline - time.monotonic(), 1e-3)
+        decisions = decide.agreed(
+            engine, place.rank, place.size, left, partial(decide.read, os.environ, engine.transports)
+        )
+    except BaseException as error:
+        if not isinstance(error, BootstrapError):  # which all ranks raise
+            engine.fail(f"rank {place.rank} of {place.size} cannot join {label}: {error}")
+        engine.close()
+        raise
     if isinstance(ranks, Tcp):
         close_last(ranks.group)
     if place.size > 1:
@@ -189,7 +202,10 @@ def _made(
         atexit.register(ending.end, place, _ledger, [pid for pid in pids if pid != os.getpid()])
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, lambda *_: dump_all())
-    return Communicator(engine, place.rank, place.size, place.local_rank, hosts, timeout, ranks.engine, label=label)
+    make_group = ranks.engine
+    return Communicator(
+        engine, place.rank, place.size, place.local_rank, hosts, timeout, make_group, label=label, decisions=decisions
+    )
 
 
 def end_unjoined() -> None:

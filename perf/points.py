@@ -55,6 +55,7 @@ class Sweep:
     links: list[list[str]]  # by rank and peer, what carries the messages between them
     started: str
     points: list[Point] = field(default_factory=list)
+    chosen: dict[int, str] = field(default_factory=dict)  # by size, by the selector, where algorithms were named
 
     @property
     def ranks(self) -> int:

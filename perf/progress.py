@@ -8,17 +8,18 @@ from typing import Any, Self
 
 
 class Progress:
-    """Counts sizes done, of `total`. Shows nothing where stderr is not a terminal or `shown` is false."""
+    """Counts sizes done, of `total`; with `left` it estimates the time left rather than show the time that passed.
+    Shows nothing where stderr is not a terminal or `shown` is false."""
 
-    def __init__(self, total: int, *, shown: bool) -> None:
+    def __init__(self, total: int, *, shown: bool, left: bool = False) -> None:
         self._bar: Any = None
-        self._total = total
+        self._total, self._left = total, left
         self._shown = shown and sys.stderr.isatty()
 
     def __enter__(self) -> Self:
         if self._shown:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
             # rich sends what is printed above its bar to its own console, which would empty a redirected stdout.
@@ -26,7 +27,7 @@ class Progress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
+                TimeRemainingColumn() if self._left else TimeElapsedColumn(),
                 console=Console(stderr=True),
                 transient=True,
                 auto_refresh=False,  # a refreshing thread would show in the figures

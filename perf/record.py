@@ -139,6 +139,12 @@ def write_plot(sweep: Sweep, path: Path) -> None:
         sizes = [point.nbytes for point in shown]
         times.plot(sizes, [point.best for point in shown], marker=".", label=name or "collx")
         bandwidths.plot(sizes, [point.cells[0].busbw for point in shown], marker=".", label=name or "collx")
+    taken = [point for point in sweep.points if point.nbytes and sweep.chosen.get(point.nbytes) == point.algorithm]
+    if taken:
+        ring = {"facecolors": "none", "edgecolors": "black", "s": 90, "zorder": 3}
+        sizes = [point.nbytes for point in taken]
+        times.scatter(sizes, [point.best for point in taken], label="chosen by collx", **ring)
+        bandwidths.scatter(sizes, [point.cells[0].busbw for point in taken], **ring)
     for axes, label in ((times, "time (µs)"), (bandwidths, "bus bandwidth (GB/s)")):
         axes.set(xlabel="size (bytes)", ylabel=label)
         axes.set_xscale("log", base=2)

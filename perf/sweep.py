@@ -146,6 +146,8 @@ def run(comm: Any, options: Options) -> Sweep:
             progress.start(f"{options.case.name} {size.nbytes} B")
             points = _points(size, options.algorithms or ("",), options.seed + index * max(options.check, 1))
             sweep.points += points
+            if options.algorithms:
+                sweep.chosen[size.nbytes] = comm.explain(options.case.name, size.nbytes).chosen
             if speaks:
                 _say([table.row(sweep, points)])
             progress.advance()

@@ -42,12 +42,19 @@ class Hubs:
 
 def on_threads(body: Body, size: int, *args: Any) -> list[Any]:
     """As collx.spawn, on threads of this process."""
-    hubs = Hubs()
+    return on_hosts(body, ("here",) * size, *args)
+
+
+def on_hosts(body: Body, hosts: Sequence[str], *args: Any) -> list[Any]:
+    """The same, each rank believing that the ranks are on these hosts."""
+    hubs, size = Hubs(), len(hosts)
 
     def run(rank: int) -> Any:
         engine = hubs.engine(rank, range(size), "world", TIMEOUT)
         make_group = functools.partial(hubs.engine, rank)
-        with Communicator(engine, rank, size, rank, ("here",) * size, TIMEOUT, make_group) as comm:
+        with Communicator(
+            engine, rank, size, list(hosts[:rank]).count(hosts[rank]), hosts, TIMEOUT, make_group
+        ) as comm:
             return body(comm, *args)
 
     return run_threads(size, run)

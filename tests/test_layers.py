@@ -22,12 +22,29 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "algorithms": ({"algorithms"}, {"schedule"}),
     "plugins": ({"plugins"}, {"schedule", "errors"}),
     "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "plugins", "processes", "errors"}),
+    "topology": ({"topology"}, {"terms", "errors"}),
+    "cost": ({"cost"}, {"topology", "schedule", "errors"}),
     "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
     "flight": ({"flight"}, set()),
     "agreement": ({"agreement"}, {"plan", "collectives", "terms"}),
+    # What decides beside the call, read by rank 0 and told to all.
+    "guide": ({"guide", "tuning", "wishes"}, {"algorithms", "schedule", "collectives", "terms", "errors"}),
     "selector": (
-        {"selector", "planner", "request", "semantics"},
-        {"algorithms", "schedule", "collectives", "plugins", "proof", "plan", "agreement", "terms", "errors"},
+        {"selector", "planner", "request", "semantics", "explain"},
+        {
+            "guide",
+            "topology",
+            "cost",
+            "algorithms",
+            "schedule",
+            "collectives",
+            "plugins",
+            "proof",
+            "plan",
+            "agreement",
+            "terms",
+            "errors",
+        },
     ),
     # What moves bytes, and what joins ranks for that; nothing here knows of schedules.
     "base": ({"transports.base", "transports.verdict", "transports.waiting"}, {"errors"}),
@@ -50,11 +67,24 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"engine", "known", "plan", "agreement", "flight", "collectives"}
         | {"base", "transports", "compiled", "terms", "errors"},
     ),
+    "decisions": ({"decisions"}, {"guide", "engine", "errors"}),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
         {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
-        {"buffers", "selector", "known", "engine", "flight", "base", "terms", "errors"},
+        {
+            "buffers",
+            "selector",
+            "guide",
+            "decisions",
+            "schedule",
+            "known",
+            "engine",
+            "flight",
+            "base",
+            "terms",
+            "errors",
+        },
     ),
     # Processes: finding, starting and ending ranks needs nothing of what they will do.
     "processes": (
@@ -63,15 +93,16 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "world": (
         {"world", "ending", "groups", "spawning"},
-        {"processes", "communicator", "engine", "native", "mpi", "terms", "errors"}
+        {"processes", "communicator", "decisions", "engine", "native", "mpi", "terms", "errors"}
         | {"base", "transports", "meeting", "connections"},
     ),
     "public": ({"collx"}, {"communicator", "world", "store", "schedule", "terms", "errors"}),
     # What stands on the public API, as a user's program does; the register of algorithms belongs to it, and who is in a
     # job.
-    "perf": ({"perf"}, {"public", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
+    "perf": ({"perf"}, {"public", "guide", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
-    "command": ({"cli", "__main__"}, {"perf", "proof", "processes", "public", "errors"}),
+    "explaining": ({"explaining"}, {"selector", "decisions", "topology", "compiled", "errors"}),
+    "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "explaining", "processes", "public", "errors"}),
 }
 
 # Narrower than its layer: of the transports the native engine knows only the lanes that it runs on, and of what every

@@ -18,7 +18,8 @@ from typing import NoReturn
 from collx.collectives import COLLECTIVES
 from collx.errors import ScheduleError
 from collx.lifeline import die_with, interrupts_held_back
-from collx.schedule import REGISTER, Algorithm
+from collx.schedule import REGISTER, Algorithm, Groups
+from collx.verify.groupings import a_grouping
 from collx.verify.named import Key, keys_of, roots, source_of, takes
 from collx.verify.own import prove_own
 from collx.verify.proof import Proof, prove
@@ -30,21 +31,27 @@ LARGER = (257, 512)  # as far as two proofs fit into memory
 class _Tally:
     """What was proved of one algorithm so far."""
 
+    groupings: int = 0
     sizes: set[int] = field(default_factory=set)
     proofs: int = 0
     seconds: float = 0.0
     largest: Proof | None = None
 
 
-def _prove_all_roots(task: tuple[Key, int]) -> tuple[Key, int, list[Proof], float]:
-    key, size = task
+Task = tuple[Key, int, Groups]  # an algorithm on that many ranks, in these groups if there are any
+Proved = tuple[Task, list[Proof], float]
+
+
+def _prove_all_roots(task: Task) -> Proved:
+    key, size, groups = task
     start = time.perf_counter()
     source = source_of(key)
     if isinstance(source, Algorithm):
+        source = source.over(groups) if groups and source.over else source
         proofs = [prove(source, size, root) for root in roots(key[0], size)]
     else:
         proofs = [prove_own(source, key[0], size, root) for root in roots(key[0], size)]
-    return key, size, proofs, time.perf_counter() - start
+    return task, proofs, time.perf_counter() - start
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,14 +63,15 @@ def main(argv: Sequence[str]) -> int:
         print(f"collx verify: {error}", file=sys.stderr)
         return 2
     sizes = [options.size] if options.size else options.sizes
-    tasks = [(key, size) for key in keys for size in sizes if takes(key, size)]
+    tasks: list[Task] = [(key, size, ()) for key in keys for size in sizes if takes(key, size)]
     if not tasks:
         print(f"collx verify: no algorithm {options.algorithm!r} takes these sizes", file=sys.stderr)
         return 2
-    if options.larger:
+    if options.larger or options.groupings:
         seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
-        print(f"larger sizes drawn with --seed {seed}")
-        tasks += list(_larger(keys, options.larger, random.Random(seed)))
+        print(f"larger sizes and groupings drawn with --seed {seed}")
+        tasks += _larger(keys, options.larger, random.Random(seed))
+        tasks += _grouped(keys, options.groupings, random.Random(seed))
     start = time.perf_counter()
     try:
         tallies = _run(sorted(tasks, key=lambda task: -task[1]), options.jobs)
@@ -100,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--larger", type=_size, nargs="?", const=2, default=0, metavar="N", help="N random sizes above too"
     )
-    parser.add_argument("--seed", type=int, help="for --larger")
+    parser.add_argument(
+        "--groupings", type=_size, default=0, metavar="N", help="N random groupings of up to 256 ranks too"
+    )
+    parser.add_argument("--seed", type=int, help="for --larger and --groupings")
     parser.add_argument("--jobs", type=_size, default=len(os.sched_getaffinity(0)), help="processes")
     return parser
 
@@ -119,21 +130,32 @@ def _sizes(text: str) -> range:
     return sizes
 
 
-def _larger(keys: list[Key], count: int, draw: random.Random) -> Iterator[tuple[Key, int]]:
+def _larger(keys: list[Key], count: int, draw: random.Random) -> Iterator[Task]:
     for key in keys:
         sizes = [size for size in range(LARGER[0], LARGER[1] + 1) if takes(key, size)]
-        yield from ((key, size) for size in draw.sample(sizes, min(count, len(sizes))))
+        yield from ((key, size, ()) for size in draw.sample(sizes, min(count, len(sizes))))
 
 
-def _run(tasks: list[tuple[Key, int]], jobs: int) -> dict[Key, _Tally]:
+def _grouped(keys: list[Key], count: int, draw: random.Random) -> Iterator[Task]:
+    drawn = [a_grouping(draw) for _ in range(count)]
+    for key in keys:
+        source = source_of(key)
+        if isinstance(source, Algorithm) and source.over:
+            yield from ((key, sum(map(len, groups)), groups) for groups in drawn)
+
+
+def _run(tasks: list[Task], jobs: int) -> dict[Key, _Tally]:
     proved = {task[0] for task in tasks}
     tallies = {key: _Tally() for key in (*REGISTER, *proved) if key in proved}
     with ProcessPoolExecutor(jobs, initializer=_begin_work) as pool:
         try:
             with interrupts_held_back():  # the first submit forks
                 futures = [pool.submit(_prove_all_roots, task) for task in tasks]
-            for key, size, proofs, seconds in _watched((future.result() for future in futures), len(tasks)):
-                tallies[key].sizes.add(size)
+            for (key, size, groups), proofs, seconds in _watched((future.result() for future in futures), len(tasks)):
+                if groups:
+                    tallies[key].groupings += 1
+                else:
+                    tallies[key].sizes.add(size)
                 tallies[key].proofs += len(proofs)
                 tallies[key].seconds += seconds
                 tallies[key].largest = max(
@@ -152,9 +174,7 @@ def _begin_work() -> None:
     gc.disable()  # proofs make no reference cycles, and looking for them takes as long as the proofs
 
 
-def _watched(
-    results: Iterator[tuple[Key, int, list[Proof], float]], count: int
-) -> Iterator[tuple[Key, int, list[Proof], float]]:
+def _watched(results: Iterator[Proved], count: int) -> Iterator[Proved]:
     """The results, with a progress bar where someone watches."""
     if not sys.stderr.isatty():
         yield from results
@@ -170,6 +190,7 @@ def _line(key: Key, tally: _Tally) -> str:
     dense = [size for i, size in enumerate(sizes) if size == sizes[0] + i]
     told = f"{sizes[0]}-{dense[-1]}" if len(dense) > 1 else str(sizes[0])
     told += "".join(f", {size}" for size in sizes[len(dense) :])
+    told += f", {tally.groupings} groupings" * bool(tally.groupings)
     return f"{':'.join(key):32} {tally.proofs:5} proofs, sizes {told}: {tally.seconds:.1f} s"
 
 

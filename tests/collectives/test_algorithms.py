@@ -12,7 +12,7 @@ import pytest
 import collx.algorithms  # noqa: F401  (fills the register)
 from collx import Communicator, ReduceOp
 from collx.collectives import COLLECTIVES
-from collx.schedule import REGISTER
+from collx.schedule import REGISTER, grouped
 from collx.types import Array
 from tests.collectives.numbers import same
 from tests.ranks import SIZES, ranks
@@ -142,3 +142,16 @@ def in_rank_order(comm: Communicator) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_non_commutative_op_keeps_rank_order(kind: str, size: int) -> None:
     ranks(kind, size, in_rank_order)
+
+
+def scattered(comm: Communicator, body: Callable[[Communicator], None]) -> None:
+    """`body`, with the ranks taken to be on three hosts that they came to in turns, unevenly."""
+    comm._hosts = grouped("abac"[rank % 4] for rank in range(comm.size))
+    body(comm)
+
+
+@pytest.mark.parametrize("kind", ["memory", "shm"])
+def test_every_algorithm_on_ranks_of_several_hosts(kind: str) -> None:
+    ranks(kind, 5, scattered, every_algorithm)
+    ranks(kind, 4, scattered, same_bits)
+    ranks(kind, 5, scattered, in_rank_order)

@@ -19,6 +19,38 @@ print(comm.rank, comm.size, comm.local_rank, os.uname().nodename, *comm.hosts, t
 """
 
 
+TURNS = """
+from collx.algorithms import ring
+
+def flat(rank, size):
+    return ring.all_reduce(rank, size)
+
+def sent():  # of this host, over the cable
+    line = next(line for line in open("/proc/net/dev") if line.strip().startswith("cable:"))
+    return int(line.partition(":")[2].split()[8])
+
+world = collx.init(timeout=30)
+comm = world.split(0, key=2 * world.local_rank + (world.hosts[world.rank] != world.hosts[0]))
+assert comm.hosts[0] == comm.hosts[2] != comm.hosts[1] == comm.hosts[3]
+x = np.full(2 << 20, comm.rank + 1, np.float32)
+for algorithm in (None, flat):
+    comm.barrier()
+    before = sent()
+    result = comm.all_reduce(x, algorithm=algorithm)
+    comm.barrier()
+    assert (result == 10).all()
+    print(round((sent() - before) / x.nbytes))
+for algorithm in ("hierarchical", "leaders"):
+    y = np.arange(1000) + comm.rank
+    assert (comm.all_gather(y, algorithm=algorithm).reshape(4, -1) == np.arange(1000) + np.arange(4)[:, None]).all()
+    assert (comm.reduce_scatter(np.tile(y, 4), algorithm=algorithm) == 4 * np.arange(1000) + 6).all()
+    total = comm.reduce(y, root=1, algorithm=algorithm)
+    assert total is None or (total == 4 * np.arange(1000) + 6).all()
+    assert (comm.broadcast(y, root=3, algorithm=algorithm) == np.arange(1000) + 3).all()
+comm.barrier(algorithm="hierarchical")
+"""
+
+
 def said(done: list[Done]) -> list[str]:
     """What the ranks of a job that ended well printed, without their tags."""
     assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * len(done)
@@ -39,6 +71,13 @@ def test_one_command_on_each_of_two_hosts(two_hosts: Hosts, tmp_path: Path, n: i
     path = jobs.program(tmp_path, WHERE)
     with jobs.nothing_left_behind(str(path)):
         assert said(two_hosts.collx_run(n, path, at=at)) == where(2, n)
+
+
+def test_hosts_whose_ranks_take_turns(two_hosts: Hosts, tmp_path: Path) -> None:
+    """What is chosen sends the buffer once to the other host; a ring in rank order three times."""
+    path = jobs.program(tmp_path, TURNS)
+    with jobs.nothing_left_behind(str(path)):
+        assert said(two_hosts.collx_run(2, path)) == ["1"] * 4 + ["3"] * 4
 
 
 def test_one_command_on_each_of_four_hosts(four_hosts: Hosts, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("", "there are run, perf, verify"),
+        ("", "there are run, perf, tune, explain, verify, topo"),
         ("rum -n 2 x.py", "did you mean run?"),
-        ("xyz", "there are run, perf, verify"),
+        ("xyz", "there are run, perf, tune, explain, verify, topo"),
         ("run", "there is no program to run"),
         ("run -n 2", "there is no program to run"),
         ("run -n 2 --", "there is no program to run"),

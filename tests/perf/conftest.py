@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from collx.explain import Explanation, explain
+
 Array = npt.NDArray[Any]
 FOLDS = {"sum": np.add, "avg": np.add, "prod": np.multiply, "min": np.minimum, "max": np.maximum}
 Corrupt = Callable[[str, int, Array], None]
@@ -56,6 +58,9 @@ class ThreadComm:
 
     def _part(self, array: Array) -> Array:
         return np.split(array, self.size)[self.rank]
+
+    def explain(self, collective: str, nbytes: int) -> Explanation:
+        return explain(collective, nbytes, self.size, 1 << 16)
 
     def barrier(self) -> None:
         self._all(None)

@@ -38,6 +38,8 @@ def test_ordered_is_flagged_exactly_where_it_holds(key: tuple[str, str]) -> None
     algorithm = REGISTER[key]
     sizes = filter(algorithm.sizes, range(1, 9))
     proofs = [prove(algorithm, size, root) for size in sizes for root in roots(algorithm.collective, size)]
+    if algorithm.over:
+        proofs.append(prove(algorithm.over(((0, 2), (1, 3))), 4))
     assert all(proof.ordered for proof in proofs) == algorithm.ordered
 
 

@@ -1,0 +1,23 @@
+"""What one communicator's selector goes by beside the call: the same on all its ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from collx.tuning import Table
+from collx.wishes import Wish, Wishes
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What one communicator's selector goes by. `tells`: its rank 0 says what is chosen."""
+
+    wishes: Wishes = field(default_factory=dict)
+    table: Table | None = None
+    tells: bool = False
+
+    def wish(self, collective: str) -> Wish | None:
+        return self.wishes.get(collective)
+
+
+UNGUIDED = Guide()

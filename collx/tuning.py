@@ -1,0 +1,221 @@
+"""Tuning tables: what was measured of each algorithm, and which is chosen up to which size, as files in the user's
+cache directory. `collx tune` makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from math import log, sqrt
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from collx.collectives import COLLECTIVES
+from collx.version import __version__
+from collx.wishes import MPI, may_choose
+
+FORMAT = 1
+MOST = 1 << 20  # bytes of a file
+MARGIN = 0.05  # what must be gained to change the algorithm from one size to the next: less is noise
+
+
+class Key(NamedTuple):
+    """What a table was measured for; it serves nothing else."""
+
+    machine: str  # fingerprint of what the ranks run on
+    size: int
+    hosts: str  # ranks by host, in rank order
+    transports: str
+    version: str = __version__
+
+    @property
+    def file(self) -> str:
+        return f"{self.machine}-{self.size}-{self.hosts}-{self.transports}-{self.version}.json"
+
+
+class Step(NamedTuple):
+    """Up to so many bytes, or any number: this algorithm. In whole numbers, so that all who compare find the same."""
+
+    nbytes: int | None
+    algorithm: str
+
+
+class Point(NamedTuple):
+    """Nanoseconds of the slowest rank by algorithm, for so many bytes."""
+
+    nbytes: int
+    nanoseconds: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The steps and points of every collective that was measured, both by size."""
+
+    key: Key
+    steps: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    points: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
+
+    def chosen(self, collective: str, nbytes: int) -> str | None:
+        """The algorithm for so many bytes, None where the collective was not measured."""
+        steps = self.steps.get(collective, ())
+        return next((step.algorithm for step in steps if step.nbytes is None or nbytes <= step.nbytes), None)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "collx tuning table": FORMAT,
+            "key": self.key._asdict(),
+            "steps": self.steps,
+            "points": self.points,
+        }
+
+
+def hosts_text(hosts: Sequence[str]) -> str:
+    """How ranks lie on hosts: "4" on one, "2+2" two by two on two, "1x4@2" in turns on two."""
+    runs = [len(list(run)) for _, run in groupby(hosts)]
+    text = f"{runs[0]}x{len(runs)}" if len(set(runs)) == 1 and len(runs) > 2 else "+".join(map(str, runs))
+    return text if len(runs) == len(set(hosts)) else f"{text}@{len(set(hosts))}"
+
+
+def folder() -> Path:
+    """Where tables are kept; files may be removed from it at any time."""
+    from platformdirs import user_cache_path  # most processes are not rank 0 of a job
+
+    return user_cache_path("collx", appauthor=False) / "tuning"
+
+
+def steps_of(points: Sequence[Point]) -> tuple[Step, ...]:
+    """Which algorithm up to which size: at each size measured the fastest, but no change for less than MARGIN; between
+    two sizes where their lines cross, in logarithms."""
+    winners = list[str]()
+    for point in points:
+        best = min(point.nanoseconds, key=lambda name: point.nanoseconds[name])
+        kept = winners[-1] if winners and winners[-1] in point.nanoseconds else best
+        limit = point.nanoseconds[best] * (1 + MARGIN)
+        winners.append(kept if point.nanoseconds[kept] <= limit else best)
+    steps = [
+        Step(_crossing(before, after, first, second), first)
+        for (before, after), (first, second) in zip(pairwise(points), pairwise(winners), strict=True)
+        if first != second
+    ]
+    return (*steps, Step(None, winners[-1])) if winners else ()
+
+
+def _crossing(before: Point, after: Point, first: str, second: str) -> int:
+    """Bytes from which on `second` is faster than `first`, which was so before."""
+    share = 0.5  # where one of them was not measured at both ends
+    if all(name in point.nanoseconds for name in (first, second) for point in (before, after)):
+        gains = [log(point.nanoseconds[second] / point.nanoseconds[first]) for point in (before, after)]
+        share = min(max(gains[0] / (gains[0] - gains[1]), 0.0), 1.0) if gains[0] != gains[1] else 0.5
+    low, high = max(before.nbytes, 1), max(after.nbytes, 1)
+    crossing = int(low * (high / low) ** share) if share != 0.5 else int(sqrt(low * high))
+    return min(max(crossing, before.nbytes), after.nbytes - 1)
+
+
+def of_document(document: Any) -> Table:
+    """The table that was written. Raises ValueError, saying what is wrong with it."""
+    found = _checked(document, dict, "no JSON object")
+    if found.get("collx tuning table") != FORMAT:
+        raise ValueError(f"no tuning table of format {FORMAT}")
+    key = _checked(found.get("key"), dict, "no key")
+    types = {"machine": str, "size": int, "hosts": str, "transports": str, "version": str}
+    if set(key) != set(types) or any(type(key[name]) is not kind for name, kind in types.items()):
+        _wrong("no key")
+    steps, points = (_checked(found.get(name), dict, f"no {name}") for name in ("steps", "points"))
+    for collective in (*steps, *points):
+        if collective not in COLLECTIVES:
+            raise ValueError(f"unknown collective {collective[:40]!r}")
+    return Table(
+        Key(**key),
+        {collective: _steps(collective, rows) for collective, rows in steps.items()},
+        {collective: _points(collective, rows) for collective, rows in points.items()},
+    )
+
+
+def _wrong(what: str) -> NoReturn:
+    raise ValueError(what)
+
+
+def _checked(value: Any, kind: type, what: str) -> Any:
+    return value if type(value) is kind else _wrong(what)
+
+
+def _pairs(rows: Any, what: str) -> list[Any]:
+    found: list[Any] = _checked(rows, list, what)
+    if any(len(_checked(row, list, what)) != 2 for row in found):
+        _wrong(what)
+    return found
+
+
+def _steps(collective: str, rows: Any) -> tuple[Step, ...]:
+    what = f"steps of {collective} that are none"
+    found = [Step(*row) for row in _pairs(rows, what)]
+    bounds = [step.nbytes for step in found]
+    if not bounds or bounds[-1] is not None or any(type(bound) is not int for bound in bounds[:-1]):
+        _wrong(what)
+    if any(low >= high for low, high in pairwise(bounds[:-1]) if low is not None and high is not None):
+        raise ValueError(f"steps of {collective} that do not ascend")
+    _known(collective, [step.algorithm for step in found])
+    return tuple(found)
+
+
+def _points(collective: str, rows: Any) -> tuple[Point, ...]:
+    what = f"points of {collective} that are none"
+    found = [Point(*row) for row in _pairs(rows, what)]
+    for point in found:
+        times = _checked(point.nanoseconds, dict, what)
+        if type(point.nbytes) is not int or any(type(time) is not int or time <= 0 for time in times.values()):
+            _wrong(what)
+        _known(collective, list(times))
+    return tuple(found)
+
+
+def _known(collective: str, names: Sequence[Any]) -> None:
+    for name in names:
+        if name not in (*may_choose(collective), MPI):
+            raise ValueError(f"{collective} has no algorithm {str(name)[:40]!r}")
+
+
+def read(machine: str) -> tuple[list[Table], list[str]]:
+    """The tables for this machine and version, by file name, and for each file that cannot serve a line that says
+    why."""
+    tables, complaints = [], []
+    for path in sorted(folder().glob(f"{machine}-*-{__version__}.json")):
+        try:
+            with path.open("rb") as file:
+                text = file.read(MOST + 1)
+            table = of_document(json.loads(text)) if len(text) <= MOST else _wrong("too long")
+            tables.append(table if table.key.file == path.name else _wrong("it is for something else"))
+        except (OSError, ValueError, RecursionError) as error:
+            why = " ".join(str(error).split())
+            complaints.append(f"ignored the tuning table {path}: {why}; `collx tune` makes a new one")
+    return tables, complaints
+
+
+def write(table: Table) -> Path:
+    """Write a table, whole or not at all; its file. Raises OSError."""
+    place = folder()
+    place.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=place)
+    try:
+        with open(descriptor, "w") as file:
+            json.dump(table.document(), file)
+        os.replace(name, place / table.key.file)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return place / table.key.file
+
+
+def machine() -> str:
+    """The fingerprint of this machine: what processor, and how many of its cores this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next((line for line in lines if line.startswith("model name")), "")
+    return hashlib.blake2b(f"{model} {len(os.sched_getaffinity(0))}".encode(), digest_size=6).hexdigest()

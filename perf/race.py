@@ -1,0 +1,72 @@
+"""Algorithms that take turns at one call until it is known which are the fastest."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+from collx.perf.collectives import Call
+from collx.perf.measure import longest, mean_time
+
+BEHIND = 1.5  # times the best: whoever takes longer is out
+_DOUBT = 1.5  # times that, at the first look, which comes cold
+_FEWEST, _MOST = 5, 25  # rounds
+_TURN, _CALLS = 0.02, 2000  # seconds and calls that one turn should take at most
+_LOOK, _LOOKS = 0.002, 4  # seconds that a first look should take, and how many there are where that many fit
+
+
+def race(comm: Any, calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
+    """Seconds per call of the slowest rank, the median over rounds, by algorithm, of those that were looked at more
+    than once; in about so many seconds, or fewer where the outcome is clear before. The same on every rank.
+
+    Collective, with the same names in the same order.
+    """
+    start = perf_counter()
+    looks = _looks(comm, list(calls.values()))
+    limit = min(looks) * BEHIND * _DOUBT
+    left = {name: call for (name, call), look in zip(calls.items(), looks, strict=True) if look <= limit}
+    turn = min(_TURN, seconds / (_FEWEST + 2) / len(left))
+    counts = {name: max(1, min(_CALLS, int(turn / look))) for name, look in zip(calls, looks, strict=True)}
+    taken: dict[str, list[float]] = {name: [] for name in left}
+    for turns in count(1):
+        names = list(left)
+        order = names[turns % len(names) :] + names[: turns % len(names)]
+        mine = [_turn(comm, left[name], counts[name]) for name in order]
+        *figures, passed = longest(comm, [*mine, perf_counter() - start])
+        for name, figure in zip(order, figures, strict=True):
+            taken[name].append(figure)
+        medians = {name: statistics.median(taken[name]) for name in left}
+        limit = BEHIND * min(medians.values())
+        left = {name: left[name] for name in left if turns < _FEWEST or min(taken[name]) <= limit}
+        if turns >= _MOST or (turns >= _FEWEST and (passed >= seconds or _clear(left, taken))):
+            break
+        if turns > 1 and passed >= 2 * seconds:  # calls that take as long as this should not be made more often
+            break
+    return {name: statistics.median(figures) for name, figures in taken.items()}
+
+
+def _looks(comm: Any, calls: Sequence[Call]) -> list[float]:
+    """A first estimate of each: the best of several bursts, as a single call may take ten times as long as the next."""
+    for call in calls:
+        call()  # the first one makes plans and touches pages: nothing to judge by
+    found = longest(comm, [_turn(comm, call, 1) for call in calls])
+    counts = [max(1, min(_CALLS, int(_LOOK / seconds))) for seconds in found]
+    for _ in range(_LOOKS if min(found) < _LOOK else 1):
+        again = longest(comm, [_turn(comm, call, count) for call, count in zip(calls, counts, strict=True)])
+        found = list(map(min, found, again))
+    return found
+
+
+def _turn(comm: Any, call: Call, calls: int) -> float:
+    call()  # what ran before has left its own in the caches
+    comm.barrier()
+    return mean_time(call, calls)
+
+
+def _clear(left: Mapping[str, Call], taken: Mapping[str, list[float]]) -> bool:
+    """Whether one was faster in its worst round than all others in their best."""
+    best = min(left, key=lambda name: statistics.median(taken[name]))
+    return all(max(taken[best]) < min(taken[name]) for name in left if name != best)

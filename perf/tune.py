@@ -1,0 +1,175 @@
+"""`collx tune`: measures which algorithm is the fastest at which size, for later jobs like this one to choose by."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import collx
+from collx import tuning
+from collx.bootstrap import LONE, find_place
+from collx.perf import machine
+from collx.perf.collectives import MEASURED, Measured, bind
+from collx.perf.measure import longest
+from collx.perf.options import UsageError, nbytes
+from collx.perf.program import Parser, program
+from collx.perf.progress import Progress
+from collx.perf.race import race
+from collx.perf.report import size_text
+from collx.schedule import REGISTER
+from collx.tuning import Key, Point, Table, hosts_text, steps_of
+from collx.wishes import MPI
+
+TUNED = [name for name in MEASURED if name not in ("sendrecv", "barrier")]
+_DTYPE = np.dtype(np.float32)
+_SETTLING = 20_000  # calls in which the kernel, and ranks that share a core, find who goes where
+_SPARE = 1 << 30  # bytes that must stay free beside the arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to measure: at most so many seconds, and sizes by a factor of `step`, from 8 bytes."""
+
+    name: str
+    seconds: float
+    step: int
+
+    def sizes(self, most: int) -> list[int]:
+        sizes = [8, 128, 1024] if self.step > 2 else [8, 16, 32, 64, 128, 256, 512, 1024]
+        while sizes[-1] < most:
+            sizes.append(min(sizes[-1] * self.step, most))
+        return [size for size in sizes if size <= most]
+
+
+QUICK, FULL = Effort("quick", 78, 4), Effort("full", 900, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    effort: Effort
+    ranks: int | None
+    seconds: float
+    most: int
+
+
+def parse(argv: list[str]) -> Options:
+    """The options of a command line; UsageError says in one line what is wrong with it."""
+    parser = Parser("collx tune", "Measure which algorithms are the fastest here, for later jobs to choose by.")
+    add = parser.add_argument
+    add("-n", "--ranks", type=int, help="ranks to start (the usable cores); inside a job, the job's")
+    add("--quick", action="store_true", help=f"in at most {QUICK.seconds:.0f} s (the default)")
+    add("--full", action="store_true", help=f"more sizes and more rounds, in at most {FULL.seconds / 60:.0f} min")
+    add("--seconds", type=float, help="in at most so many")
+    add("-e", "--maxbytes", default="64M", help="largest size (64M)")
+    given = parser.parse_args(argv)
+    if given.quick and given.full:
+        raise UsageError("--quick or --full, not both")
+    effort = FULL if given.full else QUICK
+    options = Options(effort, given.ranks, given.seconds or effort.seconds, nbytes(given.maxbytes))
+    if given.ranks is not None and given.ranks < 2:
+        raise UsageError(f"-n {given.ranks}: one rank has nothing to choose; give at least 2")
+    if options.seconds <= 0 or options.most < 8:
+        raise UsageError("--seconds must be above 0, and -e at least 8")
+    return options
+
+
+class _Arrays:
+    """One rank's memory, as long as the largest size needs."""
+
+    def __init__(self, elements: int) -> None:
+        self.x, self.out = np.ones(elements, _DTYPE), np.zeros(elements, _DTYPE)
+
+    def calls(self, comm: Any, case: Measured, whole: int, names: list[str]) -> dict[str, Any]:
+        send, receive = case.lengths(whole, whole // comm.size)
+        x, out = self.x[:send], self.out[:receive]
+        return {name: bind(comm, case, x, out, "sum", 0, name) for name in names}
+
+
+def _contenders(comm: Any, collective: str, size: int) -> list[str]:
+    """The algorithms that can serve, in one order on all ranks; the first look at their times drops the slow ones."""
+    able = sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
+    if 1 < len(set(comm.hosts)) < comm.size:
+        return able
+    # Where there is one group only, or a rank alone in each, algorithms over groups are others by another name.
+    return [name for name in able if name == MPI or REGISTER[collective, name].over is None]
+
+
+def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[str, Point]]:
+    """What is measured, while there is time: the slices that are not used up are for those that follow."""
+    sizes = _sizes(comm, options)
+    arrays = _Arrays(max(sizes) // _DTYPE.itemsize)
+    start, wanted = time.perf_counter(), [(name, size) for name in TUNED for size in sizes]
+    for index, (name, size) in enumerate(wanted):
+        case = MEASURED[name]
+        elements = max(size // _DTYPE.itemsize, 1)
+        whole = max(elements - elements % comm.size, comm.size) if case.per_rank else elements
+        if whole * _DTYPE.itemsize > max(sizes) and index:
+            continue
+        progress.start(f"{name} {size_text(size)}")
+        (passed,) = longest(comm, [time.perf_counter() - start])
+        share = max(options.seconds - passed, 0.0) / (len(wanted) - index)
+        names = _contenders(comm, name, whole * _DTYPE.itemsize)
+        taken = race(comm, arrays.calls(comm, case, whole, names), share)
+        nanoseconds = {name: max(round(seconds * 1e9), 1) for name, seconds in taken.items()}
+        yield name, Point(whole * _DTYPE.itemsize, nanoseconds)
+        progress.advance()
+
+
+def _sizes(comm: Any, options: Options) -> list[int]:
+    """The sizes for which there is memory on every host."""
+    here = comm.hosts.count(comm.hosts[comm.rank])
+    (most,) = longest(comm, [-(machine.available() - _SPARE) / (2.0 * here)])
+    return options.effort.sizes(int(min(options.most, max(-most, 1 << 20))))
+
+
+def run(comm: Any, options: Options) -> int:
+    """Measure on this communicator, every rank with the same options; rank 0 writes the table. The exit status."""
+    speaks, start = comm.rank == 0, time.perf_counter()
+    if comm.size < 2:
+        raise UsageError("a job of one rank has nothing to choose; start it with at least 2")
+    if speaks:
+        print(f"collx tune: {comm.size} ranks, {options.effort.name}, at most {options.seconds:.0f} s", flush=True)
+    for _ in range(_SETTLING):
+        comm.barrier()
+    points: dict[str, list[Point]] = {}
+    with Progress(len(TUNED) * len(_sizes(comm, options)), shown=speaks, left=True) as progress:
+        for collective, point in _points(comm, options, progress):
+            if not points.get(collective) or points[collective][-1].nbytes < point.nbytes:
+                points.setdefault(collective, []).append(point)
+    if speaks:
+        key = Key(tuning.machine(), comm.size, hosts_text(comm.hosts), "+".join(comm.transports))
+        steps = {collective: steps_of(of) for collective, of in points.items()}
+        path = tuning.write(Table(key, steps, {collective: tuple(of) for collective, of in points.items()}))
+        for collective, of in steps.items():
+            texts = (f"{s.algorithm} to {_about(s.nbytes)}" if s.nbytes else s.algorithm for s in of)
+            print(f"  {collective:<14}  {', '.join(texts)}")
+        print(f"wrote {path} after {time.perf_counter() - start:.0f} s: jobs like this one choose by it", flush=True)
+    return 0
+
+
+def _about(nbytes: int) -> str:
+    """In three digits."""
+    unit = next((one for one in (1 << 30, 1 << 20, 1 << 10) if nbytes >= one), 1)
+    return f"{nbytes / unit:.3g}" + {1: "", 1 << 10: "K", 1 << 20: "M", 1 << 30: "G"}[unit]
+
+
+@program("collx tune")
+def main(argv: list[str]) -> int:
+    """Run `collx tune` with these arguments. 0: measured and written; 1: a failed rank, or the table could not be
+    written; 2: a mistake on the command line or in COLLX_*, one line on stderr."""
+    options = parse(argv)
+    if find_place(os.environ) is not LONE:
+        with collx.init() as comm:
+            if options.ranks not in (None, comm.size):
+                raise UsageError(f"-n {options.ranks} inside a job of {comm.size} ranks; leave -n out")
+            return run(comm, options)
+    ranks = options.ranks or len(os.sched_getaffinity(0))
+    if ranks < 2:
+        raise UsageError("one rank has nothing to choose; give -n, at least 2")
+    statuses: list[int] = collx.spawn(run, ranks, options)
+    return max(statuses)
