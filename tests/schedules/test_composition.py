@@ -19,8 +19,8 @@ def ranks_in_any_order(size: int) -> st.SearchStrategy[list[int]]:
     return st.permutations(range(size))
 
 
-def algorithms_of(*collectives: str) -> st.SearchStrategy[str]:
-    return st.sampled_from([":".join(key) for key in KEYS if key[0] in collectives])
+def algorithms_of(*collectives: str, but: tuple[str, ...] = ()) -> st.SearchStrategy[str]:
+    return st.sampled_from([":".join(key) for key in KEYS if key[0] in collectives and key[1] not in but])
 
 
 def all_ranks(name: str, size: int) -> list[Schedule]:
@@ -60,7 +60,8 @@ def test_any_reduce_scatter_then_any_all_gather_is_an_all_reduce(first: str, sec
     prove_schedules("all_reduce", [one.then(two) for one, two in halves])
 
 
-@given(algorithms_of("all_gather"), SIZES, st.sampled_from(["left", "right"]))
+# "leaders" brings each rank its own block back, which backwards would be a contribution taken in twice.
+@given(algorithms_of("all_gather", but=("leaders",)), SIZES, st.sampled_from(["left", "right"]))
 @settings(deadline=None)
 def test_all_gather_backwards_is_a_reduce_scatter(name: str, size: int, side: str) -> None:
     backwards = [schedule.reversed(side) for schedule in all_ranks(name, size)]  # type: ignore[arg-type]
