@@ -3,6 +3,7 @@
 #   make test      the whole test suite
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make tcp       as root: collx between two hosts beside Gloo and Open MPI, into perf/results/tcp.*; ARGS='--quick'
+#   make regret    as root: what it costs to leave the choice to the selector, into perf/results/regret.*; ARGS='4 2x2'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
 #   make checks    what it costs that ranks compare their calls, into perf/results/checks.md
 #   make mismatches random mismatched pairs of calls, which must all be found; CASES=100000
@@ -21,7 +22,7 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/* transports
 INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus tcp yardstick checks test nft mismatches prove lint sanitize fuzz models docs
+.PHONY: sweep versus tcp regret yardstick checks test nft mismatches prove lint sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -41,6 +42,9 @@ versus: .venv/.stamp-test
 
 tcp: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.across --output perf/results/tcp $(ARGS)
+
+regret: .venv/.stamp-test
+	$(BIN)/python -m collx.perf.regret --output perf/results/regret $(ARGS)
 
 yardstick: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.bounds

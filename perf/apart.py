@@ -17,6 +17,11 @@ def contestants(hosts: Hosts, ranks: int) -> list[Rival]:
 
 
 def _collx(hosts: Hosts, ranks: int) -> Rival:
+    return Rival("collx", "collx", (), lambda python, size: [str(python)], places(hosts, ranks))
+
+
+def places(hosts: Hosts, ranks: int) -> tuple[tuple[str, ...], ...]:
+    """The launchers of a job of collx, up to the program of its ranks, one for each host."""
     secret = hosts.agent.with_name("secret")
     with open(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(os.urandom(32))
@@ -28,11 +33,10 @@ def _collx(hosts: Hosts, ranks: int) -> Rival:
         "--secret-file",
         str(secret),
     )
-    places = tuple(
+    return tuple(
         (*hosts.inside(host), *collx_run(ranks // len(hosts.pids), *options, "--node-rank", str(host)))
         for host in range(len(hosts.pids))
     )
-    return Rival("collx", "collx", (), lambda python, size: [str(python)], places)
 
 
 def _gloo(hosts: Hosts, ranks: int) -> Rival:

@@ -14,6 +14,7 @@ from collx.perf.collectives import Array, Call
 # Below this a clock reading per call would show in the mean, so the mean comes from a loop without them.
 _FAST = 20e-6
 _POISON = 0x5A
+_SETTLING = 20_000  # calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,12 @@ def longest(comm: Any, seconds: list[float]) -> list[float]:
     """The maximum over ranks, place by place; the same on every rank, so that all may decide by it."""
     largest: list[float] = comm.all_reduce(np.array(seconds, np.float64), "max").tolist()
     return largest
+
+
+def settle(comm: Any) -> None:
+    """Calls in which the kernel, and ranks that share a core, find who goes where."""
+    for _ in range(_SETTLING):
+        comm.barrier()
 
 
 def mean_time(call: Call, iterations: int) -> float:

@@ -12,8 +12,9 @@ from collx.perf.collectives import Call
 from collx.perf.measure import longest, mean_time
 
 BEHIND = 1.5  # times the best: whoever takes longer is out
-_DOUBT = 1.5  # times that, at the first look, which comes cold
+DOUBT = 1.5  # times that, at the first look, which comes cold
 _FEWEST, _MOST = 5, 25  # rounds
+_LONG = 0.1  # seconds of a call that is no better judged for being made again
 _TURN, _CALLS = 0.02, 2000  # seconds and calls that one turn should take at most
 _LOOK, _LOOKS = 0.002, 4  # seconds that a first look should take, and how many there are where that many fit
 
@@ -25,16 +26,16 @@ def race(comm: Any, calls: Mapping[str, Call], seconds: float) -> dict[str, floa
     Collective, with the same names in the same order.
     """
     start = perf_counter()
-    looks = _looks(comm, list(calls.values()))
-    limit = min(looks) * BEHIND * _DOUBT
-    left = {name: call for (name, call), look in zip(calls.items(), looks, strict=True) if look <= limit}
-    turn = min(_TURN, seconds / (_FEWEST + 2) / len(left))
-    counts = {name: max(1, min(_CALLS, int(turn / look))) for name, look in zip(calls, looks, strict=True)}
+    seen = dict(zip(calls, looks(comm, list(calls.values())), strict=True))
+    limit = min(seen.values()) * BEHIND * DOUBT
+    left = {name: call for name, call in calls.items() if seen[name] <= limit}
+    long = min(_TURN, seconds / (_FEWEST + 2) / len(left))
+    counts = {name: max(1, min(_CALLS, int(long / seen[name]))) for name in left}
     taken: dict[str, list[float]] = {name: [] for name in left}
     for turns in count(1):
         names = list(left)
         order = names[turns % len(names) :] + names[: turns % len(names)]
-        mine = [_turn(comm, left[name], counts[name]) for name in order]
+        mine = [turn(comm, left[name], counts[name], seen[name]) for name in order]
         *figures, passed = longest(comm, [*mine, perf_counter() - start])
         for name, figure in zip(order, figures, strict=True):
             taken[name].append(figure)
@@ -48,20 +49,25 @@ def race(comm: Any, calls: Mapping[str, Call], seconds: float) -> dict[str, floa
     return {name: statistics.median(figures) for name, figures in taken.items()}
 
 
-def _looks(comm: Any, calls: Sequence[Call]) -> list[float]:
+def looks(comm: Any, calls: Sequence[Call]) -> list[float]:
     """A first estimate of each: the best of several bursts, as a single call may take ten times as long as the next."""
-    for call in calls:
-        call()  # the first one makes plans and touches pages: nothing to judge by
-    found = longest(comm, [_turn(comm, call, 1) for call in calls])
+    found = longest(comm, [turn(comm, call, 1, _LONG) for call in calls])
+    if min(found) >= _LONG:
+        return found
+    # The first ones made plans and touched pages: nothing to judge by.
+    found = longest(comm, [turn(comm, call, 1) for call in calls])
     counts = [max(1, min(_CALLS, int(_LOOK / seconds))) for seconds in found]
     for _ in range(_LOOKS if min(found) < _LOOK else 1):
-        again = longest(comm, [_turn(comm, call, count) for call, count in zip(calls, counts, strict=True)])
+        again = longest(comm, [turn(comm, call, count) for call, count in zip(calls, counts, strict=True)])
         found = list(map(min, found, again))
     return found
 
 
-def _turn(comm: Any, call: Call, calls: int) -> float:
-    call()  # what ran before has left its own in the caches
+def turn(comm: Any, call: Call, calls: int, about: float = 0.0) -> float:
+    """Seconds per call of this rank over so many in a row, after one that is not counted unless calls take `about`
+    long."""
+    if about < _LONG:
+        call()  # what ran before has left its own in the caches
     comm.barrier()
     return mean_time(call, calls)
 

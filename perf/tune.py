@@ -15,7 +15,7 @@ from collx import tuning
 from collx.bootstrap import LONE, find_place
 from collx.perf import machine
 from collx.perf.collectives import MEASURED, Measured, bind
-from collx.perf.measure import longest
+from collx.perf.measure import longest, settle
 from collx.perf.options import UsageError, nbytes
 from collx.perf.program import Parser, program
 from collx.perf.progress import Progress
@@ -27,7 +27,6 @@ from collx.wishes import MPI
 
 TUNED = [name for name in MEASURED if name not in ("sendrecv", "barrier")]
 _DTYPE = np.dtype(np.float32)
-_SETTLING = 20_000  # calls in which the kernel, and ranks that share a core, find who goes where
 _SPARE = 1 << 30  # bytes that must stay free beside the arrays
 
 
@@ -100,10 +99,11 @@ def _contenders(comm: Any, collective: str, size: int) -> list[str]:
 
 
 def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[str, Point]]:
-    """What is measured, while there is time: the slices that are not used up are for those that follow."""
+    """What is measured, the smallest sizes first, until time has run out, as it does where links are slow: the slices
+    that are not used up are for those that follow."""
     sizes = _sizes(comm, options)
     arrays = _Arrays(max(sizes) // _DTYPE.itemsize)
-    start, wanted = time.perf_counter(), [(name, size) for name in TUNED for size in sizes]
+    start, wanted = time.perf_counter(), [(name, size) for size in sizes for name in TUNED]
     for index, (name, size) in enumerate(wanted):
         case = MEASURED[name]
         elements = max(size // _DTYPE.itemsize, 1)
@@ -112,6 +112,8 @@ def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[s
             continue
         progress.start(f"{name} {size_text(size)}")
         (passed,) = longest(comm, [time.perf_counter() - start])
+        if passed >= options.seconds and size > sizes[0]:
+            return
         share = max(options.seconds - passed, 0.0) / (len(wanted) - index)
         names = _contenders(comm, name, whole * _DTYPE.itemsize)
         taken = race(comm, arrays.calls(comm, case, whole, names), share)
@@ -134,8 +136,7 @@ def run(comm: Any, options: Options) -> int:
         raise UsageError("a job of one rank has nothing to choose; start it with at least 2")
     if speaks:
         print(f"collx tune: {comm.size} ranks, {options.effort.name}, at most {options.seconds:.0f} s", flush=True)
-    for _ in range(_SETTLING):
-        comm.barrier()
+    settle(comm)
     points: dict[str, list[Point]] = {}
     with Progress(len(TUNED) * len(_sizes(comm, options)), shown=speaks, left=True) as progress:
         for collective, point in _points(comm, options, progress):

@@ -1,0 +1,135 @@
+"""What `collx.perf.regret` runs in a job: which algorithms are chosen, and the times of all that can serve, in rounds.
+
+`python -m collx.perf.rounds OUT` writes the choices to a file; with `--seconds` the times too, and with `--also FILE`
+those of the choices in there.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import collx
+from collx.perf.collectives import MEASURED, Call, Measured, bind
+from collx.perf.measure import longest, settle
+from collx.perf.options import nbytes
+from collx.perf.program import Parser, program
+from collx.perf.race import BEHIND, DOUBT, looks, turn
+from collx.schedule import REGISTER
+from collx.wishes import MPI
+
+CARD = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
+_DTYPE = np.dtype(np.float32)
+_STEP = 4  # from one size to the next
+_TURN, _CALLS = 0.004, 500  # seconds and calls that a turn takes at most: many rounds say more than long ones
+_FEWEST, _MOST = 4, 64  # rounds
+Choices = Mapping[str, Mapping[str, str]]  # by collective, and by size as JSON has it
+
+
+def sizes(most: int) -> list[int]:
+    """From 8 bytes to `most`; most of them are not among those that `collx tune` measures."""
+    found = [8]
+    while found[-1] < most:
+        found.append(min(found[-1] * _STEP, most))
+    return found
+
+
+def elements(case: Measured, size: int, ranks: int) -> int:
+    """Of the whole buffer of about `size` bytes."""
+    count = size // _DTYPE.itemsize
+    return max(count - count % ranks, ranks) if case.per_rank else count
+
+
+def choices(comm: Any, collectives: list[str], most: int) -> dict[str, dict[str, str]]:
+    """The algorithm that a call would take, by collective and size."""
+    return {
+        name: {
+            str(size): comm.explain(name, elements(MEASURED[name], size, comm.size) * _DTYPE.itemsize).chosen
+            for size in sizes(most)
+        }
+        for name in collectives
+    }
+
+
+def candidates(comm: Any, collective: str, size: int) -> list[str]:
+    """All that can serve, but algorithms over groups only where there are groups: elsewhere they are others by another
+    name."""
+    able = sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
+    grouped = 1 < len(set(comm.hosts)) < comm.size
+    return [name for name in able if grouped or name == MPI or REGISTER[collective, name].over is None]
+
+
+def rounds(comm: Any, calls: Mapping[str, Call], kept: set[str], seconds: float) -> dict[str, list[float]]:
+    """Seconds per call of the slowest rank in each round, by algorithm: of those `kept`, and of those that are not far
+    behind at a first look. In every round all take their turns, in an order of its own. Collective."""
+    start = perf_counter()
+    seen = dict(zip(calls, looks(comm, list(calls.values())), strict=True))
+    limit = BEHIND * DOUBT * min(seen.values())
+    left = [name for name in calls if seen[name] <= limit or name in kept]
+    long = min(_TURN, seconds / _MOST / len(left))
+    counts = {name: max(1, min(_CALLS, int(long / seen[name]))) for name in left}
+    taken: dict[str, list[float]] = {name: [] for name in left}
+    for number in range(_MOST):
+        order = random.Random(number).sample(left, len(left))
+        mine = [turn(comm, calls[name], counts[name], seen[name]) for name in order]
+        *figures, passed = longest(comm, [*mine, perf_counter() - start])
+        for name, figure in zip(order, figures, strict=True):
+            taken[name].append(figure)
+        if number + 1 >= _FEWEST and passed >= seconds:
+            break
+    return taken
+
+
+def measured(
+    comm: Any, chosen: Choices, also: Choices, seconds: float, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Every point with its rounds."""
+    settle(comm)
+    most = max(int(size) for of in chosen.values() for size in of)
+    x, out = np.ones(most // _DTYPE.itemsize + comm.size, _DTYPE), np.zeros(most // _DTYPE.itemsize + comm.size, _DTYPE)
+    points = []
+    for collective, by_size in chosen.items():
+        say(collective)
+        for size, name in by_size.items():
+            case = MEASURED[collective]
+            whole = elements(case, int(size), comm.size)
+            send, receive = case.lengths(whole, whole // comm.size)
+            names = candidates(comm, collective, whole * _DTYPE.itemsize)
+            calls = {one: bind(comm, case, x[:send], out[:receive], "sum", 0, one) for one in names}
+            kept = {name, also.get(collective, {}).get(size, name)}
+            taken = rounds(comm, calls, kept, seconds)
+            points.append({"collective": collective, "size": int(size), "rounds": taken})
+    return points
+
+
+@program("collx.perf.rounds")
+def main(argv: list[str]) -> int:
+    """Run in a job, the same on all ranks; rank 0 writes."""
+    parser = Parser("collx.perf.rounds", main.__doc__)
+    add = parser.add_argument
+    add("out", type=Path)
+    add("--collectives", default=",".join(CARD))
+    add("-e", "--maxbytes", default="64M")
+    add("--seconds", type=float, default=0)
+    add("--also", type=Path)
+    given = parser.parse_args(argv)
+    also = json.loads(given.also.read_text())["chosen"] if given.also else {}
+    with collx.init() as comm:
+        speaks = comm.rank == 0
+        chosen = choices(comm, given.collectives.split(","), nbytes(given.maxbytes))
+        say = (lambda line: print(f"  {line}", flush=True)) if speaks else (lambda line: None)
+        points = measured(comm, chosen, also, given.seconds, say) if given.seconds else []
+        if speaks:
+            given.out.write_text(json.dumps({"chosen": chosen, "points": points}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
