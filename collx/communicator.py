@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from collx.calls import Call, Op
 from collx.checks import seconds, whole64
 from collx.decisions import UNDECIDED, Decisions
 from collx.engine import Engine
-from collx.explain import Explanation, explain
 from collx.handle import Handle
 from collx.known import quick
 from collx.layout import Counts
@@ -22,6 +21,9 @@ from collx.messages import Messages
 from collx.planner import room_of
 from collx.request import Chosen
 from collx.types import Array, nearest
+
+if TYPE_CHECKING:
+    from collx.explain import Explanation
 
 Look = Callable[[], None] | None
 # Makes the engine of a new group: (world ranks of its members in their new order, a label all give alike and use
@@ -285,6 +287,8 @@ class Communicator(Messages):
         For float32 and sum, root 0 and equal blocks; the buffer is the whole one, every rank's rows together, in whole
         elements. Local. Raises ValueError for an unknown collective or a negative size, TypeError for no integer.
         """
+        from collx.explain import explain  # most programs ask for no reasons, and what they rest on is much
+
         nbytes = whole64(nbytes, "nbytes")
         if nbytes < 0:
             raise ValueError(f"nbytes is {nbytes}, but no buffer is that small")

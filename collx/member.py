@@ -18,7 +18,6 @@ from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
 from collx.errors import ClosedError, CollxError, MismatchError, TimeoutError
-from collx.explain import first_choice
 from collx.guide import UNGUIDED, Guide
 from collx.known import Recall, unknown
 from collx.memory import SharedArray
@@ -217,6 +216,8 @@ class Member:
 
     def _tell(self, request: Request) -> None:
         """Print what was chosen for the request, once for its size class."""
+        from collx.explain import first_choice  # which most programs never ask for
+
         engine = self._engine
         line = first_choice(
             request, self.size, room_of(engine.capacity), engine.far, engine.mpi, self._guide, self._hosts

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collx.schedule import REGISTER, Algorithm, Builder
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "collx.algorithms"
 
@@ -38,6 +40,8 @@ def algorithm_named(collective: str, name: str) -> Algorithm | Builder | None:
 
 @cache
 def offered(name: str) -> Algorithm | Builder | None:
+    from importlib.metadata import entry_points  # most programs ask for what comes with collx
+
     points = {_package(point): point for point in entry_points(group=GROUP, name=name)}
     if not points:
         return None

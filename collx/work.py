@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -89,6 +88,8 @@ class Work:
         return kept
 
     def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # most programs await nothing
+
         return asyncio.to_thread(self.wait).__await__()
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import numpy as np
@@ -100,8 +100,7 @@ def on_every(ranks: Sequence[Engine], body: Callable[[int, Engine], T]) -> list[
 
 def make_plan(call: Call, rank: int, capacity: int, window: int) -> Plan:
     """The plan of `rank` for an engine of this capacity and window; with more segments where the call asks for them."""
-    registered = REGISTER[call.collective, call.algorithm]
-    schedules = [registered.build(r, call.size, call.root) for r in range(call.size)]
+    schedules = _built(call.collective, call.algorithm, call.size, call.root)
     schedule, itemsize = schedules[rank], call.dtype.itemsize
     sizes = [n * itemsize for n in call.blocks(rank, schedule.blocks)]
     everybody = [n * itemsize for r in range(call.size) for n in call.blocks(r, schedule.blocks)]
@@ -134,6 +133,13 @@ def make_plan(call: Call, rank: int, capacity: int, window: int) -> Plan:
         input_bytes=call.given(rank) * itemsize,
         output_bytes=call.wanted(rank) * itemsize,
     )
+
+
+@lru_cache(maxsize=256)
+def _built(collective: str, algorithm: str, size: int, root: int) -> list[Schedule]:
+    """All ranks' schedules, which every rank's plan needs."""
+    registered = REGISTER[collective, algorithm]
+    return [registered.build(rank, size, root) for rank in range(size)]
 
 
 def _most_blocks(schedules: Sequence[Schedule]) -> int:

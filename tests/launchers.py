@@ -59,4 +59,5 @@ class Launcher:
         return subprocess.CompletedProcess(job.args, job.returncode, out, err)
 
 
-MPIS = (Launcher("openmpi", "mpirun", ("--allow-run-as-root", "--oversubscribe")), Launcher("mpich", "mpiexec"))
+_OPENMPI = ("--allow-run-as-root", "--oversubscribe", "--mca", "btl", "^ofi")  # libfabric looks a second for networks
+MPIS = (Launcher("openmpi", "mpirun", _OPENMPI), Launcher("mpich", "mpiexec"))
