@@ -22,11 +22,10 @@ BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard collx/csrc/* transports
 INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COLLX_WERROR=$(if $(CI),ON,OFF) \
     -C cmake.define.COLLX_UNCHECKED=$(if $(UNCHECKED),ON,OFF)
 
-.PHONY: sweep versus tcp regret yardstick checks test nft mismatches prove lint sanitize fuzz models docs
 # The tests start thousands of processes, each of which would compile all of collx anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep versus tcp yardstick checks test nft mismatches prove lint sanitize fuzz models docs
+.PHONY: sweep versus tcp regret yardstick checks test nft mismatches prove lint sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
