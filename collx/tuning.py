@@ -20,7 +20,7 @@ from collx.wishes import MPI, may_choose
 
 FORMAT = 1
 MOST = 1 << 20  # bytes of a file
-MARGIN = 0.05  # what must be gained to change the algorithm from one size to the next: less is noise
+MARGIN = 0.08  # what must be gained to change the algorithm: less is noise
 
 
 class Key(NamedTuple):
@@ -88,15 +88,18 @@ def folder() -> Path:
     return user_cache_path("collx", appauthor=False) / "tuning"
 
 
-def steps_of(points: Sequence[Point]) -> tuple[Step, ...]:
-    """Which algorithm up to which size: at each size measured the fastest, but no change for less than MARGIN; between
-    two sizes where their lines cross, in logarithms."""
+def steps_of(points: Sequence[Point], held: Sequence[str] = ()) -> tuple[Step, ...]:
+    """Which algorithm up to which size: at each size measured the fastest; but where it gains less than MARGIN, what
+    was chosen there before (`held`, by point), or else what is chosen at the size before. Between two sizes where their
+    lines cross, in logarithms."""
     winners = list[str]()
-    for point in points:
+    for index, point in enumerate(points):
         best = min(point.nanoseconds, key=lambda name: point.nanoseconds[name])
-        kept = winners[-1] if winners and winners[-1] in point.nanoseconds else best
         limit = point.nanoseconds[best] * (1 + MARGIN)
-        winners.append(kept if point.nanoseconds[kept] <= limit else best)
+        kept = (
+            name for name in (*held[index : index + 1], *winners[-1:]) if point.nanoseconds.get(name, limit) < limit
+        )
+        winners.append(next(kept, best))
     steps = [
         Step(_crossing(before, after, first, second), first)
         for (before, after), (first, second) in zip(pairwise(points), pairwise(winners), strict=True)

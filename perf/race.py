@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import count
+from operator import truediv
 from time import perf_counter
 from typing import Any
 
@@ -13,22 +14,24 @@ from collx.perf.measure import longest, mean_time
 
 BEHIND = 1.5  # times the best: whoever takes longer is out
 DOUBT = 1.5  # times that, at the first look, which comes cold
-_FEWEST, _MOST = 5, 25  # rounds
+_FEWEST, _MOST = 5, 40  # rounds
+_SURE = 3  # rounds after which some may be out
 _LONG = 0.1  # seconds of a call that is no better judged for being made again
-_TURN, _CALLS = 0.02, 2000  # seconds and calls that one turn should take at most
+_TURN, _CALLS = 0.006, 1000  # seconds and calls that one turn should take at most
 _LOOK, _LOOKS = 0.002, 4  # seconds that a first look should take, and how many there are where that many fit
 
 
-def race(comm: Any, calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
-    """Seconds per call of the slowest rank, the median over rounds, by algorithm, of those that were looked at more
-    than once; in about so many seconds, or fewer where the outcome is clear before. The same on every rank.
+def race(comm: Any, calls: Mapping[str, Call], seconds: float, beside: str) -> dict[str, float]:
+    """Seconds per call of the slowest rank by algorithm, of those that were looked at more than once; in about so many
+    seconds, or fewer where the outcome is clear before. The same on every rank.
 
-    Collective, with the same names in the same order.
+    Of `beside`, which stays to the end, it is the median over rounds; of the others that times the median of the
+    ratio to it within a round, as what drifts befalls both. Collective, with the same names in the same order.
     """
     start = perf_counter()
     seen = dict(zip(calls, looks(comm, list(calls.values())), strict=True))
     limit = min(seen.values()) * BEHIND * DOUBT
-    left = {name: call for name, call in calls.items() if seen[name] <= limit}
+    left = {name: call for name, call in calls.items() if seen[name] <= limit or name == beside}
     long = min(_TURN, seconds / (_FEWEST + 2) / len(left))
     counts = {name: max(1, min(_CALLS, int(long / seen[name]))) for name in left}
     taken: dict[str, list[float]] = {name: [] for name in left}
@@ -41,12 +44,13 @@ def race(comm: Any, calls: Mapping[str, Call], seconds: float) -> dict[str, floa
             taken[name].append(figure)
         medians = {name: statistics.median(taken[name]) for name in left}
         limit = BEHIND * min(medians.values())
-        left = {name: left[name] for name in left if turns < _FEWEST or min(taken[name]) <= limit}
+        left = {name: left[name] for name in left if turns < _SURE or min(taken[name]) <= limit or name == beside}
         if turns >= _MOST or (turns >= _FEWEST and (passed >= seconds or _clear(left, taken))):
             break
         if turns > 1 and passed >= 2 * seconds:  # calls that take as long as this should not be made more often
             break
-    return {name: statistics.median(figures) for name, figures in taken.items()}
+    middle = statistics.median(taken[beside])
+    return {name: middle * statistics.median(map(truediv, figures, taken[beside])) for name, figures in taken.items()}
 
 
 def looks(comm: Any, calls: Sequence[Call]) -> list[float]:

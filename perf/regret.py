@@ -137,7 +137,7 @@ def measure(
     return [
         {"job": word}
         | judged(point, *(of["chosen"][point["collective"]][str(point["size"])] for of in (before, after)))
-        for point in after["points"]
+        for point in sorted(after["points"], key=lambda one: CARD.index(one["collective"]))
     ]
 
 

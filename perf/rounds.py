@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +22,9 @@ from collx.perf.collectives import MEASURED, Call, Measured, bind
 from collx.perf.measure import longest, settle
 from collx.perf.options import nbytes
 from collx.perf.program import Parser, program
+from collx.perf.progress import Progress
 from collx.perf.race import BEHIND, DOUBT, looks, turn
+from collx.perf.report import size_text
 from collx.schedule import REGISTER
 from collx.wishes import MPI
 
@@ -29,7 +32,7 @@ CARD = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
 _DTYPE = np.dtype(np.float32)
 _STEP = 4  # from one size to the next
 _TURN, _CALLS = 0.004, 500  # seconds and calls that a turn takes at most: many rounds say more than long ones
-_FEWEST, _MOST = 4, 64  # rounds
+_FEWEST, _MOST = 6, 40  # rounds
 Choices = Mapping[str, Mapping[str, str]]  # by collective, and by size as JSON has it
 
 
@@ -68,13 +71,13 @@ def candidates(comm: Any, collective: str, size: int) -> list[str]:
 
 def rounds(comm: Any, calls: Mapping[str, Call], kept: set[str], seconds: float) -> dict[str, list[float]]:
     """Seconds per call of the slowest rank in each round, by algorithm: of those `kept`, and of those that are not far
-    behind at a first look. In every round all take their turns, in an order of its own. Collective."""
+    behind at a first look, nor in all of the first rounds. In every round all take their turns, in an order of its
+    own. Collective."""
     start = perf_counter()
     seen = dict(zip(calls, looks(comm, list(calls.values())), strict=True))
     limit = BEHIND * DOUBT * min(seen.values())
     left = [name for name in calls if seen[name] <= limit or name in kept]
-    long = min(_TURN, seconds / _MOST / len(left))
-    counts = {name: max(1, min(_CALLS, int(long / seen[name]))) for name in left}
+    counts = {name: max(1, min(_CALLS, int(_TURN / seen[name]))) for name in left}
     taken: dict[str, list[float]] = {name: [] for name in left}
     for number in range(_MOST):
         order = random.Random(number).sample(left, len(left))
@@ -82,30 +85,34 @@ def rounds(comm: Any, calls: Mapping[str, Call], kept: set[str], seconds: float)
         *figures, passed = longest(comm, [*mine, perf_counter() - start])
         for name, figure in zip(order, figures, strict=True):
             taken[name].append(figure)
+        if number + 1 == _FEWEST:
+            limit = BEHIND * min(map(median, taken.values()))
+            left = [name for name in left if min(taken[name]) <= limit or name in kept]
         if number + 1 >= _FEWEST and passed >= seconds:
             break
-    return taken
+    return {name: taken[name] for name in left}
 
 
-def measured(
-    comm: Any, chosen: Choices, also: Choices, seconds: float, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Every point with its rounds."""
+def measured(comm: Any, chosen: Choices, also: Choices, seconds: float, progress: Progress) -> list[dict[str, Any]]:
+    """Every point with its rounds, the smallest sizes first: the time that they leave is for the large ones."""
     settle(comm)
-    most = max(int(size) for of in chosen.values() for size in of)
-    x, out = np.ones(most // _DTYPE.itemsize + comm.size, _DTYPE), np.zeros(most // _DTYPE.itemsize + comm.size, _DTYPE)
-    points = []
-    for collective, by_size in chosen.items():
-        say(collective)
-        for size, name in by_size.items():
-            case = MEASURED[collective]
-            whole = elements(case, int(size), comm.size)
-            send, receive = case.lengths(whole, whole // comm.size)
-            names = candidates(comm, collective, whole * _DTYPE.itemsize)
-            calls = {one: bind(comm, case, x[:send], out[:receive], "sum", 0, one) for one in names}
-            kept = {name, also.get(collective, {}).get(size, name)}
-            taken = rounds(comm, calls, kept, seconds)
-            points.append({"collective": collective, "size": int(size), "rounds": taken})
+    wanted = sorted((int(size), collective) for collective, of in chosen.items() for size in of)
+    most = max(wanted)[0] // _DTYPE.itemsize + comm.size
+    x, out = np.ones(most, _DTYPE), np.zeros(most, _DTYPE)
+    start, points = perf_counter(), []
+    for index, (size, collective) in enumerate(wanted):
+        progress.start(f"{collective} {size_text(size)}")
+        case = MEASURED[collective]
+        whole = elements(case, size, comm.size)
+        send, receive = case.lengths(whole, whole // comm.size)
+        names = candidates(comm, collective, whole * _DTYPE.itemsize)
+        calls = {one: bind(comm, case, x[:send], out[:receive], "sum", 0, one) for one in names}
+        name = chosen[collective][str(size)]
+        (passed,) = longest(comm, [perf_counter() - start])
+        share = (seconds * len(wanted) - passed) / (len(wanted) - index)
+        taken = rounds(comm, calls, {name, also.get(collective, {}).get(str(size), name)}, share)
+        points.append({"collective": collective, "size": size, "rounds": taken})
+        progress.advance()
     return points
 
 
@@ -122,11 +129,11 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     also = json.loads(given.also.read_text())["chosen"] if given.also else {}
     with collx.init() as comm:
-        speaks = comm.rank == 0
         chosen = choices(comm, given.collectives.split(","), nbytes(given.maxbytes))
-        say = (lambda line: print(f"  {line}", flush=True)) if speaks else (lambda line: None)
-        points = measured(comm, chosen, also, given.seconds, say) if given.seconds else []
-        if speaks:
+        total = sum(map(len, chosen.values())) if given.seconds else 0
+        with Progress(total, shown=comm.rank == 0, left=True) as progress:
+            points = measured(comm, chosen, also, given.seconds, progress) if total else []
+        if comm.rank == 0:
             given.out.write_text(json.dumps({"chosen": chosen, "points": points}))
     return 0
 

@@ -27,6 +27,7 @@ from collx.wishes import MPI
 
 TUNED = [name for name in MEASURED if name not in ("sendrecv", "barrier")]
 _DTYPE = np.dtype(np.float32)
+_SMALL = 1024  # bytes that are measured however long it takes
 _SPARE = 1 << 30  # bytes that must stay free beside the arrays
 
 
@@ -89,18 +90,23 @@ class _Arrays:
         return {name: bind(comm, case, x, out, "sum", 0, name) for name in names}
 
 
-def _contenders(comm: Any, collective: str, size: int) -> list[str]:
+def _contenders(comm: Any, contest: Any) -> list[str]:
     """The algorithms that can serve, in one order on all ranks; the first look at their times drops the slow ones."""
-    able = sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
+    able = sorted(entry.name for entry in contest.candidates if entry.objection is None)
     if 1 < len(set(comm.hosts)) < comm.size:
         return able
     # Where there is one group only, or a rank alone in each, algorithms over groups are others by another name.
-    return [name for name in able if name == MPI or REGISTER[collective, name].over is None]
+    return [name for name in able if name in (MPI, contest.chosen) or REGISTER[contest.collective, name].over is None]
 
 
-def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[str, Point]]:
-    """What is measured, the smallest sizes first, until time has run out, as it does where links are slow: the slices
-    that are not used up are for those that follow."""
+def _weight(size: int) -> int:
+    """Slices of the time: a call of so many bytes takes longer than a turn of many short ones."""
+    return 1 if size <= 1 << 20 else 2 if size <= 4 << 20 else 4
+
+
+def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[str, Point, str]]:
+    """What is measured, and what is chosen there without that; the smallest sizes first, until time has run out, as it
+    does where links are slow. What a point leaves of its slices is for those that follow."""
     sizes = _sizes(comm, options)
     arrays = _Arrays(max(sizes) // _DTYPE.itemsize)
     start, wanted = time.perf_counter(), [(name, size) for size in sizes for name in TUNED]
@@ -112,13 +118,15 @@ def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[s
             continue
         progress.start(f"{name} {size_text(size)}")
         (passed,) = longest(comm, [time.perf_counter() - start])
-        if passed >= options.seconds and size > sizes[0]:
+        if passed >= options.seconds and size > _SMALL:
             return
-        share = max(options.seconds - passed, 0.0) / (len(wanted) - index)
-        names = _contenders(comm, name, whole * _DTYPE.itemsize)
-        taken = race(comm, arrays.calls(comm, case, whole, names), share)
+        slices = sum(_weight(size) for _, size in wanted[index:])
+        share = max(options.seconds - passed, 0.0) * _weight(size) / slices
+        contest = comm.explain(name, whole * _DTYPE.itemsize)
+        calls = arrays.calls(comm, case, whole, _contenders(comm, contest))
+        taken = race(comm, calls, share, contest.chosen)
         nanoseconds = {name: max(round(seconds * 1e9), 1) for name, seconds in taken.items()}
-        yield name, Point(whole * _DTYPE.itemsize, nanoseconds)
+        yield name, Point(whole * _DTYPE.itemsize, nanoseconds), contest.chosen
         progress.advance()
 
 
@@ -138,13 +146,15 @@ def run(comm: Any, options: Options) -> int:
         print(f"collx tune: {comm.size} ranks, {options.effort.name}, at most {options.seconds:.0f} s", flush=True)
     settle(comm)
     points: dict[str, list[Point]] = {}
+    held: dict[str, list[str]] = {}
     with Progress(len(TUNED) * len(_sizes(comm, options)), shown=speaks, left=True) as progress:
-        for collective, point in _points(comm, options, progress):
+        for collective, point, chosen in _points(comm, options, progress):
             if not points.get(collective) or points[collective][-1].nbytes < point.nbytes:
                 points.setdefault(collective, []).append(point)
+                held.setdefault(collective, []).append(chosen)
     if speaks:
         key = Key(tuning.machine(), comm.size, hosts_text(comm.hosts), "+".join(comm.transports))
-        steps = {collective: steps_of(of) for collective, of in points.items()}
+        steps = {collective: steps_of(of, held[collective]) for collective, of in points.items()}
         path = tuning.write(Table(key, steps, {collective: tuple(of) for collective, of in points.items()}))
         for collective, of in steps.items():
             texts = (f"{s.algorithm} to {_about(s.nbytes)}" if s.nbytes else s.algorithm for s in of)

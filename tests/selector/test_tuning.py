@@ -61,6 +61,13 @@ def test_neighbours_within_noise_do_not_take_turns() -> None:
     assert len(steps_of(close)) == 1
 
 
+def test_what_was_chosen_before_stays_unless_another_gains() -> None:
+    points = [Point(1 << at, {"ring": 104, "pat": 100, "direct": 130}) for at in range(4)]
+    assert steps_of(points, ["ring"] * 4) == (Step(None, "ring"),)
+    assert steps_of(points, ["direct"] * 4) == (Step(None, "pat"),)
+    assert [step.algorithm for step in steps_of(points, ["ring", "ring", "pat", "direct"])] == ["ring", "pat"]
+
+
 def test_between_two_sizes_the_lines_decide() -> None:
     points = (Point(1 << 10, {"ring": 400, "direct": 100}), Point(1 << 20, {"ring": 1000, "direct": 4000}))
     assert steps_of(points) == (Step(1 << 15, "direct"), Step(None, "ring"))
