@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from collx.collectives import COLLECTIVES
-from collx.cost import estimate
+from collx.cost import GAMMA, estimate
 from collx.guide import UNGUIDED, Guide
 from collx.plan import balanced
 from collx.request import Request
@@ -85,14 +85,18 @@ def explain(
     predicts: bool = False,
 ) -> Explanation:
     """The contest for a call with a buffer of about `nbytes`, of float32 and sum; for the others see `choose`. On a
-    `topology` times are predicted; where it alone `predicts`, and nothing else was said or measured, they decide.
+    `topology` times are predicted, with what a tuning table knows of its links, unless it is one that only `predicts`:
+    then predictions decide, where nothing else was said or measured.
 
     Raises ValueError for an unknown collective.
     """
     request = typical(collective, nbytes, size)
     choice = choose(request, size, room, far, mpi, guide, hosts)
+    gamma: float | None = None
+    if topology is not None and guide.table is not None and not predicts:
+        topology, gamma = topology.with_links(guide.table.links), guide.table.gamma
     candidates = [
-        _candidate(name, request, size, objection(name, request, size, room, mpi, hosts), guide, hosts, topology)
+        _candidate(name, request, size, objection(name, request, size, room, mpi, hosts), guide, hosts, topology, gamma)
         for name in (*may_choose(collective), *[MPI] * mpi)
     ]
     name, why = choice.name, sentence(choice, request, guide)
@@ -147,6 +151,7 @@ def _candidate(
     guide: Guide,
     hosts: Groups,
     topology: Topology | None,
+    gamma: float | None,
 ) -> Candidate:
     measured = _measured(guide.table, request.collective, name, request.nbytes)
     if name == MPI or why_not is not None:
@@ -155,7 +160,7 @@ def _candidate(
     sent = int(algorithm.volume(size) * request.nbytes)
     if topology is None or size < 2:
         return Candidate(name, None, measured, algorithm.rounds(size), sent, {}, None)
-    priced = estimate(algorithm, size, topology, request.nbytes)
+    priced = estimate(algorithm, size, topology, request.nbytes, gamma=gamma or GAMMA)
     return Candidate(name, priced.seconds, measured, algorithm.rounds(size), sent, priced.by_link, None)
 
 

@@ -10,15 +10,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
-from math import log, sqrt
+from math import isfinite, log, sqrt
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from collx.collectives import COLLECTIVES
 from collx.version import __version__
 from collx.wishes import MPI, may_choose
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from collx.topology import Link
+
+FORMAT = 2
 MOST = 1 << 20  # bytes of a file
 MARGIN = 0.08  # what must be gained to change the algorithm: less is noise
 
@@ -53,11 +56,14 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The steps and points of every collective that was measured, both by size."""
+    """The steps and points of every collective that was measured, both by size; and by their names the links as a probe
+    found them, with the seconds that it takes to reduce a byte, if it was."""
 
     key: Key
     steps: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     points: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
+    links: Mapping[str, Link] = field(default_factory=dict)
+    gamma: float | None = None
 
     def chosen(self, collective: str, nbytes: int) -> str | None:
         """The algorithm for so many bytes, None where the collective was not measured."""
@@ -71,6 +77,8 @@ class Table:
             "key": self.key._asdict(),
             "steps": self.steps,
             "points": self.points,
+            "links": list(self.links.values()),
+            "gamma": self.gamma,
         }
 
 
@@ -136,6 +144,8 @@ def of_document(document: Any) -> Table:
         Key(**key),
         {collective: _steps(collective, rows) for collective, rows in steps.items()},
         {collective: _points(collective, rows) for collective, rows in points.items()},
+        _links(_checked(found.get("links"), list, "no links")),
+        None if found.get("gamma") is None else _figure(found["gamma"], "a gamma that is none"),
     )
 
 
@@ -175,6 +185,26 @@ def _points(collective: str, rows: Any) -> tuple[Point, ...]:
             _wrong(what)
         _known(collective, list(times))
     return tuple(found)
+
+
+def _links(rows: list[Any]) -> dict[str, Link]:
+    from collx.topology import Link  # most processes have no table
+
+    what, found = "links that are none", {}
+    for row in rows:
+        if len(_checked(row, list, what)) != len(Link._fields):
+            _wrong(what)
+        name, *figures, shared = row
+        if type(name) is not str or type(shared) is not bool or name in found:
+            _wrong(what)
+        alpha, beta, overhead = (_figure(figure, what) for figure in figures)
+        found[name] = Link(name, alpha, beta, overhead, shared)
+    return found
+
+
+def _figure(value: Any, what: str) -> float:
+    """Seconds that can be reckoned with."""
+    return value if type(value) is float and isfinite(value) and value >= 0 else _wrong(what)
 
 
 def _known(collective: str, names: Sequence[Any]) -> None:

@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "flight": ({"flight"}, set()),
     "agreement": ({"agreement"}, {"plan", "collectives", "terms"}),
     # What decides beside the call, read by rank 0 and told to all.
-    "guide": ({"guide", "tuning", "wishes"}, {"algorithms", "schedule", "collectives", "terms", "errors"}),
+    "guide": ({"guide", "tuning", "wishes"}, {"topology", "algorithms", "schedule", "collectives", "terms", "errors"}),
     "selector": (
         {"selector", "planner", "request", "semantics", "explain"},
         {

@@ -11,7 +11,7 @@ from collx.explain import explain, typical
 from collx.explaining import contest
 from collx.guide import Guide
 from collx.selector import choose
-from collx.topology import describe
+from collx.topology import DEFAULT_LINKS, describe
 from collx.tuning import Key, Point, Table, steps_of
 from collx.wishes import may_choose, parse
 from tests.jobs import finished
@@ -38,6 +38,18 @@ def test_a_table_shows_what_was_measured_and_decides() -> None:
     assert measured["ring"] == pytest.approx(4e-6)
     assert measured["pat"] is measured["swing"] is None
     assert (found.chosen, found.why) == ("pat", "measured to be the fastest")
+
+
+def test_a_table_knows_the_links() -> None:
+    slow = DEFAULT_LINKS["cores"]._replace(alpha=1.0)
+    guide = Guide(table=Table(Key("m", 4, "4", "shm"), links={"cores": slow}, gamma=1e-9))
+
+    def predicted(predicts: bool) -> list[float]:
+        found = explain("all_reduce", 1 << 10, 4, ROOM, guide=guide, topology=describe("4 ranks"), predicts=predicts)
+        return [entry.predicted for entry in found.candidates if entry.predicted is not None]
+
+    assert min(predicted(predicts=False)) > 1
+    assert max(predicted(predicts=True)) < 1  # of another machine it knows nothing
 
 
 def test_a_wish_is_named() -> None:

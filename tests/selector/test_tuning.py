@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from collx import tuning
 from collx.guide import Guide
 from collx.request import Request
 from collx.selector import choose
+from collx.topology import Link
 from collx.tuning import Key, Point, Step, Table, of_document, steps_of
 from collx.types import reduce_op
 from collx.wishes import may_choose, parse
@@ -26,6 +28,8 @@ NAMES = may_choose("all_reduce")
 TIMES = st.dictionaries(st.sampled_from(NAMES), st.integers(1, 10**12), min_size=1)
 SIZES = st.lists(st.integers(0, 1 << 40), min_size=1, max_size=8, unique=True).map(sorted)
 POINTS = SIZES.flatmap(lambda sizes: st.tuples(*(st.builds(Point, st.just(at), TIMES) for at in sizes)))
+
+SECONDS = st.floats(0.0, 1e3)
 
 
 def table(points: tuple[Point, ...]) -> Table:
@@ -41,9 +45,11 @@ def test_what_is_chosen_where_it_was_measured_is_the_fastest_but_for_noise(point
         assert point.nanoseconds[name] <= min(point.nanoseconds.values()) * (1 + tuning.MARGIN)
 
 
-@given(POINTS)
-def test_a_table_comes_back_from_its_file_as_it_was(points: tuple[Point, ...]) -> None:
-    found = table(points)
+@given(POINTS, st.dictionaries(st.text(max_size=9), st.tuples(SECONDS, SECONDS, SECONDS, st.booleans())), SECONDS)
+def test_a_table_comes_back_from_its_file_as_it_was(
+    points: tuple[Point, ...], links: dict[str, tuple[float, float, float, bool]], gamma: float
+) -> None:
+    found = replace(table(points), links={name: Link(name, *figures) for name, figures in links.items()}, gamma=gamma)
     assert of_document(json.loads(json.dumps(found.document()))) == found
 
 
@@ -115,7 +121,7 @@ def broken() -> dict[str, Any]:
         "bytes": "\x00\xff",
         "list": [],
         "deep": "[" * 100_000,
-        "format": good | {"collx tuning table": 2},
+        "format": good | {"collx tuning table": 1},
         "key": good | {"key": {}},
         "type": good | {"key": good["key"] | {"size": "4"}},
         "foreign": good | {"key": good["key"] | {"machine": "abd"}},
@@ -126,6 +132,12 @@ def broken() -> dict[str, Any]:
         "row": good | {"steps": {"all_reduce": [[None, "ring", 1]]}},
         "unhashable": good | {"steps": {"all_reduce": [[None, ["ring"]]]}},
         "order": good | {"steps": {"all_reduce": [[9, "ring"], [8, "pat"], [None, "ring"]]}},
+        "links": good | {"links": {}},
+        "link": good | {"links": [["cores", 1e-6, 1e-9, 1e-7]]},
+        "twice": good | {"links": [["cores", 1e-6, 1e-9, 1e-7, False]] * 2},
+        "endless": json.dumps(good | {"links": [["cores", 1e-6, 1e-9, 1e-7, False]]}).replace("1e-09", "Infinity"),
+        "backwards": good | {"links": [["cores", -1e-6, 1e-9, 1e-7, False]]},
+        "gamma": good | {"gamma": "1e-10"},
         "open": good | {"steps": {"all_reduce": [[9, "ring"]]}},
         "long": json.dumps(good) + " " * tuning.MOST,
     }
