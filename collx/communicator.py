@@ -287,13 +287,15 @@ class Communicator(Messages):
         For float32 and sum, root 0 and equal blocks; the buffer is the whole one, every rank's rows together, in whole
         elements. Local. Raises ValueError for an unknown collective or a negative size, TypeError for no integer.
         """
-        from collx.explain import explain  # most programs ask for no reasons, and what they rest on is much
+        from collx.explain import explain, typical  # most programs ask for no reasons, and what they rest on is much
 
         nbytes = whole64(nbytes, "nbytes")
         if nbytes < 0:
             raise ValueError(f"nbytes is {nbytes}, but no buffer is that small")
-        engine, room = self._engine, room_of(self._engine.capacity)
-        return explain(collective, nbytes, self.size, room, engine.far, engine.mpi, self._guide, self._hosts)
+        engine, room, guide = self._engine, room_of(self._engine.capacity), self._guide
+        if self._trials is not None:
+            guide = self._trials.guide(typical(collective, nbytes, self.size))
+        return explain(collective, nbytes, self.size, room, engine.far, engine.mpi, guide, self._hosts)
 
     def split(self, color: int | None, key: int = 0) -> Communicator | None:
         """A communicator of the ranks that give the same `color`, ordered by `key`, then by rank; None for color None.

@@ -22,27 +22,29 @@ _TAG = 0  # of the messages that tell it; every rank has them before it can send
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What holds for a job: COLLX_ALGO and COLLX_DEBUG, the tuning tables, and the transports that join its ranks."""
+    """What holds for a job: COLLX_ALGO, COLLX_DEBUG and COLLX_TUNE, the tuning tables, and the transports that join its
+    ranks."""
 
     algo: str = ""
     tells: bool = False
     transports: str = ""
     tables: tuple[Table, ...] = ()
+    tries: bool = False
 
     def guide(self, hosts: Sequence[str], apart: bool) -> Guide:
         """For a communicator of ranks on these hosts. `apart`: more than shared memory joins them."""
         wanted = (len(hosts), tuning.hosts_text(hosts), self.transports if apart else "shm")
         found = (table for table in self.tables if table.key[1:4] == wanted)
-        return Guide(wishes.parse(self.algo), next(found, None), self.tells)
+        return Guide(wishes.parse(self.algo), next(found, None), self.tells, wanted if self.tries else None)
 
     def text(self) -> str:
         tables = [table.document() for table in self.tables]
-        return json.dumps([self.algo, self.tells, self.transports, tables], separators=(",", ":"))
+        return json.dumps([self.algo, self.tells, self.transports, tables, self.tries], separators=(",", ":"))
 
     @staticmethod
     def of(text: str) -> Decisions:
-        algo, tells, transports, tables = json.loads(text)
-        return Decisions(algo, tells, transports, tuple(map(tuning.of_document, tables)))
+        algo, tells, transports, tables, tries = json.loads(text)
+        return Decisions(algo, tells, transports, tuple(map(tuning.of_document, tables)), tries)
 
 
 UNDECIDED = Decisions()
@@ -53,14 +55,17 @@ def read(environ: Mapping[str, str], transports: Sequence[str]) -> Decisions:
 
     Raises BootstrapError, in one line, for variables that say what cannot be.
     """
-    algo, debug = environ.get("COLLX_ALGO", ""), environ.get("COLLX_DEBUG", "")
+    algo, debug, tune = (environ.get(name, "") for name in ("COLLX_ALGO", "COLLX_DEBUG", "COLLX_TUNE"))
     wishes.parse(algo)
     if debug.upper() not in ("", "INFO"):
         raise BootstrapError(f"COLLX_DEBUG is {debug!r}, but must be INFO, or unset")
+    if tune.lower() not in ("", "auto"):
+        raise BootstrapError(f"COLLX_TUNE is {tune!r}, but must be auto, or unset")
     tables, complaints = tuning.read(tuning.machine())
     for complaint in complaints:
         print(f"collx: {complaint}", file=sys.stderr)
-    return Decisions(algo, bool(debug), "+".join(transports) if tables else "", tuple(tables))
+    joined = "+".join(transports) if tables or tune else ""
+    return Decisions(algo, bool(debug), joined, tuple(tables), bool(tune))
 
 
 def agreed(engine: Engine, rank: int, size: int, timeout: float, find: Callable[[], Decisions]) -> Decisions:

@@ -122,9 +122,14 @@ def typical(collective: str, nbytes: int, size: int) -> Request:
 def first_choice(request: Request, size: int, room: float, far: bool, mpi: bool, guide: Guide, hosts: Groups) -> str:
     """What COLLX_DEBUG=INFO says of a call: its collective and size class, the algorithm, and why."""
     choice = choose(request, size, room, far, mpi, guide, hosts)
+    return f"{class_text(request)}: {choice.name}, {sentence(choice, request, guide)}"
+
+
+def class_text(request: Request) -> str:
+    """As "all_reduce of 1 KiB to 2 KiB": the collective, and from which power of two bytes to the next."""
     low = 1 << max(request.nbytes.bit_length() - 1, 0)
     of = f" of {bytes_text(low)} to {bytes_text(2 * low)}" if request.nbytes else ""
-    return f"{request.called or request.collective}{of}: {choice.name}, {sentence(choice, request, guide)}"
+    return f"{request.called or request.collective}{of}"
 
 
 def sentence(choice: Choice, request: Request, guide: Guide) -> str:

@@ -10,11 +10,13 @@ from collx.wishes import Wish, Wishes
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """What one communicator's selector goes by. `tells`: its rank 0 says what is chosen."""
+    """What one communicator's selector goes by. `tells`: its rank 0 says what is chosen. `tries`: calls are for finding
+    out what is the fastest, and this is what a table of it is for: size, hosts and transports of `tuning.Key`."""
 
     wishes: Wishes = field(default_factory=dict)
     table: Table | None = None
     tells: bool = False
+    tries: tuple[int, str, str] | None = None
 
     def wish(self, collective: str) -> Wish | None:
         return self.wishes.get(collective)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from collx.calls import Call
-from collx.known import quick
+from collx.known import quick, unknown
 from collx.member import Member
 
 
@@ -29,7 +29,10 @@ class Handle:
     def __call__(self, *, async_op: bool = False, timeout: float | None = None) -> Any:
         """Run it; the result, or with `async_op` a Work, which must have ended before the next run starts to be of
         use. Raises what the collective's method raises between ranks."""
-        return self._member._do(self._call, async_op, timeout)
+        result = self._member._do(self._call, async_op, timeout)
+        if self._recall is unknown and self._member._trials is not None:  # which may have ended
+            self._recall = self._member.bound(self._call)
+        return result
 
     def __repr__(self) -> str:
         return f"<collx handle of {self._call.request.collective} on rank {self._member.rank} of {self._member.size}>"

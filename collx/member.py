@@ -6,14 +6,15 @@ import atexit
 import contextlib
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any, NoReturn, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TextIO
 
 import numpy as np
 
-from collx import flight
+from collx import calls, flight
 from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
@@ -26,6 +27,9 @@ from collx.request import Request
 from collx.schedule import grouped
 from collx.types import ReduceOp
 from collx.work import Work
+
+if TYPE_CHECKING:
+    from collx.trial import Trial, Trials
 
 PLANS = 1024  # plans kept; where every call has another shape, old ones go
 _CONSTANT = {type(None), str, int, ReduceOp, FunctionType}  # types of arguments that are known again by identity
@@ -47,6 +51,7 @@ class Member:
         self.size = size
         self._engine = engine
         self._hosts, self._guide = grouped(hosts), guide
+        self._trials = self._tries()
         self._told: set[str] = set()  # choices that rank 0 has printed
         self._plans: dict[Request, tuple[Any, Any]] = {}  # -> what the engine prepared, and the op it may call
         self._known = engine.known(seconds(timeout), SharedArray, _to(self, Member._break), _to(self, Member._begin))
@@ -108,13 +113,27 @@ class Member:
 
     # -- running calls -------------------------------------------------------------------------------
 
+    def _tries(self) -> Trials | None:
+        if self._guide.tries is None or self.size < 2:
+            return None
+        from collx.trial import Trials  # most programs try nothing
+
+        engine = self._engine
+        return Trials(self.size, room_of(engine.capacity), engine.far, engine.mpi, self._guide, self._hosts)
+
     def _do(self, call: Call, async_op: bool, timeout: float | None, *given: Any) -> Any:
         """Run a call; its result, or with `async_op` its Work. `given` is what `recall` was given for it."""
         limit = self.timeout if timeout is None else seconds(timeout)
         self._alive()
+        trial = self._under_trial(call.request)
+        if trial is not None and not async_op:
+            return self._try(trial, call, limit)
         prepared = self._prepared(call.request)
-        if given:
+        if given and trial is None:
             self._remember(call, prepared, given)
+        return self._perform(call, prepared, async_op, limit)
+
+    def _perform(self, call: Call, prepared: Any, async_op: bool, limit: float) -> Any:
         if call.before is not None:
             call.before()
         if call.fill is not None:
@@ -126,6 +145,37 @@ class Member:
         work = self._begin(call.request.collective, prepared, call.source, call.target, limit, call.result, keep)
         return work if async_op else self._finished(call.request.collective, work)
 
+    def _under_trial(self, request: Request) -> Trial | None:
+        """The trial that finds out by which algorithm such calls are to be made, until it has."""
+        trial = None if self._trials is None else self._trials.find(request)
+        return trial if trial is not None and trial.chosen is None else None
+
+    def _try(self, trial: Trial, call: Call, limit: float) -> Any:
+        """Run a call by the algorithm whose turn it is, and after the last one agree with all ranks on the times."""
+        assert self._trials is not None
+        deadline, clock = time.monotonic() + limit, self._trials.clock
+        prepared = self._planned(call.request._replace(algorithm=trial.turn), tells=False)
+        queued, begun = self._queued(), clock()
+        result = self._perform(call, prepared, False, limit)
+        if trial.took(0 if queued else max(clock() - begun, 1)):  # the time of what it waits behind says nothing
+            taken = np.array(trial.taken, np.int64)
+            agreement = calls.all_reduce(self.rank, self.size, taken, "max", out=taken)
+            agreement.request = agreement.request._replace(called="tune")
+            agree = self._planned(agreement.request, tells=False)
+            self._perform(agreement, agree, False, max(deadline - time.monotonic(), 1e-3))
+            trial.agreed(taken.tolist())
+            if self.rank == 0 and trial.chosen is not None:
+                self._settled(trial, call.request)
+        return result
+
+    def _settled(self, trial: Trial, request: Request) -> None:
+        from collx.trial import outcome
+
+        assert self._trials is not None
+        self._trials.keep(request, trial)
+        if self._guide.tells:
+            self._say(outcome(request, trial))
+
     def _remember(self, call: Call, prepared: Any, given: tuple[Any, ...]) -> None:
         """Know the call again, unless what it was given can change unseen."""
         if all(type(argument) in _CONSTANT or type(argument) in _COUNTS for argument in given[2:]):
@@ -134,9 +184,9 @@ class Member:
             self._known.remember(prepared, call.result, (call.request.collective, *given), copied, value)
 
     def bound(self, call: Call) -> Recall:
-        """The short way of a handle."""
+        """The short way of a handle; `unknown` where there is none, or none yet."""
         prepared = self._prepared(call.request)
-        if call.before is not None:
+        if call.before is not None or self._under_trial(call.request) is not None:
             return unknown
         return self._known.bind(prepared, call.source, call.target, call.fill, call.result, call.keep)
 
@@ -196,6 +246,10 @@ class Member:
         return work
 
     def _prepared(self, request: Request) -> Any:
+        asked = request if self._trials is None else self._trials.resolved(request)
+        return self._planned(asked, tells=asked is request)
+
+    def _planned(self, request: Request, tells: bool) -> Any:
         try:
             cached = self._plans.get(request)
         except TypeError:  # it names an algorithm by what is no name, which making a plan says better
@@ -205,7 +259,7 @@ class Member:
         engine = self._engine
         limits = (engine.capacity, engine.window, engine.mpi, engine.far)
         plan, op = make_plan(request, self.rank, self.size, *limits, self._hosts, self._guide)
-        if self._guide.tells and self.rank == 0:
+        if tells and self._guide.tells and self.rank == 0:
             self._tell(request)
         prepared = engine.prepare(plan, op)
         if len(self._plans) >= PLANS:
@@ -224,7 +278,10 @@ class Member:
         )
         if line not in self._told:
             self._told.add(line)
-            print(f"collx INFO {self!r}: {line}", file=sys.stderr, flush=True)
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        print(f"collx INFO {self!r}: {line}", file=sys.stderr, flush=True)
 
     def dump(self, file: TextIO | None = None) -> None:
         """Print the last 32 collectives of every rank, with their states and times, to `file` (standard error).

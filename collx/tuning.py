@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from math import isfinite, log, sqrt
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 MOST = 1 << 20  # bytes of a file
+BY_RULE = ""  # in a step: nothing was measured there
 MARGIN = 0.08  # what must be gained to change the algorithm: less is noise
 
 
@@ -66,9 +67,26 @@ class Table:
     gamma: float | None = None
 
     def chosen(self, collective: str, nbytes: int) -> str | None:
-        """The algorithm for so many bytes, None where the collective was not measured."""
+        """The algorithm for so many bytes, None where nothing was measured."""
         steps = self.steps.get(collective, ())
-        return next((step.algorithm for step in steps if step.nbytes is None or nbytes <= step.nbytes), None)
+        return next((step.algorithm for step in steps if step.nbytes is None or nbytes <= step.nbytes), None) or None
+
+    def filled(self, collective: str, low: int, high: int, algorithm: str, point: Point) -> Table:
+        """With this algorithm from `low` to `high` bytes, wherever nothing was measured, and with the point, unless
+        there is one of its size."""
+        bounds = {low - 1, high, *(step.nbytes for step in self.steps.get(collective, ()) if step.nbytes is not None)}
+        found = [
+            Step(bound, self.chosen(collective, bound) or (algorithm if low <= bound <= high else BY_RULE))
+            for bound in sorted(bounds)
+        ]
+        found.append(Step(None, self.chosen(collective, max(bounds) + 1) or BY_RULE))
+        steps = [step for step, after in pairwise(found) if step.algorithm != after.algorithm]
+        points = {at.nbytes: at for at in (point, *self.points.get(collective, ()))}
+        return replace(
+            self,
+            steps={**self.steps, collective: (*steps, found[-1])},
+            points={**self.points, collective: tuple(points[nbytes] for nbytes in sorted(points))},
+        )
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -172,7 +190,7 @@ def _steps(collective: str, rows: Any) -> tuple[Step, ...]:
         _wrong(what)
     if any(low >= high for low, high in pairwise(bounds[:-1]) if low is not None and high is not None):
         raise ValueError(f"steps of {collective} that do not ascend")
-    _known(collective, [step.algorithm for step in found])
+    _known(collective, [step.algorithm for step in found if step.algorithm != BY_RULE])
     return tuple(found)
 
 
@@ -219,14 +237,26 @@ def read(machine: str) -> tuple[list[Table], list[str]]:
     tables, complaints = [], []
     for path in sorted(folder().glob(f"{machine}-*-{__version__}.json")):
         try:
-            with path.open("rb") as file:
-                text = file.read(MOST + 1)
-            table = of_document(json.loads(text)) if len(text) <= MOST else _wrong("too long")
-            tables.append(table if table.key.file == path.name else _wrong("it is for something else"))
+            tables.append(_read(path))
         except (OSError, ValueError, RecursionError) as error:
             why = " ".join(str(error).split())
             complaints.append(f"ignored the tuning table {path}: {why}; `collx tune` makes a new one")
     return tables, complaints
+
+
+def kept(key: Key) -> Table:
+    """The table that is kept for this; an empty one where there is none that can serve."""
+    try:
+        return _read(folder() / key.file)
+    except (OSError, ValueError, RecursionError):
+        return Table(key)
+
+
+def _read(path: Path) -> Table:
+    with path.open("rb") as file:
+        text = file.read(MOST + 1)
+    table = of_document(json.loads(text)) if len(text) <= MOST else _wrong("too long")
+    return table if table.key.file == path.name else _wrong("it is for something else")
 
 
 def write(table: Table) -> Path:

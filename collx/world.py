@@ -55,8 +55,8 @@ def init(
     default it is shm, with tcp where ranks are on several hosts, or mpi if it was MPI's launcher that started them, or
     memory for a world of one. Ranks of several hosts need a secret (COLLX_SECRET_FILE, docs/security.md). On one host
     neither MPI nor TCP is touched unless forced. COLLX_CHECK=0, alike on all ranks, keeps them from comparing their
-    calls before MPI's own collectives. COLLX_ALGO, COLLX_DEBUG and the tuning tables hold as rank 0 has them, for all
-    ranks (docs/choosing.md).
+    calls before MPI's own collectives. COLLX_ALGO, COLLX_DEBUG, COLLX_TUNE and the tuning tables hold as rank 0 has
+    them, for all ranks (docs/choosing.md).
 
     Where SIGUSR1 has its default disposition, it prints from then on what `Communicator.dump` prints, of all
     communicators, instead of ending the process; not where this is called outside the main thread.

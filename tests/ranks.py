@@ -12,6 +12,7 @@ from typing import Any
 
 import collx
 from collx.communicator import Communicator
+from collx.decisions import UNDECIDED, Decisions
 from collx.engine import Engine, ReferenceEngine
 from collx.transports.conformance import run_threads
 from collx.transports.memory import MemoryHub, MemoryTransport
@@ -45,16 +46,15 @@ def on_threads(body: Body, size: int, *args: Any) -> list[Any]:
     return on_hosts(body, ("here",) * size, *args)
 
 
-def on_hosts(body: Body, hosts: Sequence[str], *args: Any) -> list[Any]:
-    """The same, each rank believing that the ranks are on these hosts."""
+def on_hosts(body: Body, hosts: Sequence[str], *args: Any, decisions: Decisions = UNDECIDED) -> list[Any]:
+    """The same, each rank believing that the ranks are on these hosts, and that rank 0 has told these decisions."""
     hubs, size = Hubs(), len(hosts)
 
     def run(rank: int) -> Any:
         engine = hubs.engine(rank, range(size), "world", TIMEOUT)
         make_group = functools.partial(hubs.engine, rank)
-        with Communicator(
-            engine, rank, size, list(hosts[:rank]).count(hosts[rank]), hosts, TIMEOUT, make_group
-        ) as comm:
+        near = list(hosts[:rank]).count(hosts[rank])
+        with Communicator(engine, rank, size, near, hosts, TIMEOUT, make_group, decisions=decisions) as comm:
             return body(comm, *args)
 
     return run_threads(size, run)

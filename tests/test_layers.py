@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # What decides beside the call, read by rank 0 and told to all.
     "guide": ({"guide", "tuning", "wishes"}, {"topology", "algorithms", "schedule", "collectives", "terms", "errors"}),
     "selector": (
-        {"selector", "planner", "request", "semantics", "explain"},
+        {"selector", "planner", "request", "semantics", "explain", "trial"},
         {
             "guide",
             "topology",
