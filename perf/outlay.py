@@ -71,7 +71,7 @@ def page(document: dict[str, Any]) -> str:
         "by a pair of veth interfaces, which `@1gbit` holds to that by `tbf`. For each job `collx tune --quick` made a "
         "table; then all algorithms that can serve took turns at every size from 8 bytes by 4 to 64 MiB, "
         f"{document['seconds']:g} s a point on average, the selector's choices with and without the table among them. "
-        "Other than these, only what took 2.25 times the best at a first look, or 1.5 times in each of six "
+        "Other than these, only what took 2.25 times the best at a first look, or 1.5 times in each of four "
         "rounds, is left out.",
         "",
         "Regret is how many times as long as the best candidate the choice takes: the median over rounds of the ratio "

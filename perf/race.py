@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from operator import truediv
 from time import perf_counter
@@ -13,7 +13,7 @@ from collx.perf.collectives import Call
 from collx.perf.measure import longest, mean_time
 
 BEHIND = 1.5  # times the best: whoever takes longer is out
-DOUBT = 1.5  # times that, at the first look, which comes cold
+_DOUBT = 1.5  # times that, at the first look, which comes cold, where calls are short
 _FEWEST, _MOST = 5, 40  # rounds
 _SURE = 3  # rounds after which some may be out
 _LONG = 0.1  # seconds of a call that is no better judged for being made again
@@ -30,7 +30,7 @@ def race(comm: Any, calls: Mapping[str, Call], seconds: float, beside: str) -> d
     """
     start = perf_counter()
     seen = dict(zip(calls, looks(comm, list(calls.values())), strict=True))
-    limit = min(seen.values()) * BEHIND * DOUBT
+    limit = near(seen.values())
     left = {name: call for name, call in calls.items() if seen[name] <= limit or name == beside}
     long = min(_TURN, seconds / (_FEWEST + 2) / len(left))
     counts = {name: max(1, min(_CALLS, int(long / seen[name]))) for name in left}
@@ -51,6 +51,12 @@ def race(comm: Any, calls: Mapping[str, Call], seconds: float, beside: str) -> d
             break
     middle = statistics.median(taken[beside])
     return {name: middle * statistics.median(map(truediv, figures, taken[beside])) for name, figures in taken.items()}
+
+
+def near(seen: Iterable[float]) -> float:
+    """Seconds that the first look at a call may have taken for it to stay."""
+    best = min(seen)
+    return best * BEHIND * (_DOUBT if best < _LONG else 1)
 
 
 def looks(comm: Any, calls: Sequence[Call]) -> list[float]:

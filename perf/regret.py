@@ -32,7 +32,7 @@ from collx.perf.rounds import CARD
 from collx.perf.versus import revision
 
 JOBS = ("2", "3", "4", "8", "2x2", "2x2@1gbit")
-_SECONDS = 1.6  # of rounds for each point
+_SECONDS = 1.3  # of rounds for each point, on average
 Rounds = Mapping[str, Sequence[float]]
 Command = tuple[str, ...]
 
@@ -165,9 +165,10 @@ def main(argv: list[str]) -> int:
     points = json.loads(file.read_text())["points"] if file and file.exists() else []
     for word in words:
         print(f"# {word}", flush=True)
+        start = time.monotonic()
         found = measure(word, given.seconds, given.tune_seconds, given.tables, given.collectives, given.maxbytes)
         points = [point for point in points if point["job"] != word] + found
-        print("\n".join(outlay.summary(found)), flush=True)
+        print("\n".join([*outlay.summary(found), "", f"after {time.monotonic() - start:.0f} s"]), flush=True)
         if file:
             document = {
                 "host": machine.describe(),

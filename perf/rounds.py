@@ -23,7 +23,7 @@ from collx.perf.measure import longest, settle
 from collx.perf.options import nbytes
 from collx.perf.program import Parser, program
 from collx.perf.progress import Progress
-from collx.perf.race import BEHIND, DOUBT, looks, turn
+from collx.perf.race import BEHIND, looks, near, turn
 from collx.perf.report import size_text
 from collx.schedule import REGISTER
 from collx.wishes import MPI
@@ -32,7 +32,7 @@ CARD = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
 _DTYPE = np.dtype(np.float32)
 _STEP = 4  # from one size to the next
 _TURN, _CALLS = 0.004, 500  # seconds and calls that a turn takes at most: many rounds say more than long ones
-_FEWEST, _MOST = 6, 40  # rounds
+_FEWEST, _MOST = 4, 40  # rounds
 Choices = Mapping[str, Mapping[str, str]]  # by collective, and by size as JSON has it
 
 
@@ -75,7 +75,7 @@ def rounds(comm: Any, calls: Mapping[str, Call], kept: set[str], seconds: float)
     own. Collective."""
     start = perf_counter()
     seen = dict(zip(calls, looks(comm, list(calls.values())), strict=True))
-    limit = BEHIND * DOUBT * min(seen.values())
+    limit = near(seen.values())
     left = [name for name in calls if seen[name] <= limit or name in kept]
     counts = {name: max(1, min(_CALLS, int(_TURN / seen[name]))) for name in left}
     taken: dict[str, list[float]] = {name: [] for name in left}
