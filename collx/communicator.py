@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from collx import calls, shrink
+from collx.bearings import Bearings
 from collx.calls import Call, Op
 from collx.checks import seconds, whole64
 from collx.decisions import UNDECIDED, Decisions
@@ -17,13 +18,8 @@ from collx.handle import Handle
 from collx.known import quick
 from collx.layout import Counts
 from collx.memory import shared_array
-from collx.messages import Messages
-from collx.planner import room_of
 from collx.request import Chosen
 from collx.types import Array, nearest
-
-if TYPE_CHECKING:
-    from collx.explain import Explanation
 
 Look = Callable[[], None] | None
 # Makes the engine of a new group: (world ranks of its members in their new order, a label all give alike and use
@@ -32,7 +28,7 @@ Look = Callable[[], None] | None
 MakeGroup = Callable[[Sequence[int], str, float, Look], Engine]
 
 
-class Communicator(Messages):
+class Communicator(Bearings):
     """A group of ranks, made by `collx.init`, `collx.spawn` or `split`.
 
     Every collective is called by all ranks of the group, in one order and with arguments that agree; a rank
@@ -65,21 +61,11 @@ class Communicator(Messages):
         label: str = "world",
         decisions: Decisions = UNDECIDED,
     ) -> None:
-        super().__init__(engine, rank, size, timeout, hosts, decisions.guide(hosts, engine.far or engine.mpi))
-        self._decisions = decisions
-        self.local_rank = local_rank
-        self.hosts = tuple(hosts)
-        self.transports = engine.transports
-        self.links = engine.links
-        self._make_group = make_group
         self._world_ranks = tuple(range(size)) if world_ranks is None else tuple(world_ranks)
+        super().__init__(engine, rank, size, local_rank, hosts, timeout, self._world_ranks, decisions)
+        self._make_group = make_group
         self._label = label
         self._splits = 0
-
-    def __repr__(self) -> str:
-        place = f", at {self._engine.place}" * bool(self._engine.place)
-        state = ", closed" * self.closed
-        return f"<collx.Communicator rank {self.rank} of {self.size} over {'+'.join(self.transports)}{place}{state}>"
 
     # -- collectives ---------------------------------------------------------------------------------
 
@@ -280,22 +266,6 @@ class Communicator(Messages):
         call: Call = calls.BUILDERS[collective](self.rank, self.size, *args, **kwargs)
         self._prepared(call.request)
         return Handle(self, call)
-
-    def explain(self, collective: str, nbytes: int) -> Explanation:
-        """Which algorithm is chosen for a buffer of `nbytes`, and why, with what is known of all others; print it.
-
-        For float32 and sum, root 0 and equal blocks; the buffer is the whole one, every rank's rows together, in whole
-        elements. Local. Raises ValueError for an unknown collective or a negative size, TypeError for no integer.
-        """
-        from collx.explain import explain, typical  # most programs ask for no reasons, and what they rest on is much
-
-        nbytes = whole64(nbytes, "nbytes")
-        if nbytes < 0:
-            raise ValueError(f"nbytes is {nbytes}, but no buffer is that small")
-        engine, room, guide = self._engine, room_of(self._engine.capacity), self._guide
-        if self._trials is not None:
-            guide = self._trials.guide(typical(collective, nbytes, self.size))
-        return explain(collective, nbytes, self.size, room, engine.far, engine.mpi, guide, self._hosts)
 
     def split(self, color: int | None, key: int = 0) -> Communicator | None:
         """A communicator of the ranks that give the same `color`, ordered by `key`, then by rank; None for color None.

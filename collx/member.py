@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TextIO
 
@@ -24,7 +24,7 @@ from collx.known import Recall, unknown
 from collx.memory import SharedArray
 from collx.planner import make_plan, room_of
 from collx.request import Request
-from collx.schedule import grouped
+from collx.schedule import Groups
 from collx.types import ReduceOp
 from collx.work import Work
 
@@ -40,17 +40,17 @@ class Member:
     """Runs calls on `engine` in order, and knows why it cannot any more.
 
     After an error between ranks they no longer agree on what comes next, so the communicator is broken: the
-    other ranks are told, and every later call raises ClosedError with the first error. `hosts` has the host's name of
-    each rank, `guide` what its selector goes by.
+    other ranks are told, and every later call raises ClosedError with the first error. `groups` are the ranks that sit
+    near each other, `guide` is what its selector goes by.
     """
 
     def __init__(
-        self, engine: Engine, rank: int, size: int, timeout: float, hosts: Sequence[str] = (), guide: Guide = UNGUIDED
+        self, engine: Engine, rank: int, size: int, timeout: float, groups: Groups = (), guide: Guide = UNGUIDED
     ) -> None:
         self.rank = rank
         self.size = size
         self._engine = engine
-        self._hosts, self._guide = grouped(hosts), guide
+        self._groups, self._guide = groups, guide
         self._trials = self._tries()
         self._told: set[str] = set()  # choices that rank 0 has printed
         self._plans: dict[Request, tuple[Any, Any]] = {}  # -> what the engine prepared, and the op it may call
@@ -119,7 +119,7 @@ class Member:
         from collx.trial import Trials  # most programs try nothing
 
         engine = self._engine
-        return Trials(self.size, room_of(engine.capacity), engine.far, engine.mpi, self._guide, self._hosts)
+        return Trials(self.size, room_of(engine.capacity), engine.far, engine.mpi, self._guide, self._groups)
 
     def _do(self, call: Call, async_op: bool, timeout: float | None, *given: Any) -> Any:
         """Run a call; its result, or with `async_op` its Work. `given` is what `recall` was given for it."""
@@ -258,7 +258,7 @@ class Member:
             return cached[0]
         engine = self._engine
         limits = (engine.capacity, engine.window, engine.mpi, engine.far)
-        plan, op = make_plan(request, self.rank, self.size, *limits, self._hosts, self._guide)
+        plan, op = make_plan(request, self.rank, self.size, *limits, self._groups, self._guide)
         if tells and self._guide.tells and self.rank == 0:
             self._tell(request)
         prepared = engine.prepare(plan, op)
@@ -274,7 +274,7 @@ class Member:
 
         engine = self._engine
         line = first_choice(
-            request, self.size, room_of(engine.capacity), engine.far, engine.mpi, self._guide, self._hosts
+            request, self.size, room_of(engine.capacity), engine.far, engine.mpi, self._guide, self._groups
         )
         if line not in self._told:
             self._told.add(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from collx.engine import Engine
 from collx.guide import UNGUIDED, Guide
 from collx.member import Member
 from collx.oneself import Oneself
+from collx.schedule import Groups
 from collx.work import Work
 
 
@@ -29,10 +29,10 @@ class Messages(Member):
         rank: int,
         size: int,
         timeout: float,
-        hosts: Sequence[str] = (),
+        groups: Groups = (),
         guide: Guide = UNGUIDED,
     ) -> None:
-        super().__init__(engine, rank, size, timeout, hosts, guide)
+        super().__init__(engine, rank, size, timeout, groups, guide)
         self._oneself = Oneself(rank)
 
     def send(

@@ -133,7 +133,8 @@ def choose(
     on an engine that has MPI's own collectives if `mpi`. What counts, the first first: the algorithm that the call
     names, COLLX_ALGO, the tuning table, MPI's own (as ours in Python never win there), the rules above.
 
-    `hosts` are the ranks by host: what comes back is over these groups, or has their ranks for neighbours. Raises
+    `hosts` are the ranks by host, or by part of one: what comes back is over these groups, or has their ranks for
+    neighbours. Raises
     ValueError where the call or COLLX_ALGO names none that can serve, and says which can.
     """
     if request.algorithm is not None:
@@ -165,8 +166,8 @@ def _preferred(
     yield MPI, by
     rules = BETWEEN_HOSTS if far else DEFAULTS
     ruled = next(rule.algorithms for rule in rules if rule.fits(collective, size, nbytes))
-    flat = not 1 < len(hosts) < size  # no ranks are nearer to each other than to others
-    over = [name for name in may_choose(collective) if flat and REGISTER[collective, name].over]
+    groups = far and 1 < len(hosts) < size  # within a host memory is too near for groups to be worth it unmeasured
+    over = [name for name in may_choose(collective) if not groups and REGISTER[collective, name].over]
     for name in ruled:
         if name not in over:
             yield name, by

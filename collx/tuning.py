@@ -3,7 +3,6 @@ cache directory. `collx tune` makes them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from collx.collectives import COLLECTIVES
+from collx.schedule import Groups
 from collx.version import __version__
 from collx.wishes import MPI, may_choose
 
@@ -30,9 +30,9 @@ MARGIN = 0.08  # what must be gained to change the algorithm: less is noise
 class Key(NamedTuple):
     """What a table was measured for; it serves nothing else."""
 
-    machine: str  # fingerprint of what the ranks run on
+    machine: str  # fingerprint of what rank 0 runs on
     size: int
-    hosts: str  # ranks by host, in rank order
+    hosts: str  # ranks by host, in rank order, or by the parts of one
     transports: str
     version: str = __version__
 
@@ -105,6 +105,16 @@ def hosts_text(hosts: Sequence[str]) -> str:
     runs = [len(list(run)) for _, run in groupby(hosts)]
     text = f"{runs[0]}x{len(runs)}" if len(set(runs)) == 1 and len(runs) > 2 else "+".join(map(str, runs))
     return text if len(runs) == len(set(hosts)) else f"{text}@{len(set(hosts))}"
+
+
+def layout_text(hosts: Sequence[str], groups: Groups) -> str:
+    """How ranks lie on hosts, and on one host in groups, if there are several: "4=2+2", four that are two by two on two
+    packages, say."""
+    text = hosts_text(hosts)
+    if len(set(hosts)) > 1 or len(groups) < 2:
+        return text
+    group_of = {rank: str(number) for number, group in enumerate(groups) for rank in group}
+    return f"{text}={hosts_text([group_of[rank] for rank in range(len(hosts))])}"
 
 
 def folder() -> Path:
@@ -231,6 +241,11 @@ def _known(collective: str, names: Sequence[Any]) -> None:
             raise ValueError(f"{collective} has no algorithm {str(name)[:40]!r}")
 
 
+def any_kept() -> bool:
+    """Whether there is any table of this version; if not, nobody need know what machine this is."""
+    return any(folder().glob(f"*-{__version__}.json"))
+
+
 def read(machine: str) -> tuple[list[Table], list[str]]:
     """The tables for this machine and version, by file name, and for each file that cannot serve a line that says
     why."""
@@ -275,10 +290,8 @@ def write(table: Table) -> Path:
 
 
 def machine() -> str:
-    """The fingerprint of this machine: what processor, and how many of its cores this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    model = next((line for line in lines if line.startswith("model name")), "")
-    return hashlib.blake2b(f"{model} {len(os.sched_getaffinity(0))}".encode(), digest_size=6).hexdigest()
+    """The fingerprint of this machine: the topology of the cores that this process may use, and what processors they
+    are of."""
+    from collx.topology import linux, place  # most jobs have no table
+
+    return place(linux.processors()).topology.fingerprint()

@@ -65,7 +65,7 @@ def candidates(comm: Any, collective: str, size: int) -> list[str]:
     """All that can serve, but algorithms over groups only where there are groups: elsewhere they are others by another
     name."""
     able = sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
-    grouped = 1 < len(set(comm.hosts)) < comm.size
+    grouped = 1 < len(comm.groups) < comm.size
     return [name for name in able if grouped or name == MPI or REGISTER[collective, name].over is None]
 
 

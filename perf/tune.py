@@ -22,7 +22,7 @@ from collx.perf.progress import Progress
 from collx.perf.race import race
 from collx.perf.report import size_text
 from collx.schedule import REGISTER
-from collx.tuning import Key, Point, Table, hosts_text, steps_of
+from collx.tuning import Key, Point, Table, layout_text, steps_of
 from collx.wishes import MPI
 
 TUNED = [name for name in MEASURED if name not in ("sendrecv", "barrier")]
@@ -93,7 +93,7 @@ class _Arrays:
 def _contenders(comm: Any, contest: Any) -> list[str]:
     """The algorithms that can serve, in one order on all ranks; the first look at their times drops the slow ones."""
     able = sorted(entry.name for entry in contest.candidates if entry.objection is None)
-    if 1 < len(set(comm.hosts)) < comm.size:
+    if 1 < len(comm.groups) < comm.size:
         return able
     # Where there is one group only, or a rank alone in each, algorithms over groups are others by another name.
     return [name for name in able if name in (MPI, contest.chosen) or REGISTER[contest.collective, name].over is None]
@@ -153,7 +153,7 @@ def run(comm: Any, options: Options) -> int:
                 points.setdefault(collective, []).append(point)
                 held.setdefault(collective, []).append(chosen)
     if speaks:
-        key = Key(tuning.machine(), comm.size, hosts_text(comm.hosts), "+".join(comm.transports))
+        key = Key(tuning.machine(), comm.size, layout_text(comm.hosts, comm.groups), "+".join(comm.transports))
         steps = {collective: steps_of(of, held[collective]) for collective, of in points.items()}
         path = tuning.write(Table(key, steps, {collective: tuple(of) for collective, of in points.items()}))
         for collective, of in steps.items():

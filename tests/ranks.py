@@ -12,8 +12,9 @@ from typing import Any
 
 import collx
 from collx.communicator import Communicator
-from collx.decisions import UNDECIDED, Decisions
+from collx.decisions import UNDECIDED, Decisions, agreed
 from collx.engine import Engine, ReferenceEngine
+from collx.spots import NOWHERE, Spot
 from collx.transports.conformance import run_threads
 from collx.transports.memory import MemoryHub, MemoryTransport
 
@@ -46,15 +47,24 @@ def on_threads(body: Body, size: int, *args: Any) -> list[Any]:
     return on_hosts(body, ("here",) * size, *args)
 
 
-def on_hosts(body: Body, hosts: Sequence[str], *args: Any, decisions: Decisions = UNDECIDED) -> list[Any]:
-    """The same, each rank believing that the ranks are on these hosts, and that rank 0 has told these decisions."""
+def on_hosts(
+    body: Body,
+    hosts: Sequence[str],
+    *args: Any,
+    decisions: Decisions = UNDECIDED,
+    spots: Sequence[Spot] = (),
+) -> list[Any]:
+    """The same, each rank believing that the ranks are on these hosts, rank 0 having found these decisions, and each,
+    where there are `spots`, its own."""
     hubs, size = Hubs(), len(hosts)
 
     def run(rank: int) -> Any:
         engine = hubs.engine(rank, range(size), "world", TIMEOUT)
         make_group = functools.partial(hubs.engine, rank)
+        mine = (spots or [NOWHERE] * size)[rank]
+        told = agreed(engine, rank, size, TIMEOUT, lambda: decisions, lambda: mine)
         near = list(hosts[:rank]).count(hosts[rank])
-        with Communicator(engine, rank, size, near, hosts, TIMEOUT, make_group, decisions=decisions) as comm:
+        with Communicator(engine, rank, size, near, hosts, TIMEOUT, make_group, decisions=told) as comm:
             return body(comm, *args)
 
     return run_threads(size, run)

@@ -22,7 +22,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "algorithms": ({"algorithms"}, {"schedule"}),
     "plugins": ({"plugins"}, {"schedule", "errors"}),
     "proof": ({"verify"}, {"schedule", "collectives", "algorithms", "plugins", "processes", "errors"}),
-    "topology": ({"topology"}, {"terms", "errors"}),
+    "spots": ({"spots"}, set()),
+    "topology": ({"topology"}, {"spots", "terms", "errors"}),
     "cost": ({"cost"}, {"topology", "schedule", "errors"}),
     "plan": ({"plan"}, {"schedule", "collectives", "errors"}),
     "flight": ({"flight"}, set()),
@@ -67,12 +68,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"engine", "known", "plan", "agreement", "flight", "collectives"}
         | {"base", "transports", "compiled", "terms", "errors"},
     ),
-    "decisions": ({"decisions"}, {"guide", "engine", "errors"}),
+    "decisions": ({"decisions"}, {"guide", "engine", "schedule", "spots", "errors"}),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
     "communicator": (
-        {"communicator", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
+        {"communicator", "bearings", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
         {
+            "topology",
+            "spots",
             "buffers",
             "selector",
             "guide",

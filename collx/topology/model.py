@@ -96,6 +96,16 @@ class Topology:
             found.setdefault(path[:depth], []).append(rank)
         return tuple(tuple(ranks) for ranks in found.values())
 
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The ranks by host; on one host by the outermost of packages, NUMA nodes and L3 caches that leaves none alone,
+        if one does. What algorithms over groups take."""
+        names = [each.name for each in self.levels]
+        if "hosts" in names:
+            return self.groups("hosts")
+        found = (self.groups(name) for name in names if name in ("packages", "numa", "l3"))
+        return next((groups for groups in found if min(map(len, groups)) > 1), (tuple(range(self.size)),))
+
     def with_links(self, links: Mapping[str, Link]) -> Topology:
         """The same with other figures, by the names of the links that they are for; those not named stay."""
         levels = (level._replace(link=links.get(level.link.name, level.link)) for level in self.levels)

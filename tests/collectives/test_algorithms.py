@@ -146,7 +146,7 @@ def test_a_non_commutative_op_keeps_rank_order(kind: str, size: int) -> None:
 
 def scattered(comm: Communicator, body: Callable[[Communicator], None]) -> None:
     """`body`, with the ranks taken to be on three hosts that they came to in turns, unevenly."""
-    comm._hosts = grouped("abac"[rank % 4] for rank in range(comm.size))
+    comm._groups = grouped("abac"[rank % 4] for rank in range(comm.size))
     body(comm)
 
 

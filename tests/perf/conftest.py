@@ -35,6 +35,7 @@ class ThreadComm:
     def __init__(self, table: Table, rank: int, corrupt: Corrupt) -> None:
         self.table, self.rank, self.size, self.local_rank = table, rank, len(table.cells), rank
         self.hosts = ("here",) * self.size
+        self.groups = (tuple(range(self.size)),)
         self.links = ("threads",) * self.size
         self.corrupt = corrupt
 

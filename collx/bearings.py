@@ -1,0 +1,90 @@
+"""What a communicator tells of itself: who its ranks are, where they sit, and what it would choose for a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from collx.checks import whole64
+from collx.decisions import Decisions
+from collx.engine import Engine
+from collx.messages import Messages
+from collx.planner import room_of
+from collx.schedule import Groups, grouped
+from collx.spots import Spot
+
+if TYPE_CHECKING:
+    from collx.explain import Explanation
+    from collx.topology import Topology
+
+
+class Bearings(Messages):
+    """The ranks on their hosts and in the parts of these, as all of them know it.
+
+    `local_rank` is the number among the ranks of this one's host, `hosts` has the host's name of each rank, `links` by
+    rank the transport that leads there. All are the same on all ranks but `local_rank` and `links`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rank: int,
+        size: int,
+        local_rank: int,
+        hosts: Sequence[str],
+        timeout: float,
+        world_ranks: Sequence[int],
+        decisions: Decisions,
+    ) -> None:
+        self._decisions = decisions
+        self._spots = decisions.spots_of(world_ranks)
+        self.local_rank = local_rank
+        self.hosts = tuple(hosts)
+        self.transports = engine.transports
+        self.links = engine.links
+        groups = grouped(hosts)
+        if len(groups) == 1 and not engine.far and _apart(self._spots):
+            groups = self.topology.parts
+        super().__init__(engine, rank, size, timeout, groups, decisions.guide(hosts, groups, engine.far or engine.mpi))
+
+    def __repr__(self) -> str:
+        place = f", at {self._engine.place}" * bool(self._engine.place)
+        state = ", closed" * self.closed
+        return f"<collx.Communicator rank {self.rank} of {self.size} over {'+'.join(self.transports)}{place}{state}>"
+
+    @cached_property
+    def topology(self) -> Topology:
+        """Who sits where, and what joins them: by host, and by package, NUMA node, L3 cache and core as each rank's
+        affinity held it when its job began (docs/topology.md). The same on all ranks. Local."""
+        from collx.topology.running import running  # few ask for it
+
+        return running(self.hosts, self._spots, self._decisions.make)
+
+    @property
+    def groups(self) -> Groups:
+        """The ranks that sit near each other, which `hierarchical` and `leaders` go by: those of each host, or, on one
+        host, of each of its packages, NUMA nodes or L3 caches, the outermost that leave no rank alone."""
+        return self._groups
+
+    def explain(self, collective: str, nbytes: int) -> Explanation:
+        """Which algorithm is chosen for a buffer of `nbytes`, and why, with what is known of all others; print it.
+
+        For float32 and sum, root 0 and equal blocks; the buffer is the whole one, every rank's rows together, in whole
+        elements. Local. Raises ValueError for an unknown collective or a negative size, TypeError for no integer.
+        """
+        from collx.explain import explain, typical  # most programs ask for no reasons, and what they rest on is much
+
+        nbytes = whole64(nbytes, "nbytes")
+        if nbytes < 0:
+            raise ValueError(f"nbytes is {nbytes}, but no buffer is that small")
+        engine, room, guide = self._engine, room_of(self._engine.capacity), self._guide
+        if self._trials is not None:
+            guide = self._trials.guide(typical(collective, nbytes, self.size))
+        limits = (self.size, room, engine.far, engine.mpi)
+        return explain(collective, nbytes, *limits, guide, self._groups, self.topology)
+
+
+def _apart(spots: Sequence[Spot]) -> bool:
+    """Whether some ranks are bound to other parts of their host than the rest: most often none is bound."""
+    return len({(spot.package, spot.numa, spot.l3) for spot in spots}) > 1
