@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from collx import Communicator, decisions, tuning
 from collx.decisions import Decisions
-from collx.errors import BootstrapError
+from collx.errors import BootstrapError, MismatchError
 from collx.guide import Guide
 from collx.request import Request
 from collx.selector import choose
@@ -184,6 +184,24 @@ def every_way(comm: Communicator, seed: int) -> str:
 @pytest.mark.parametrize("hosts", ["aaa", "aabb"])
 def test_ranks_whose_clocks_differ_wildly_choose_alike(hosts: str) -> None:
     assert len(set(on_hosts(every_way, hosts, 1, decisions=AUTO))) == 1
+
+
+def out_of_step(comm: Communicator) -> None:
+    x = np.ones(64, np.float32)
+
+    def calls() -> None:
+        for _ in range(LONGEST):  # the rules' algorithm has the first turn, and all asynchronous calls
+            work = comm.all_reduce(x, async_op=comm.rank == 1)
+            if comm.rank == 1:
+                work.wait()
+
+    with pytest.raises(MismatchError, match="algorithm differs"):
+        calls()
+    assert comm.closed
+
+
+def test_who_calls_asynchronously_while_others_do_not_is_told() -> None:
+    on_hosts(out_of_step, "aaa", decisions=AUTO)
 
 
 def settle(comm: Communicator) -> str:
