@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache, wraps
+from itertools import groupby
 from typing import Literal, Self
 
 Blocks = int | Iterable[int]
@@ -273,6 +274,12 @@ def grouped(members: Iterable[Hashable]) -> Groups:
     return tuple(map(tuple, groups.values()))
 
 
+def runs(groups: Groups) -> Groups:
+    """The groups cut into ranks that follow each other, in rank order."""
+    group_of = {rank: number for number, group in enumerate(groups) for rank in group}
+    return tuple(tuple(run) for _, run in groupby(range(len(group_of)), key=group_of.__getitem__))
+
+
 REGISTER: dict[tuple[str, str], Algorithm] = {}
 
 
@@ -310,9 +317,11 @@ def over_groups(
     volume: Callable[[Groups], Fraction | int],
     wins: str,
     source: str,
+    ordered: bool = False,
     uniform: bool = False,
 ) -> Callable[[Builder], Builder]:
-    """Register the decorated builder `(rank, groups[, root]) -> Schedule`, as `algorithm` does."""
+    """Register the decorated builder `(rank, groups[, root]) -> Schedule`, as `algorithm` does. An `ordered` one is
+    given the `runs` of the groups."""
 
     def register(builder: Builder) -> Builder:
         def of(groups: Callable[[int], Groups]) -> Algorithm:
@@ -321,15 +330,15 @@ def over_groups(
                 return builder(rank, groups(size), *root)
 
             exact = lambda size: Fraction(volume(groups(size)))  # noqa: E731
-            return Algorithm(
-                collective, name, build, lambda size: rounds(groups(size)), exact, wins, source, uniform=uniform
-            )
+            longest = lambda size: rounds(groups(size))  # noqa: E731
+            return Algorithm(collective, name, build, longest, exact, wins, source, ordered=ordered, uniform=uniform)
 
         @lru_cache(maxsize=1024)
         def over(groups: Groups) -> Algorithm:
             ranks = sorted(rank for group in groups for rank in group)
             if not all(groups) or ranks != list(range(len(ranks))):
                 raise ValueError(f"groups must have every rank once, and none be empty: {groups}")
+            groups = runs(groups) if ordered else groups
             return replace(of(lambda size: groups), groups=groups, sizes=lambda size: size == len(ranks), over=over)
 
         if (collective, name) in REGISTER:

@@ -106,8 +106,17 @@ BETWEEN_HOSTS = (
     Rule("gather", 16, 512 * KIB, ("hierarchical", "direct")),
     Rule("scatter", 16, 16 * KIB, ("tree", "direct")),
     Rule("scatter", 16, 512 * KIB, ("hierarchical", "direct")),
+    *(
+        Rule(prefix, size, nbytes, algorithms)
+        for prefix in ("scan", "exscan")
+        for size, nbytes, algorithms in (
+            (16, math.inf, ("chain",)),
+            (math.inf, 16 * KIB, ("hierarchical", "doubling")),
+            (math.inf, math.inf, ("chain", "doubling")),
+        )
+    ),
     Rule("barrier", math.inf, math.inf, ("hierarchical", "dissemination")),
-    *(rule for rule in DEFAULTS if rule.collective in ("all_to_all", "gather", "scatter", "scan", "exscan")),
+    *(rule for rule in DEFAULTS if rule.collective in ("all_to_all", "gather", "scatter")),
 )
 
 
