@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 MOST = 1 << 20  # bytes of a file
 BY_RULE = ""  # in a step: nothing was measured there
-MARGIN = 0.08  # what must be gained to change the algorithm: less is noise
+MARGIN = 0.12  # what must be gained to change the algorithm: less is noise
 
 
 class Key(NamedTuple):

@@ -17,6 +17,7 @@ _DOUBT = 1.5  # times that, at the first look, which comes cold, where calls are
 _FEWEST, _MOST = 5, 40  # rounds
 _SURE = 3  # rounds after which some may be out
 _LONG = 0.1  # seconds of a call that is no better judged for being made again
+_PLAIN = 0.01  # seconds of a call that finds nothing of its own in the caches, whatever ran before
 _TURN, _CALLS = 0.006, 1000  # seconds and calls that one turn should take at most
 _LOOK, _LOOKS = 0.002, 4  # seconds that a first look should take, and how many there are where that many fit
 
@@ -74,9 +75,9 @@ def looks(comm: Any, calls: Sequence[Call]) -> list[float]:
 
 
 def turn(comm: Any, call: Call, calls: int, about: float = 0.0) -> float:
-    """Seconds per call of this rank over so many in a row, after one that is not counted unless calls take `about`
-    long."""
-    if about < _LONG:
+    """Seconds per call of this rank over so many in a row, after one that is not counted where calls take `about`
+    so little that the caches matter."""
+    if about < _PLAIN:
         call()  # what ran before has left its own in the caches
     comm.barrier()
     return mean_time(call, calls)

@@ -32,7 +32,7 @@ from collx.perf.rounds import CARD
 from collx.perf.versus import revision
 
 JOBS = ("2", "3", "4", "8", "2x2", "2x2@1gbit")
-_SECONDS = 1.3  # of rounds for each point, on average
+_SECONDS = 1.8  # of rounds for each point, on average
 Rounds = Mapping[str, Sequence[float]]
 Command = tuple[str, ...]
 
