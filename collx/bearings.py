@@ -46,6 +46,7 @@ class Bearings(Messages):
         groups = grouped(hosts)
         if len(groups) == 1 and not engine.far and _apart(self._spots):
             groups = self.topology.parts
+        groups = tuple(tuple(sorted(group, key=lambda rank: self._spots[rank][:3])) for group in groups)
         super().__init__(engine, rank, size, timeout, groups, decisions.guide(hosts, groups, engine.far or engine.mpi))
 
     def __repr__(self) -> str:
@@ -64,7 +65,8 @@ class Bearings(Messages):
     @property
     def groups(self) -> Groups:
         """The ranks that sit near each other, which `hierarchical` and `leaders` go by: those of each host, or, on one
-        host, of each of its packages, NUMA nodes or L3 caches, the outermost that leave no rank alone."""
+        host, of each of its packages, NUMA nodes or L3 caches, the outermost that leave no rank alone. In each they
+        follow the parts further in, as rings do."""
         return self._groups
 
     def explain(self, collective: str, nbytes: int) -> Explanation:

@@ -57,6 +57,18 @@ def test_groups_are_the_parts_of_the_host() -> None:
     assert REGISTER["all_reduce", explained.chosen].over is None  # nobody has measured it
 
 
+def test_in_a_group_ranks_follow_the_parts_further_in() -> None:
+    spots = [Spot(rank % 2, rank % 4, rank % 2, rank, 1) for rank in range(8)]
+    found = on_hosts(
+        lambda comm: (comm.groups, everything(comm), comm.explain("all_reduce", 1 << 20)), "a" * 8, spots=spots
+    )
+    assert {groups for groups, _, _ in found} == {((0, 4, 2, 6), (1, 5, 3, 7))}
+    links = {entry.name: entry.links for entry in found[0][2].candidates}
+    assert links["ring"]["packages"] == links["ring"]["numa"] == links["ring"]["cores"] / 2  # two of eight steps each
+    apart = on_hosts(lambda comm: comm.groups, "ab" * 4, spots=spots)
+    assert set(apart) == {((0, 4, 2, 6), (1, 5, 3, 7))}
+
+
 def test_where_nobody_is_bound_all_are_one_group() -> None:
     assert on_hosts(lambda comm: comm.groups, ["here"] * 3) == [((0, 1, 2),)] * 3
     spots = [Spot(-1, -1, -1, 0, 16)] * 3
@@ -68,7 +80,7 @@ def test_groups_of_hosts_are_the_hosts() -> None:
     assert on_hosts(lambda comm: comm.groups, list("aabb"), spots=PACKAGE * 2) == [((0, 1), (2, 3))] * 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(SPOTS | st.just(NOWHERE) | st.sampled_from(PACKAGE), min_size=2, max_size=6), st.booleans())
 def test_all_ranks_decide_alike_whatever_each_finds(spots: list[Spot], apart: bool) -> None:
     hosts = ["a" if rank % 2 or not apart else "b" for rank in range(len(spots))]
