@@ -75,7 +75,7 @@ configured-%: .venv/.stamp-install
 
 sanitize-%: configured-%
 	$(BIN)/cmake --build build/sanitize-$*
-	$(BIN)/ctest --test-dir build/sanitize-$* --output-on-failure --no-tests=error
+	$(BIN)/ctest --test-dir build/sanitize-$* -j 2 --output-on-failure --no-tests=error
 
 fuzz: configured-address,undefined
 	$(BIN)/cmake --build build/sanitize-address,undefined --target wire_fuzz

@@ -234,6 +234,7 @@ class Algorithm:
         return self.builder((rank - root) % size, size).relabelled(rotation(rank, size, root))
 
 
+@lru_cache(maxsize=1024)
 def _takes_root(builder: Builder) -> bool:
     try:
         return "root" in inspect.signature(builder).parameters
