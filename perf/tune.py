@@ -13,8 +13,10 @@ import numpy as np
 import collx
 from collx import tuning
 from collx.bootstrap import LONE, find_place
+from collx.cost.fitting import Fitted
 from collx.perf import machine
 from collx.perf.collectives import MEASURED, Measured, bind
+from collx.perf.links import SECONDS, link_text, probe, worth_measuring
 from collx.perf.measure import longest, settle
 from collx.perf.options import UsageError, nbytes
 from collx.perf.program import Parser, program
@@ -91,7 +93,7 @@ class _Arrays:
 
 
 def _contenders(comm: Any, contest: Any) -> list[str]:
-    """The algorithms that can serve, in one order on all ranks; the first look at their times drops the slow ones."""
+    """The algorithms that can serve, in one order on all ranks."""
     able = sorted(entry.name for entry in contest.candidates if entry.objection is None)
     if 1 < len(comm.groups) < comm.size:
         return able
@@ -104,7 +106,7 @@ def _weight(size: int) -> int:
     return 1 if size <= 1 << 20 else 2 if size <= 4 << 20 else 4
 
 
-def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[str, Point, str]]:
+def _points(comm: Any, options: Options, progress: Progress, links: Fitted | None) -> Iterator[tuple[str, Point, str]]:
     """What is measured, and what is chosen there without that; the smallest sizes first, until time has run out, as it
     does where links are slow. What a point leaves of its slices is for those that follow."""
     sizes = _sizes(comm, options)
@@ -123,7 +125,8 @@ def _points(comm: Any, options: Options, progress: Progress) -> Iterator[tuple[s
         slices = sum(_weight(size) for _, size in wanted[index:])
         share = max(options.seconds - passed, 0.0) * _weight(size) / slices
         contest = comm.explain(name, whole * _DTYPE.itemsize)
-        calls = arrays.calls(comm, case, whole, _contenders(comm, contest))
+        names = worth_measuring(comm, contest, _contenders(comm, contest), links)
+        calls = arrays.calls(comm, case, whole, names)
         taken = race(comm, calls, share, contest.chosen)
         nanoseconds = {name: max(round(seconds * 1e9), 1) for name, seconds in taken.items()}
         yield name, Point(whole * _DTYPE.itemsize, nanoseconds), contest.chosen
@@ -145,17 +148,21 @@ def run(comm: Any, options: Options) -> int:
     if speaks:
         print(f"collx tune: {comm.size} ranks, {options.effort.name}, at most {options.seconds:.0f} s", flush=True)
     settle(comm)
+    links = probe(comm, min(SECONDS, options.seconds / 10))
+    if links is not None:
+        print("  links: " + ", ".join(map(link_text, links.links.values())), flush=True)
     points: dict[str, list[Point]] = {}
     held: dict[str, list[str]] = {}
     with Progress(len(TUNED) * len(_sizes(comm, options)), shown=speaks, left=True) as progress:
-        for collective, point, chosen in _points(comm, options, progress):
+        for collective, point, chosen in _points(comm, options, progress, links):
             if not points.get(collective) or points[collective][-1].nbytes < point.nbytes:
                 points.setdefault(collective, []).append(point)
                 held.setdefault(collective, []).append(chosen)
     if speaks:
         key = Key(tuning.machine(), comm.size, layout_text(comm.hosts, comm.groups), "+".join(comm.transports))
         steps = {collective: steps_of(of, held[collective]) for collective, of in points.items()}
-        path = tuning.write(Table(key, steps, {collective: tuple(of) for collective, of in points.items()}))
+        known = {collective: tuple(of) for collective, of in points.items()}
+        path = tuning.write(Table(key, steps, known, *(links or ())))
         for collective, of in steps.items():
             texts = (f"{s.algorithm} to {_about(s.nbytes)}" if s.nbytes else s.algorithm for s in of)
             print(f"  {collective:<14}  {', '.join(texts)}")

@@ -100,9 +100,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         | {"base", "transports", "meeting", "connections"},
     ),
     "public": ({"collx"}, {"communicator", "world", "store", "schedule", "terms", "errors"}),
-    # What stands on the public API, as a user's program does; the register of algorithms belongs to it, and who is in a
-    # job.
-    "perf": ({"perf"}, {"public", "guide", "processes", "algorithms", "plugins", "schedule", "terms", "errors"}),
+    # What stands on the public API, as a user's program does; the register of algorithms belongs to it, who is in a
+    # job, and what is predicted.
+    "perf": (
+        {"perf"},
+        {"public", "guide", "selector", "topology", "cost"}
+        | {"processes", "algorithms", "plugins", "schedule", "terms", "errors"},
+    ),
     "examples": ({"examples"}, {"public"}),
     "explaining": ({"explaining"}, {"selector", "decisions", "topology", "compiled", "errors"}),
     "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "explaining", "processes", "public", "errors"}),

@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from collx.perf.links import FACTOR, within_reach
 from collx.perf.tune import FULL, QUICK, TUNED
+from collx.topology import DEFAULT_LINKS
+from collx.wishes import MPI, may_choose
 from tests.jobs import collx_run, finished, program
 
 
@@ -24,12 +29,17 @@ def test_a_job_like_the_one_measured_chooses_by_its_table(tmp_path: Path) -> Non
     (path,) = (tmp_path / "collx" / "tuning").iterdir()
     assert str(path) in tuned.stdout
     found = json.loads(path.read_text())
+    links = {name for name, *_ in found["links"]}
+    assert links
+    assert links <= {link.name for link in DEFAULT_LINKS.values()}
+    assert found["gamma"] > 0
     assert set(found["steps"]) == set(found["points"]) == set(TUNED)
     text = """
         with collx.init() as comm:
             explained = comm.explain("all_reduce", 1024)
             assert "measured to be the fastest" in str(explained)
             assert any(entry.measured for entry in explained.candidates)
+            assert all(entry.predicted for entry in explained.candidates if not entry.objection)
             pair = comm.split(0 if comm.rank < 2 else None)
             assert pair is None or "measured" not in pair.explain("all_reduce", 1024).why
             comm.all_reduce(np.ones(256, np.float32))
@@ -66,3 +76,15 @@ def test_sizes_reach_from_the_smallest_to_the_largest() -> None:
     assert QUICK.sizes(64 << 20) == [8, 128, *(1024 << 2 * at for at in range(9))]
     assert FULL.sizes(64 << 20) == [8 << at for at in range(24)]
     assert QUICK.sizes(100) == [8]
+
+
+@given(st.dictionaries(st.sampled_from(may_choose("all_reduce")), st.floats(1e-7, 1.0), min_size=1), st.data())
+def test_what_is_measured_has_the_best_prediction_what_is_chosen_and_what_nobody_predicts(
+    seconds: dict[str, float], data: st.DataObject
+) -> None:
+    names = sorted((*seconds, MPI))
+    chosen = data.draw(st.sampled_from(names))
+    kept = within_reach(names, seconds, chosen)
+    assert {MPI, chosen, min(seconds, key=lambda name: seconds[name])} <= set(kept)
+    assert all(seconds[name] > FACTOR * min(seconds.values()) for name in set(names) - set(kept))
+    assert kept == sorted(kept)
