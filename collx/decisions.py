@@ -18,7 +18,7 @@ from collx.errors import BootstrapError
 from collx.guide import Guide
 from collx.schedule import Groups
 from collx.spots import NOWHERE, Spot
-from collx.tuning import Table
+from collx.tuning import Key, Table
 
 _TAG = 0  # of the messages that tell it; a rank has got all of them from another before that one can send its own
 
@@ -26,13 +26,14 @@ _TAG = 0  # of the messages that tell it; a rank has got all of them from anothe
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """What holds for a job: COLLX_ALGO, COLLX_DEBUG and COLLX_TUNE, the tuning tables, the transports that join its
-    ranks, what its processors call themselves, and the spot of each rank."""
+    ranks, what its processors call themselves, and the spot of each rank. `tries` is the machine, as `tuning.Key` has
+    it, where COLLX_TUNE has calls tried."""
 
     algo: str = ""
     tells: bool = False
     transports: str = ""
     tables: tuple[Table, ...] = ()
-    tries: bool = False
+    tries: str = ""
     make: str = ""
     spots: tuple[Spot, ...] = ()
 
@@ -44,7 +45,8 @@ class Decisions:
         """For a communicator of ranks on these hosts, in these groups. `apart`: more than shared memory joins them."""
         wanted = (len(hosts), tuning.layout_text(hosts, groups), self.transports if apart else "shm")
         found = (table for table in self.tables if table.key[1:4] == wanted)
-        return Guide(wishes.parse(self.algo), next(found, None), self.tells, wanted if self.tries else None)
+        tries = Key(self.tries, *wanted) if self.tries else None
+        return Guide(wishes.parse(self.algo), next(found, None), self.tells, tries)
 
     def text(self) -> str:
         tables = [table.document() for table in self.tables]
@@ -72,11 +74,12 @@ def read(environ: Mapping[str, str], transports: Sequence[str]) -> Decisions:
         raise BootstrapError(f"COLLX_DEBUG is {debug!r}, but must be INFO, or unset")
     if tune.lower() not in ("", "auto"):
         raise BootstrapError(f"COLLX_TUNE is {tune!r}, but must be auto, or unset")
-    tables, complaints = tuning.read(tuning.machine()) if tuning.any_kept() else ([], [])
+    machine = tuning.machine() if tune or tuning.any_kept() else ""
+    tables, complaints = tuning.read(machine) if machine else ([], [])
     for complaint in complaints:
         print(f"collx: {complaint}", file=sys.stderr)
     joined = "+".join(transports) if tables or tune else ""
-    return Decisions(algo, bool(debug), joined, tuple(tables), bool(tune), spots.model())
+    return Decisions(algo, bool(debug), joined, tuple(tables), machine if tune else "", spots.model())
 
 
 def agreed(

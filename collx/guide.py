@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from collx.tuning import Table
+from collx.tuning import Key, Table
 from collx.wishes import Wish, Wishes
 
 
 @dataclass(frozen=True, slots=True)
 class Guide:
     """What one communicator's selector goes by. `tells`: its rank 0 says what is chosen. `tries`: calls are for finding
-    out what is the fastest, and this is what a table of it is for: size, hosts and transports of `tuning.Key`."""
+    out what is the fastest, and this is what a table of it is for."""
 
     wishes: Wishes = field(default_factory=dict)
     table: Table | None = None
     tells: bool = False
-    tries: tuple[int, str, str] | None = None
+    tries: Key | None = None
 
     def wish(self, collective: str) -> Wish | None:
         return self.wishes.get(collective)

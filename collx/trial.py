@@ -14,7 +14,7 @@ from collx.guide import Guide
 from collx.request import Request
 from collx.schedule import Groups
 from collx.selector import KIB, choose, objection, placed
-from collx.tuning import Key, Point, Step, Table
+from collx.tuning import Point, Step, Table
 from collx.wishes import MPI, may_choose
 
 MOST = 4  # contenders of one class
@@ -132,7 +132,7 @@ class Trials:
         if trial is None or trial.chosen is None or not trial.nanoseconds or self._guide.tries is None:
             return self._guide
         steps, points = (Step(None, trial.chosen),), (Point(request.nbytes, trial.nanoseconds),)
-        table = self._guide.table or Table(Key("", *self._guide.tries))
+        table = self._guide.table or Table(self._guide.tries)
         table = replace(table, steps={request.collective: steps}, points={request.collective: points})
         return replace(self._guide, table=table)
 
@@ -141,7 +141,7 @@ class Trials:
         written is named on standard error, and harms nothing."""
         if self._guide.tries is None or trial.chosen is None or not trial.nanoseconds:
             return
-        key, low = Key(tuning.machine(), *self._guide.tries), _least(request)
+        key, low = self._guide.tries, _least(request)
         point = Point(request.nbytes, trial.nanoseconds)
         try:
             tuning.write(tuning.kept(key).filled(request.collective, low, 2 * low - 1, trial.chosen, point))

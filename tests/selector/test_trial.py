@@ -30,7 +30,7 @@ from tests.jobs import collx_run, program
 from tests.ranks import on_hosts
 
 NAMES = may_choose("all_reduce")
-AUTO = Decisions(tries=True)
+AUTO = Decisions(tries="abc")
 KEY = Key("abc", 4, "4", "shm")
 CALLS = 2  # that a turn has at most, in tests of several ranks
 LONGEST = MOST * (LOOKS + ROUNDS) * CALLS  # calls of a trial
@@ -88,7 +88,7 @@ def request(nbytes: int = 4096, **more: Any) -> Request:
 
 def test_only_what_a_rule_has_chosen_is_tried() -> None:
     def of(request: Request, algo: str = "", table: Table | None = None, mpi: bool = False) -> tuple[str, ...]:
-        guide = Guide(parse(algo), table, tries=KEY[1:4])
+        guide = Guide(parse(algo), table, tries=KEY)
         trial = Trials(4, 1 << 16, False, mpi, guide, ()).find(request)
         return () if trial is None else contenders(request, 4, 1 << 16, False, mpi, guide, ())
 
@@ -107,7 +107,7 @@ def test_only_what_a_rule_has_chosen_is_tried() -> None:
 def test_what_one_rank_has_asked_about_first_makes_no_difference(counts: list[int]) -> None:
     made = set()
     for first in counts:
-        trials = Trials(4, 1 << 16, False, False, Guide(tries=KEY[1:4]), ())
+        trials = Trials(4, 1 << 16, False, False, Guide(tries=KEY), ())
         trial = trials.find(request(4 * first))
         assert trial is not None
         assert {trials.find(request(4 * count)) for count in counts} == {trial}
@@ -211,9 +211,9 @@ def settle(comm: Communicator) -> str:
 
 
 def test_the_next_job_begins_with_what_was_found(cache: Path) -> None:
-    chosen = on_hosts(settle, "aaaa", decisions=AUTO)[0]
-    found = decisions.read({"COLLX_TUNE": "auto"}, ("shm",))
-    assert found.tries
+    auto = {"COLLX_TUNE": "auto"}
+    chosen = on_hosts(settle, "aaaa", decisions=decisions.read(auto, ("shm",)))[0]
+    found = decisions.read(auto, ("shm",))
     guide = found.guide("aaaa", ((0, 1, 2, 3),), apart=False)
     assert guide.table is not None
     at = [guide.table.chosen("all_gather", nbytes) for nbytes in (1023, 1024, 2047, 2048)]
