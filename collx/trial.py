@@ -37,7 +37,7 @@ class Trial:
     def __init__(self, contenders: Sequence[str], nbytes: int) -> None:
         """`nbytes` is the least that a call of the class has."""
         self.calls = 0
-        self.nanoseconds: dict[str, int] = {}  # of a call on the slowest rank, by contender: what all agreed on so far
+        self.nanoseconds: dict[str, int] = {}  # of a call on the slowest rank, by contender: what all agreed on last
         self.chosen: str | None = None  # in the end
         self.taken: list[int] = []  # by turn, since the last agreement: this rank's nanoseconds a call, 0 if not known
         self._first, self._turns, self._looks = contenders[0], _in_turns(contenders, LOOKS), True
@@ -67,9 +67,10 @@ class Trial:
         for name, nanoseconds in zip(self._turns, slowest, strict=True):
             times[name] += [nanoseconds] if nanoseconds else []
         self.taken, judge = [], min if self._looks else median_low
-        self.nanoseconds |= {name: judge(known) for name, known in times.items() if known}
+        self.nanoseconds = {name: judge(known) for name, known in times.items() if known}
         best = min(self.nanoseconds.values(), default=0)
-        left = [name for name in times if name == self._first or self.nanoseconds.get(name, 0) <= SLOW * best]
+        fast = [name for name in times if name == self._first or self.nanoseconds.get(name, 0) <= SLOW * best]
+        left = fast if self._looks else list(times)
         if self._looks and len(left) > 1:
             self._turns, self._looks = _in_turns(left, ROUNDS), False
             self._most = min(max(_TURN // max(best, 1), 1), _CALLS)
