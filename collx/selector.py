@@ -85,7 +85,7 @@ BETWEEN_HOSTS = (
     Rule("all_reduce", math.inf, 4 * MIB, ("leaders", "pat", "recursive_doubling")),
     Rule("all_reduce", math.inf, math.inf, ("hierarchical", "ring", "recursive_doubling")),
     Rule("reduce_scatter", 2, math.inf, ("direct",)),
-    Rule("reduce_scatter", math.inf, 128 * KIB, ("leaders", "halving", "direct"), powers=True),
+    Rule("reduce_scatter", math.inf, 64 * KIB, ("leaders", "halving", "direct"), powers=True),
     Rule("reduce_scatter", math.inf, math.inf, ("hierarchical", "halving", "direct"), powers=True),
     Rule("reduce_scatter", math.inf, 128 * KIB, ("leaders", "pat", "direct")),
     Rule("reduce_scatter", math.inf, 4 * MIB, ("hierarchical", "pat", "direct")),
