@@ -500,6 +500,7 @@ def test_no_reference_is_lost() -> None:
         held = tracemalloc.get_traced_memory()[0]
         for _ in range(1000):
             calls()
+        gc.collect()
         assert tracemalloc.get_traced_memory()[0] - held < 10_000
         tracemalloc.stop()
 
