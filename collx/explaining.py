@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from collx import decisions
@@ -63,6 +64,8 @@ def contest(collective: str, nbytes: int, where: Topology, described: bool) -> E
     )
     found = decisions.read(os.environ, ("shm", "tcp")[: 1 + far])
     guide = found.guide(names or ["many"] * size, hosts if size < 64 else (), far)
+    if described:
+        guide = replace(guide, table=None)  # it is of this machine
     return explain(collective, nbytes, size, _room(size), far, False, guide, hosts, topology=where, predicts=described)
 
 

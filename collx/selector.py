@@ -143,8 +143,7 @@ def choose(
     names, COLLX_ALGO, the tuning table, MPI's own (as ours in Python never win there), the rules above.
 
     `hosts` are the ranks by host, or by part of one: what comes back is over these groups, or has their ranks for
-    neighbours. Raises
-    ValueError where the call or COLLX_ALGO names none that can serve, and says which can.
+    neighbours. Raises ValueError where the call or COLLX_ALGO names none that can serve, and says which can.
     """
     if request.algorithm is not None:
         return _asked_for(request, size, room, mpi, hosts)

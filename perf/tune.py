@@ -171,9 +171,10 @@ def run(comm: Any, options: Options) -> int:
 
 
 def _about(nbytes: int) -> str:
-    """In three digits."""
-    unit = next((one for one in (1 << 30, 1 << 20, 1 << 10) if nbytes >= one), 1)
-    return f"{nbytes / unit:.3g}" + {1: "", 1 << 10: "K", 1 << 20: "M", 1 << 30: "G"}[unit]
+    """In three digits or four."""
+    unit, sign = next((pair for pair in ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")) if nbytes >= pair[0]), (1, ""))
+    value = nbytes / unit
+    return (f"{value:.3g}" if value < 1000 else f"{value:.0f}") + sign
 
 
 @program("collx tune")

@@ -7,11 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import hosts
+from tests import hosts, jobs
 
 # Shells start background jobs with Ctrl-C ignored, which every process under test would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_tuning_tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """By the user's own, jobs would choose otherwise."""
+    folder = str(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", folder)
+        patch.setitem(jobs.CLEAN, "XDG_CACHE_HOME", folder)
+        yield
 
 
 def joined(count: int, factory: pytest.TempPathFactory) -> Iterator[hosts.Hosts]:
