@@ -4,6 +4,7 @@ rank 0."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -77,7 +78,8 @@ def read(environ: Mapping[str, str], transports: Sequence[str]) -> Decisions:
     machine = tuning.machine() if tune or tuning.any_kept() else ""
     tables, complaints = tuning.read(machine) if machine else ([], [])
     for complaint in complaints:
-        print(f"collx: {complaint}", file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # where there is no standard error any more
+            print(f"collx: {complaint}", file=sys.stderr)
     joined = "+".join(transports) if tables or tune else ""
     return Decisions(algo, bool(debug), joined, tuple(tables), machine if tune else "", spots.model())
 

@@ -155,18 +155,27 @@ class Member:
         assert self._trials is not None
         deadline, clock = time.monotonic() + limit, self._trials.clock
         prepared = self._planned(call.request._replace(algorithm=trial.turn), tells=False)
-        queued, begun = self._queued(), clock()
-        result = self._perform(call, prepared, False, limit)
-        if trial.took(0 if queued else max(clock() - begun, 1)):  # the time of what it waits behind says nothing
-            taken = np.array(trial.taken, np.int64)
-            agreement = calls.all_reduce(self.rank, self.size, taken, "max", out=taken)
-            agreement.request = agreement.request._replace(called="tune")
-            agree = self._planned(agreement.request, tells=False)
-            self._perform(agreement, agree, False, max(deadline - time.monotonic(), 1e-3))
-            trial.agreed(taken.tolist())
-            if self.rank == 0 and trial.chosen is not None:
-                self._settled(trial, call.request)
+        queued, before = self._queued(), self._engine.sequence
+        begun = clock()
+        try:
+            result = self._perform(call, prepared, False, limit)
+            if trial.took(0 if queued else max(clock() - begun, 1)):  # the time of what it waits behind says nothing
+                self._agree(trial, deadline)
+        except BaseException as error:  # as KeyboardInterrupt: others have counted a call that this rank has not
+            if self._engine.sequence != before:
+                self._break(call.request.collective, error)
+            raise
+        if self.rank == 0 and trial.chosen is not None:
+            self._settled(trial, call.request)
         return result
+
+    def _agree(self, trial: Trial, deadline: float) -> None:
+        taken = np.array(trial.taken, np.int64)
+        agreement = calls.all_reduce(self.rank, self.size, taken, "max", out=taken)
+        agreement.request = agreement.request._replace(called="tune")
+        prepared = self._planned(agreement.request, tells=False)
+        self._perform(agreement, prepared, False, max(deadline - time.monotonic(), 1e-3))
+        trial.agreed(taken.tolist())
 
     def _settled(self, trial: Trial, request: Request) -> None:
         from collx.trial import outcome
@@ -281,7 +290,8 @@ class Member:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        print(f"collx INFO {self!r}: {line}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # what cannot be told, as on a full disk, keeps nobody waiting
+            print(f"collx INFO {self!r}: {line}", file=sys.stderr, flush=True)
 
     def dump(self, file: TextIO | None = None) -> None:
         """Print the last 32 collectives of every rank, with their states and times, to `file` (standard error).

@@ -3,6 +3,7 @@ which is."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -148,7 +149,8 @@ class Trials:
             tuning.write(tuning.kept(key).filled(request.collective, low, 2 * low - 1, trial.chosen, point))
         except OSError as error:
             why = f"{error.strerror or error}: {tuning.folder() / key.file}"
-            print(f"collx: what COLLX_TUNE=auto found is not kept for later jobs: {why}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError, ValueError):  # where there is no standard error any more
+                print(f"collx: what COLLX_TUNE=auto found is not kept for later jobs: {why}", file=sys.stderr)
 
 
 def contenders(

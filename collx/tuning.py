@@ -3,8 +3,10 @@ cache directory. `collx tune` makes them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 MOST = 1 << 20  # bytes of a file
+LARGEST = (1 << 63) - 1  # of any whole number in it: it can be reckoned with, and every rank can read it
 BY_RULE = ""  # in a step: nothing was measured there
 MARGIN = 0.12  # what must be gained to change the algorithm: less is noise
 
@@ -196,7 +199,7 @@ def _steps(collective: str, rows: Any) -> tuple[Step, ...]:
     what = f"steps of {collective} that are none"
     found = [Step(*row) for row in _pairs(rows, what)]
     bounds = [step.nbytes for step in found]
-    if not bounds or bounds[-1] is not None or any(type(bound) is not int for bound in bounds[:-1]):
+    if not bounds or bounds[-1] is not None or not all(_number(bound) for bound in bounds[:-1]):
         _wrong(what)
     if any(low >= high for low, high in pairwise(bounds[:-1]) if low is not None and high is not None):
         raise ValueError(f"steps of {collective} that do not ascend")
@@ -209,9 +212,11 @@ def _points(collective: str, rows: Any) -> tuple[Point, ...]:
     found = [Point(*row) for row in _pairs(rows, what)]
     for point in found:
         times = _checked(point.nanoseconds, dict, what)
-        if type(point.nbytes) is not int or any(type(time) is not int or time <= 0 for time in times.values()):
+        if not _number(point.nbytes) or not all(_number(time) and time for time in times.values()):
             _wrong(what)
         _known(collective, list(times))
+    if any(before.nbytes >= after.nbytes for before, after in pairwise(found)):
+        raise ValueError(f"points of {collective} that do not ascend")
     return tuple(found)
 
 
@@ -230,6 +235,10 @@ def _links(rows: list[Any]) -> dict[str, Link]:
     return found
 
 
+def _number(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST
+
+
 def _figure(value: Any, what: str) -> float:
     """Seconds that can be reckoned with."""
     return value if type(value) is float and isfinite(value) and value >= 0 else _wrong(what)
@@ -242,15 +251,22 @@ def _known(collective: str, names: Sequence[Any]) -> None:
 
 
 def any_kept() -> bool:
-    """Whether there is any table of this version; if not, nobody need know what machine this is."""
-    return any(folder().glob(f"*-{__version__}.json"))
+    """Whether there may be any table of this version; if not, nobody need know what machine this is."""
+    try:
+        return any(folder().glob(f"*-{__version__}.json"))
+    except OSError:  # which `read` tells
+        return True
 
 
 def read(machine: str) -> tuple[list[Table], list[str]]:
     """The tables for this machine and version, by file name, and for each file that cannot serve a line that says
     why."""
-    tables, complaints = [], []
-    for path in sorted(folder().glob(f"{machine}-*-{__version__}.json")):
+    tables, complaints = list[Table](), list[str]()
+    try:
+        paths = sorted(folder().glob(f"{machine}-*-{__version__}.json"))
+    except OSError as error:
+        return [], [f"ignored the tuning tables, whose folder cannot be read: {error}"]
+    for path in paths:
         try:
             tables.append(_read(path))
         except (OSError, ValueError, RecursionError) as error:
@@ -268,8 +284,8 @@ def kept(key: Key) -> Table:
 
 
 def _read(path: Path) -> Table:
-    with path.open("rb") as file:
-        text = file.read(MOST + 1)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # it may be a pipe
+        text = file.read(MOST + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else _wrong("no regular file")
     table = of_document(json.loads(text)) if len(text) <= MOST else _wrong("too long")
     return table if table.key.file == path.name else _wrong("it is for something else")
 
@@ -284,7 +300,8 @@ def write(table: Table) -> Path:
             json.dump(table.document(), file)
         os.replace(name, place / table.key.file)
     except BaseException:
-        os.unlink(name)
+        with contextlib.suppress(OSError):
+            os.unlink(name)
         raise
     return place / table.key.file
 

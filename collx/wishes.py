@@ -90,7 +90,8 @@ def _everywhere(names: tuple[str, ...], without: bool) -> dict[str, Wish]:
     for collective in COLLECTIVES:
         fitting = tuple(name for name in names if name in (*may_choose(collective), MPI))
         met.update(fitting)
-        if any(name in may_choose(collective) for name in fitting) or fitting == names:
+        shipped = any(name in may_choose(collective) for name in fitting)
+        if shipped or fitting == names or (without and fitting):  # "mpi" beside others is no wish of what lacks these
             wishes[collective] = _wish(collective, fitting, without)
     for name in names:
         if name not in met:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from collx import Communicator, decisions, tuning
 from collx.decisions import Decisions
-from collx.errors import BootstrapError, MismatchError
+from collx.errors import AbortedError, BootstrapError, MismatchError
 from collx.guide import Guide
 from collx.request import Request
 from collx.selector import choose
@@ -203,6 +203,30 @@ def out_of_step(comm: Communicator) -> None:
 
 def test_who_calls_asynchronously_while_others_do_not_is_told() -> None:
     on_hosts(out_of_step, "aaa", decisions=AUTO)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2 * CALLS])
+def test_who_is_interrupted_in_a_trial_takes_nobody_out_of_step(after: int) -> None:
+    def interrupted(comm: Communicator) -> None:
+        trials, late = comm._trials, comm.rank == 1
+        assert trials is not None
+        calls, taken = iter(range(LONGEST)), trials.clock
+
+        def clock() -> int:
+            if late and next(calls) == 2 * after - 1:  # two a call: when it was begun, and has ended
+                raise Interrupted
+            return taken()
+
+        trials.clock = clock
+        with pytest.raises(Interrupted if late else AbortedError):
+            settle(comm)
+        assert comm.closed
+
+    on_hosts(interrupted, "aaa", decisions=AUTO)
 
 
 def settle(comm: Communicator) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -139,6 +141,10 @@ def broken() -> dict[str, Any]:
         "backwards": good | {"links": [["cores", -1e-6, 1e-9, 1e-7, False]]},
         "gamma": good | {"gamma": "1e-10"},
         "open": good | {"steps": {"all_reduce": [[9, "ring"]]}},
+        "huge": good | {"points": {"all_reduce": [[8, {"ring": 10**400}]]}},
+        "below": good | {"points": {"all_reduce": [[-1, {"ring": 5}], [0, {"ring": 5}]]}},
+        "points": good | {"points": {"all_reduce": [[9, {"ring": 5}], [8, {"ring": 5}]]}},
+        "boundless": good | {"steps": {"all_reduce": [[1 << 63, "ring"], [None, "pat"]]}},
         "long": json.dumps(good) + " " * tuning.MOST,
     }
 
@@ -153,6 +159,24 @@ def test_what_is_no_table_is_named_and_ignored(kind: str, cache: Path) -> None:
     assert len(complaints) == 1
     assert str(cache / KEY.file) in complaints[0]
     assert "\n" not in complaints[0]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_keeps_nobody_waiting(make: Callable[[Path], None], cache: Path) -> None:
+    cache.mkdir(parents=True)
+    make(cache / KEY.file)
+    tables, (complaint,) = tuning.read("abc")
+    assert tables == []
+    assert str(cache / KEY.file) in complaint
+    assert tuning.kept(KEY) == Table(KEY)
+
+
+def test_a_folder_that_cannot_be_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/" + "a" * 5000)
+    assert tuning.any_kept()
+    tables, (complaint,) = tuning.read("abc")
+    assert tables == []
+    assert "folder cannot be read" in complaint
 
 
 @given(st.binary(max_size=200), st.integers(0, 400))

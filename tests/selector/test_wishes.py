@@ -35,6 +35,11 @@ def test_a_list_is_for_its_collective_or_for_all_that_have_one_of_it() -> None:
     assert "gather" not in wishes  # has no ring
 
 
+def test_mpis_own_may_be_forbidden_everywhere() -> None:
+    assert {collective for collective, wish in parse("^ring,mpi").items() if not wish.allows(MPI)} == set(COLLECTIVES)
+    assert "barrier" not in parse("ring,mpi")  # it has no ring, and MPI need not join the ranks
+
+
 def test_nothing_said_is_nothing_wished() -> None:
     assert parse("") == {} == parse(" ; ")
 
