@@ -4,6 +4,7 @@ cache directory. `collx tune` makes them."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import stat
@@ -27,6 +28,7 @@ FORMAT = 2
 MOST = 1 << 20  # bytes of a file
 LARGEST = (1 << 63) - 1  # of any whole number in it: it can be reckoned with, and every rank can read it
 BY_RULE = ""  # in a step: nothing was measured there
+LONGEST = 60  # characters of how ranks lie, for names of files have 255 at most
 MARGIN = 0.12  # what must be gained to change the algorithm: less is noise
 
 
@@ -104,9 +106,13 @@ class Table:
 
 
 def hosts_text(hosts: Sequence[str]) -> str:
-    """How ranks lie on hosts: "4" on one, "2+2" two by two on two, "1x4@2" in turns on two."""
+    """How ranks lie on hosts: "4" on one, "2+2" two by two on two, "8x3+4" eight on each of three and four on the last,
+    "1x4@2" in turns on two. What is too long to be part of a file's name is told by a hash of it."""
     runs = [len(list(run)) for _, run in groupby(hosts)]
-    text = f"{runs[0]}x{len(runs)}" if len(set(runs)) == 1 and len(runs) > 2 else "+".join(map(str, runs))
+    alike = [(ranks, len(list(each))) for ranks, each in groupby(runs)]
+    text = "+".join(f"{ranks}x{times}" if times > 2 else "+".join([str(ranks)] * times) for ranks, times in alike)
+    if len(text) > LONGEST:
+        text = f"{len(runs)}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
     return text if len(runs) == len(set(hosts)) else f"{text}@{len(set(hosts))}"
 
 

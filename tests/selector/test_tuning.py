@@ -188,7 +188,24 @@ def test_a_table_with_other_bytes_in_it_is_one_or_none(noise: bytes, at: int) ->
 
 @pytest.mark.parametrize(
     ("hosts", "text"),
-    [("a", "1"), ("aaaa", "4"), ("aabb", "2+2"), ("abab", "1x4@2"), ("aabbcc", "2x3"), ("aaab", "3+1")],
+    [
+        ("a", "1"),
+        ("aaaa", "4"),
+        ("aabb", "2+2"),
+        ("abab", "1x4@2"),
+        ("aabbcc", "2x3"),
+        ("aaab", "3+1"),
+        ("aabbccd", "2x3+1"),
+    ],
 )
 def test_hosts_in_short(hosts: str, text: str) -> None:
     assert tuning.hosts_text(hosts) == text
+
+
+def test_however_ranks_lie_there_is_a_file_for_it(cache: Path) -> None:
+    uneven = [f"host {number}" for number in range(200) for _ in range(1 + number % 3)]
+    texts = {tuning.hosts_text(uneven[at:]) for at in range(20)}
+    assert len(texts) == 20
+    for text in texts:
+        tuning.write(Table(KEY._replace(hosts=f"{text}={text}", transports="shm+tcp")))
+    assert len(list(cache.iterdir())) == 20
