@@ -84,15 +84,11 @@ def _carried(rank: int, groups: Groups) -> list[list[int]]:
 
 def _brought(rank: int, groups: Groups) -> list[list[int]]:
     """For each rank of the group of `rank`, the blocks of other groups that it has from its lane."""
-    group = group_of(rank, groups)
+    group, count = group_of(rank, groups), lanes(groups)
+    others = [other for other in groups if other is not group]
     return [
-        [
-            block
-            for other, blocks in zip(groups, _carried(member, groups), strict=True)
-            if other is not group
-            for block in blocks
-        ]
-        for member in group
+        [block for other in others for block in other[place::count]] if place < count else []
+        for place in range(len(group))
     ]
 
 

@@ -125,3 +125,11 @@ def test_messages_of_a_grouping_meet_round_by_round_within_it() -> None:
                 if isinstance(op, Send | Recv) and (op.to if isinstance(op, Send) else op.source) % 2 != rank % 2
             ]
             assert len(away) in (0, 2)
+
+
+def test_a_root_of_a_large_group_sends_every_other_rank_s_block_once() -> None:
+    """Of as many ranks a schedule that took quadratic time would take a quarter of an hour."""
+    size = 40_000
+    schedule = over(("scatter", "hierarchical"), grouped([rank % 2 for rank in range(size)])).build(0, size)
+    sent = [block for ops in schedule.rounds for op in ops if isinstance(op, Send) for block in op.blocks]
+    assert sorted(sent) == list(range(1, size))
