@@ -312,6 +312,13 @@ def write(table: Table) -> Path:
     return place / table.key.file
 
 
+def may_write() -> None:
+    """Raises OSError where no table could be written."""
+    folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder()):
+        pass
+
+
 def machine() -> str:
     """The fingerprint of this machine: the topology of the cores that this process may use, and what processors they
     are of."""

@@ -146,6 +146,7 @@ def run(comm: Any, options: Options) -> int:
     if comm.size < 2:
         raise UsageError("a job of one rank has nothing to choose; start it with at least 2")
     if speaks:
+        tuning.may_write()
         print(f"collx tune: {comm.size} ranks, {options.effort.name}, at most {options.seconds:.0f} s", flush=True)
     settle(comm)
     links = probe(comm, min(SECONDS, options.seconds / 10))

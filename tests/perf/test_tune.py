@@ -72,6 +72,15 @@ def test_mistakes_are_one_line(words: tuple[object, ...], said: str) -> None:
     assert len(job.stderr.splitlines()) == 1
 
 
+def test_what_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "collx").write_text("no folder")
+    job = finished(command("tune", "-n", 2), XDG_CACHE_HOME=str(tmp_path))
+    assert job.returncode == 1
+    assert job.stdout == ""
+    assert "collx tune: " in job.stderr
+    assert str(tmp_path) in job.stderr
+
+
 def test_sizes_reach_from_the_smallest_to_the_largest() -> None:
     assert QUICK.sizes(64 << 20) == [8, 128, *(1024 << 2 * at for at in range(9))]
     assert FULL.sizes(64 << 20) == [8 << at for at in range(24)]
