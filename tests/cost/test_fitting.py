@@ -24,7 +24,7 @@ PROBES = [
     for nbytes in (64, 1 << 14, 1 << 20)
 ]
 TEXTS = st.sampled_from(["3 ranks", "4 ranks", "7 ranks", "2 hosts x 3 ranks"])
-FACTORS = st.tuples(*[st.floats(0.2, 5.0)] * 3)
+FACTORS = st.tuples(*[st.floats(0.5, 2.0)] * 3)  # each figure still shows beside the others
 
 
 def observed(topology: Topology, gamma: float) -> list[Observation]:
@@ -40,7 +40,7 @@ def other(link: Link, factors: tuple[float, float, float]) -> Link:
 
 
 @settings(max_examples=5, deadline=None)
-@given(st.integers(3, 8), FACTORS, st.floats(0.2, 5.0))
+@given(st.integers(3, 8), FACTORS, st.floats(1.0, 4.0))
 def test_on_a_flat_network_the_figures_come_back(size: int, factors: tuple[float, float, float], factor: float) -> None:
     before = Link("net", 2e-6, 1e-9, 5e-7)
     link = other(before, factors)
