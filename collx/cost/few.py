@@ -100,9 +100,11 @@ def representatives(algorithm: Algorithm, topology: Topology) -> Priced:
         ranks = build(range(group))
         if _alike(ranks, dict(others), group):
             try:
-                return _folded(ranks, network, group, size / group, rounds)
+                folded = _folded(ranks, network, group, size / group, rounds)
+                folded.timed(1.0, 0.0)  # which ends, if they are as alike as they look
+                return folded
             except ScheduleError:
-                pass  # they are not as alike as they look
+                pass
     if size * sum(len(ops) + 1 for ops in algorithm.build(0, size).rounds) <= SOME:
         return Whole(traffic(build(range(size)), network))
     weights = _spread(size, group or 1)
@@ -148,8 +150,9 @@ def _group(topology: Topology) -> int | None:
 
 
 def _others(size: int, group: int) -> list[int]:
-    """Some ranks whose schedules must be like those of the first group: an end of a middle group and of the last."""
-    return [size // group // 2 * group, size - 1]
+    """Some ranks whose schedules must be like those of the first group: the first of a middle group and both ends of
+    the last: where groups are no power of two in number, some of them do more than others."""
+    return [size // group // 2 * group, size - 1, size - group]
 
 
 def _alike(ranks: Mapping[int, Schedule], others: Mapping[int, Schedule], group: int) -> bool:

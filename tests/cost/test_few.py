@@ -57,6 +57,16 @@ def test_one_group_tells_what_all_do(key: tuple[str, str], text: str) -> None:
         assert found.seconds == pytest.approx(expected.seconds, rel=0.75 if algorithm.name in LOOSE else 0.03)
 
 
+@pytest.mark.parametrize("text", ["12 packages x 8 cores", "24 packages x 8 cores", "500 hosts x 8 gpus"])
+def test_where_groups_are_no_power_of_two_none_stands_for_the_others(text: str) -> None:
+    leaders, topology = REGISTER["all_reduce", "leaders"], describe(text)
+    found = estimate(leaders, topology.size, topology, 1 << 16, 1)
+    if topology.size < 100:
+        expected = predict(leaders.build, topology.size, topology, 1 << 16)
+        assert found.seconds == pytest.approx(expected.seconds, rel=0.03)
+    assert 0 < found.seconds < float("inf")
+
+
 @pytest.mark.parametrize("collective", ["all_reduce", "reduce_scatter", "all_gather", "broadcast"])
 def test_thousands_of_ranks_need_the_schedules_of_few(collective: str) -> None:
     topology = describe("512 hosts x 8 gpus")
