@@ -46,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
         where = load(told, options.ranks) if told is not None else place(read(), options.ranks).topology
         print(contest(options.collective, _bytes(options.size), where, described=told is not None))
     except OSError as error:
+        if error.filename is None:  # of what is printed, which is told as for every other command
+            raise
         parser.error(f"{error.filename}: {error.strerror}")
     except (ValueError, BootstrapError) as error:
         parser.error(str(error))

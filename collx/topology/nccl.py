@@ -29,7 +29,10 @@ def read(system: Element, source: str) -> Machine:
     parts = tuple(reading.numa(cpu) for cpu in sorted(processors, key=lambda cpu: number(cpu, "numaid")))
     loose = tuple(part for child in system if child.tag != "cpu" for part in reading.device(child))
     if not reading.gpus and not any(path[-1].kind == "core" for part in parts for path in part.walk()):
-        raise Refused("NCCL's <system> without a GPU or CPU in it")
+        raise Refused(
+            "NCCL's <system> tells neither of CPUs nor which of its devices are GPUs, as files do that only say which"
+            " devices are near each other; give what NCCL_TOPO_DUMP_FILE writes in a job that uses this one"
+        )
     links = {gpu: {reading.names.get(end, end) for end in ends} for gpu, ends in reading.links.items()}
     return Machine(source, Node("host", "host", (*parts, *loose)), pairs(reading.links, links))
 

@@ -100,7 +100,10 @@ def test_a_half_set_environment_is_no_job_to_measure_in(half: dict[str, str]) ->
     assert not done.stdout
 
 
-@pytest.mark.parametrize("arguments", ["--help", "verify ring --size 3", "perf all_reduce -e 64", "run -n 2 yes"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "verify ring --size 3", "perf all_reduce -e 64", "run -n 2 yes", "explain all_reduce 1M -n 2"],
+)
 def test_a_reader_that_has_seen_enough(arguments: str) -> None:
     """The pipe is closed at the other end before anything is written."""
     read, write = os.pipe()
@@ -112,7 +115,10 @@ def test_a_reader_that_has_seen_enough(arguments: str) -> None:
     assert not done.stderr
 
 
-@pytest.mark.parametrize("arguments", ["--help", "verify ring --size 3", "perf all_reduce -e 64", "run -n 2 yes"])
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "verify ring --size 3", "perf all_reduce -e 64", "run -n 2 yes", "explain all_reduce 1M -n 2"],
+)
 def test_a_full_disk_is_one_line(arguments: str) -> None:
     with open("/dev/full", "w") as full:
         run = [sys.executable, "-m", "collx", *arguments.split()]

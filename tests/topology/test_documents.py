@@ -30,7 +30,7 @@ OUTSIDE = '<!DOCTYPE topology [<!ENTITY a SYSTEM "file:///etc/hostname">]><topol
         ("<topology/>", "without one machine"),
         ("<topology>" + 2 * '<object type="Machine"/>' + "</topology>", "without one machine"),
         ("<system/>", "without a <cpu>"),
-        ('<system><cpu numaid="0"/></system>', "without a GPU or CPU"),
+        ('<system><cpu numaid="0"/></system>', "which of its devices are GPUs"),
         ('<system><cpu numaid="zero"/></system>', "<cpu> has numaid='zero', which is no number"),
         ('<system><cpu affinity="all"/></system>', "'all' is no set of CPUs"),
         (f'<system><cpu affinity="{"ffffffff," * 9999}1"/></system>', "a set of CPUs with"),
