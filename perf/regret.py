@@ -156,6 +156,8 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
     if unknown := set(given.collectives.split(",")) - set(CARD):
         raise UsageError(f"--collectives: {', '.join(sorted(unknown))} not measured here; these are: {', '.join(CARD)}")
+    if not given.seconds > 0 or (given.tune_seconds is not None and not given.tune_seconds > 0):
+        raise UsageError("--seconds and --tune-seconds must be above 0")
     words = given.jobs or list(JOBS)
     for word in words:
         Job.of(word)

@@ -68,7 +68,13 @@ def test_the_whole_measurement(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["1"], "'1' is no job"), (["4@1gbit"], "'4@1gbit' is no job"), (["--collectives", "scan"], "scan not measured")],
+    [
+        (["1"], "'1' is no job"),
+        (["4@1gbit"], "'4@1gbit' is no job"),
+        (["--collectives", "scan"], "scan not measured"),
+        (["2", "--seconds", "0"], "must be above 0"),
+        (["2", "--tune-seconds", "nan"], "must be above 0"),
+    ],
 )
 def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
