@@ -15,6 +15,7 @@ from collx.perf.report import size_text
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 # The environment goes into files that people publish, so only what can explain a figure does.
+_STYLES = ("-", "--", ":")  # of lines in a plot
 _TELLING = ("COLLX_", "OMPI_", "OMP_", "PMI_")
 
 
@@ -134,11 +135,12 @@ def write_plot(sweep: Sweep, path: Path) -> None:
 
     figure, (times, bandwidths) = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     by_algorithm = sorted(sweep.points, key=lambda point: point.algorithm)
-    for name, points in groupby(by_algorithm, key=lambda point: point.algorithm):
+    for index, (name, points) in enumerate(groupby(by_algorithm, key=lambda point: point.algorithm)):
         shown = [point for point in points if point.nbytes]
         sizes = [point.nbytes for point in shown]
-        times.plot(sizes, [point.best for point in shown], marker=".", label=name or "collx")
-        bandwidths.plot(sizes, [point.cells[0].busbw for point in shown], marker=".", label=name or "collx")
+        style = _STYLES[index // 10 % len(_STYLES)]  # matplotlib has ten colours
+        times.plot(sizes, [point.best for point in shown], style, marker=".", label=name or "collx")
+        bandwidths.plot(sizes, [point.cells[0].busbw for point in shown], style, marker=".", label=name or "collx")
     taken = [point for point in sweep.points if point.nbytes and sweep.chosen.get(point.nbytes) == point.algorithm]
     if taken:
         ring = {"facecolors": "none", "edgecolors": "black", "s": 90, "zorder": 3}

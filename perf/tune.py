@@ -31,6 +31,7 @@ TUNED = [name for name in MEASURED if name not in ("sendrecv", "barrier")]
 _DTYPE = np.dtype(np.float32)
 _SMALL = 1024  # bytes that are measured however long it takes
 _SPARE = 1 << 30  # bytes that must stay free beside the arrays
+_PROCESS = 16 << 20  # bytes that a rank takes at the least, before it has an array
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,5 +192,7 @@ def main(argv: list[str]) -> int:
     ranks = options.ranks or len(os.sched_getaffinity(0))
     if ranks < 2:
         raise UsageError("one rank has nothing to choose; give -n, at least 2")
+    if ranks * _PROCESS > machine.available():
+        raise UsageError(f"-n {ranks}: there is memory here for at most {int(machine.available() // _PROCESS)} ranks")
     statuses: list[int] = collx.spawn(run, ranks, options)
     return max(statuses)

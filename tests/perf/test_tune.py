@@ -60,6 +60,7 @@ def test_in_a_job_it_measures_that(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("-n", 1), "-n 1: one rank has nothing to choose"),
+        (("-n", 1 << 30), "there is memory here for at most"),
         (("--quick", "--full"), "--quick or --full, not both"),
         (("--seconds", -1), "--seconds must be above 0"),
         (("-e", "large"), "'large' is not a size"),
