@@ -19,6 +19,13 @@ def share(points: Sequence[Point], side: str, limit: float) -> float:
     return sum(bool(point[side]["regret"] <= limit) for point in points) / len(points)
 
 
+def plain_share(points: Sequence[Point], side: str, limit: float) -> float:
+    """The same by medians over all rounds, of which the least of several seems faster than it is: that errs high, as
+    the regret of few noisy rounds errs low."""
+    ratios: list[float] = [point["seconds"][point[side]["choice"]] / min(point["seconds"].values()) for point in points]
+    return sum(ratio <= limit for ratio in ratios) / len(points)
+
+
 def _worst(points: Sequence[Point], side: str) -> str:
     point = max(points, key=lambda one: one[side]["regret"])
     return f"{point[side]['regret']:.2f} ({point['collective']} {size_text(point['size'])}, {point[side]['choice']})"
@@ -37,7 +44,8 @@ def summary(points: Sequence[Point]) -> list[str]:
     table = lines(head, [*rows, _row("all", points)] if len(jobs) > 1 else rows)
     verdicts = [
         f"- {_SIDES[side]}, at most {limit:g} times the best at {wanted:.0%} of the points: "
-        f"{'reached' if (found := share(points, side, limit)) >= wanted else 'NOT REACHED'}, {found:.1%}."
+        f"{'reached' if (found := share(points, side, limit)) >= wanted else 'NOT REACHED'}, {found:.1%}"
+        f" (by plain medians {plain_share(points, side, limit):.1%})."
         for side, limit, wanted in GOALS
     ]
     return [*table, "", *verdicts]
@@ -77,7 +85,8 @@ def page(document: dict[str, Any]) -> str:
         "Regret is how many times as long as the best candidate the choice takes: the median over rounds of the ratio "
         "within a round, so that what drifts befalls both. The best of several noisy figures seems better than it is, "
         "so one half of the rounds says which candidate is the best, the other half how far behind it the choice is: "
-        "both ways, and their geometric mean. It may come out below 1.",
+        "both ways, and their geometric mean. It may come out below 1, and of few rounds it errs low, as the plain "
+        "ratio of medians errs high: both shares are given.",
         "",
         *summary(points),
         "",
