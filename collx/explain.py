@@ -104,7 +104,8 @@ def explain(
     priced = [entry for entry in candidates if entry.predicted is not None and (not wish or wish.allows(entry.name))]
     if predicts and priced and choice.by == "rule":
         name = min(priced, key=lambda entry: (entry.predicted, entry.rounds, entry.name)).name
-        why = f"predicted to be the fastest on this topology (without one the rules say {choice.name})"
+        ruled = "as the rules say too" if name == choice.name else f"the rules, which do not know it, say {choice.name}"
+        why = f"predicted to be the fastest on this topology ({ruled})"
     candidates.sort(key=lambda entry: (entry.name != name, entry.objection is not None, _rank(entry)))
     return Explanation(collective, request.nbytes, size, name, why, tuple(candidates))
 
@@ -209,4 +210,5 @@ def seconds_text(seconds: float | None) -> str:
     scale, unit = next(
         ((scale, unit) for scale, unit in ((1.0, "s"), (1e3, "ms")) if seconds * scale >= 1), (1e6, "us")
     )
-    return f"{seconds * scale:.3g} {unit}"
+    value = seconds * scale
+    return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
