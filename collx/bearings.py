@@ -47,7 +47,8 @@ class Bearings(Messages):
         if len(groups) == 1 and not engine.far and _apart(self._spots):
             groups = self.topology.parts
         groups = tuple(tuple(sorted(group, key=lambda rank: self._spots[rank][:3])) for group in groups)
-        super().__init__(engine, rank, size, timeout, groups, decisions.guide(hosts, groups, engine.far or engine.mpi))
+        guide = decisions.guide(hosts, groups, engine.far or engine.mpi, world_ranks[0])
+        super().__init__(engine, rank, size, timeout, groups, guide)
 
     def __repr__(self) -> str:
         place = f", at {self._engine.place}" * bool(self._engine.place)

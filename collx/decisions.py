@@ -42,11 +42,12 @@ class Decisions:
         """Those of some ranks of the job."""
         return tuple(self.spots[member] if self.spots else NOWHERE for member in members)
 
-    def guide(self, hosts: Sequence[str], groups: Groups, apart: bool) -> Guide:
-        """For a communicator of ranks on these hosts, in these groups. `apart`: more than shared memory joins them."""
+    def guide(self, hosts: Sequence[str], groups: Groups, apart: bool, first: int = 0) -> Guide:
+        """For a communicator of ranks on these hosts, in these groups. `apart`: more than shared memory joins them.
+        `first` is its rank 0 in the job: the job's alone keeps what is found, as its machine is the known one."""
         wanted = (len(hosts), tuning.layout_text(hosts, groups), self.transports if apart else "shm")
         found = (table for table in self.tables if table.key[1:4] == wanted)
-        tries = Key(self.tries, *wanted) if self.tries else None
+        tries = Key("" if first else self.tries, *wanted) if self.tries else None
         return Guide(wishes.parse(self.algo), next(found, None), self.tells, tries)
 
     def text(self) -> str:

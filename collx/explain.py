@@ -14,7 +14,7 @@ from collx.cost import GAMMA, estimate
 from collx.guide import UNGUIDED, Guide
 from collx.plan import balanced
 from collx.request import Request
-from collx.schedule import Groups
+from collx.schedule import REGISTER, Groups
 from collx.selector import Choice, choose, objection, placed
 from collx.topology import Topology
 from collx.tuning import Point, Table
@@ -100,8 +100,14 @@ def explain(
         for name in (*may_choose(collective), *[MPI] * mpi)
     ]
     name, why = choice.name, sentence(choice, request, guide)
-    wish = guide.wish(collective)
-    priced = [entry for entry in candidates if entry.predicted is not None and (not wish or wish.allows(entry.name))]
+    wish, flat = guide.wish(collective), not 1 < len(hosts) < size
+    priced = [
+        entry
+        for entry in candidates
+        if entry.predicted is not None
+        and (not wish or wish.allows(entry.name))
+        and not (flat and REGISTER[collective, entry.name].over)  # what serves there without groups, by another name
+    ]
     if predicts and priced and choice.by == "rule":
         name = min(priced, key=lambda entry: (entry.predicted, entry.rounds, entry.name)).name
         ruled = "as the rules say too" if name == choice.name else f"the rules, which do not know it, say {choice.name}"
@@ -112,7 +118,7 @@ def explain(
 
 def typical(collective: str, nbytes: int, size: int) -> Request:
     """The call that tables are measured and contests explained by: float32, sum, root 0, equal blocks."""
-    if collective not in COLLECTIVES:
+    if not isinstance(collective, str) or collective not in COLLECTIVES:
         raise ValueError(f"unknown collective {collective!r}: {nearest(str(collective), COLLECTIVES)}")
     spec, dtype = COLLECTIVES[collective], np.dtype(np.float32)
     whole = 0 if spec.result == "heard" else nbytes // dtype.itemsize

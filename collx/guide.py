@@ -11,7 +11,7 @@ from collx.wishes import Wish, Wishes
 @dataclass(frozen=True, slots=True)
 class Guide:
     """What one communicator's selector goes by. `tells`: its rank 0 says what is chosen. `tries`: calls are for finding
-    out what is the fastest, and this is what a table of it is for."""
+    out what is the fastest, and this is what a table of it is for, of no machine where none is to be kept."""
 
     wishes: Wishes = field(default_factory=dict)
     table: Table | None = None

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import sys
-import time
 import weakref
 from collections.abc import Callable
 from types import FunctionType
@@ -153,14 +152,14 @@ class Member:
     def _try(self, trial: Trial, call: Call, limit: float) -> Any:
         """Run a call by the algorithm whose turn it is, and after the last one agree with all ranks on the times."""
         assert self._trials is not None
-        deadline, clock = time.monotonic() + limit, self._trials.clock
+        clock = self._trials.clock
         prepared = self._planned(call.request._replace(algorithm=trial.turn), tells=False)
         queued, before = self._queued(), self._engine.sequence
         begun = clock()
         try:
             result = self._perform(call, prepared, False, limit)
             if trial.took(0 if queued else max(clock() - begun, 1)):  # the time of what it waits behind says nothing
-                self._agree(trial, deadline)
+                self._agree(trial, limit)
         except BaseException as error:  # as KeyboardInterrupt: others have counted a call that this rank has not
             if self._engine.sequence != before:
                 self._break(call.request.collective, error)
@@ -169,12 +168,12 @@ class Member:
             self._settled(trial, call.request)
         return result
 
-    def _agree(self, trial: Trial, deadline: float) -> None:
+    def _agree(self, trial: Trial, limit: float) -> None:
         taken = np.array(trial.taken, np.int64)
         agreement = calls.all_reduce(self.rank, self.size, taken, "max", out=taken)
         agreement.request = agreement.request._replace(called="tune")
         prepared = self._planned(agreement.request, tells=False)
-        self._perform(agreement, prepared, False, max(deadline - time.monotonic(), 1e-3))
+        self._perform(agreement, prepared, False, limit)  # a deadline of its own: that of the call is met
         trial.agreed(taken.tolist())
 
     def _settled(self, trial: Trial, request: Request) -> None:

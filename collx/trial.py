@@ -141,7 +141,7 @@ class Trials:
     def keep(self, request: Request, trial: Trial) -> None:
         """Write what a trial has found into the user's tuning table, for later jobs; only rank 0 does. What cannot be
         written is named on standard error, and harms nothing."""
-        if self._guide.tries is None or trial.chosen is None or not trial.nanoseconds:
+        if self._guide.tries is None or not self._guide.tries.machine or trial.chosen is None or not trial.nanoseconds:
             return
         key, low = self._guide.tries, _least(request)
         point = Point(request.nbytes, trial.nanoseconds)

@@ -105,10 +105,12 @@ def network(machine: Machine, on: str = "core") -> Link:
 def _hosts(machine: Machine, seats: int, ranks: int | None, hosts: int | Sequence[int]) -> Sequence[int]:
     if not isinstance(hosts, int):
         return hosts
-    ranks = seats * hosts if ranks is None else ranks
+    ranks = seats * max(hosts, 1) if ranks is None else ranks
     if ranks > MOST_RANKS:
         raise ValueError(f"{ranks} ranks are more than {MOST_RANKS}")
-    if ranks < 1 or hosts < 1 or ranks % hosts:
+    if ranks < 1 or hosts < 1:
+        raise ValueError(f"{ranks} ranks on {hosts} hosts: give at least 1 of each")
+    if ranks % hosts:
         raise ValueError(f"{ranks} ranks cannot be dealt out evenly to {hosts} hosts like {machine.source}")
     return [rank // (ranks // hosts) for rank in range(ranks)]
 
@@ -135,22 +137,39 @@ def _cores(machine: Machine) -> Seats:
 
 def _gpus(machine: Machine) -> Seats:
     """Its GPUs. Where NVLink joins all of them it does not matter which package they hang on; else it may still join
-    those of a package, or of a NUMA node."""
+    those of a package, of a NUMA node, or of an island that keeps to neither."""
     trails = [path for path in machine.root.walk() if path[-1].kind == "gpu"]
     trails.sort(key=lambda trail: int(trail[-1].get("number") or 0))
     gpus = [trail[-1] for trail in trails]
     nvlink = Level("gpus", DEFAULT_LINKS["gpus"])
     if _all_joined(gpus, machine.joined):
         return Seats([nvlink], [(seat,) for seat in range(len(gpus))], gpus)
-    for kind in ("package", "numa"):
-        homes = [next((id(part) for part in trail if part.kind == kind), 0) for trail in trails]
-        if len(set(homes)) > 1:
-            groups = [[gpu for gpu, home in zip(gpus, homes, strict=True) if home == each] for each in set(homes)]
-            within = all(_all_joined(group, machine.joined) for group in groups)
-            level = Level(LEVEL_OF[kind], PCIE._replace(name=LEVEL_OF[kind]))
-            inner = nvlink if within else Level("gpus", PCIE)
-            return Seats([level, inner], [(home, seat) for seat, home in enumerate(homes)], gpus)
-    return Seats([Level("gpus", PCIE)], [(seat,) for seat in range(len(gpus))], gpus)
+    homes = {
+        LEVEL_OF[kind]: [next((id(part) for part in trail if part.kind == kind), 0) for trail in trails]
+        for kind in ("package", "numa")
+    }
+    ways = {name: of for name, of in (homes | {"islands": _islands(gpus, machine.joined)}).items() if len(set(of)) > 1}
+    whole = (name for name, of in ways.items() if _each_joined(gpus, of, machine.joined))
+    name = next(whole, None)
+    inner = Level("gpus", PCIE) if name is None else nvlink
+    name = name or next((kind for kind in homes if kind in ways), None)
+    if name is None:
+        return Seats([inner], [(seat,) for seat in range(len(gpus))], gpus)
+    level = Level(name, PCIE._replace(name=name))
+    return Seats([level, inner], [(home, seat) for seat, home in enumerate(ways[name])], gpus)
+
+
+def _islands(gpus: Sequence[Node], joined: frozenset[Pair]) -> list[int]:
+    """For each GPU, the first one that NVLink joins it with, itself where that is none before."""
+    return [
+        next(at for at, first in enumerate(gpus) if first is gpu or Pair(first.name, gpu.name) in joined)
+        for gpu in gpus
+    ]
+
+
+def _each_joined(gpus: Sequence[Node], homes: Sequence[int], joined: frozenset[Pair]) -> bool:
+    groups = ([gpu for gpu, home in zip(gpus, homes, strict=True) if home == each] for each in set(homes))
+    return all(_all_joined(group, joined) for group in groups)
 
 
 def _all_joined(gpus: Sequence[Node], joined: frozenset[Pair]) -> bool:

@@ -248,6 +248,16 @@ def test_the_next_job_begins_with_what_was_found(cache: Path) -> None:
     assert next(cache.iterdir()).read_text() == before  # it was not tried again
 
 
+def test_what_is_found_on_other_machines_than_that_of_the_first_rank_is_not_kept(cache: Path) -> None:
+    def others(comm: Communicator) -> str | None:
+        part = comm.split(min(comm.rank, 1))
+        assert part is not None
+        return settle(part) if comm.rank else None
+
+    assert len(set(on_hosts(others, "abb", decisions=decisions.read({"COLLX_TUNE": "auto"}, ("shm",)))[1:])) == 1
+    assert not cache.exists()
+
+
 def test_what_cannot_be_kept_is_told_and_harms_nobody(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("no folder")

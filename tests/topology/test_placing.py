@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collx.topology import Machine, Node, place, read
+from collx.topology.machine import pairs
 
 DATA = Path(__file__).parent / "data"
 SUB_NUMA = read(str(DATA / "hwloc-28intel64-2p2g7c-CoDgroups.v1.xml"))  # 2 packages, 4 NUMA nodes, 28 cores
@@ -60,11 +61,29 @@ def test_gpus_in_the_order_of_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("links", "levels"),
+    [
+        ({"A": "B", "C": "D"}, ["islands", "gpus"]),  # as in Azure's NCv4, whose pairs keep to no NUMA node
+        ({"A": "B"}, ["numa"]),  # the others are joined by no NVLink
+        ({}, ["numa"]),
+    ],
+)
+def test_nvlink_may_join_gpus_of_several_numa_nodes(links: dict[str, str], levels: list[str]) -> None:
+    numas = tuple(Node("numa", f"numa {name}", (Node("gpu", name),)) for name in "ABCD")
+    machine = Machine("four", Node("host", "four", numas), pairs("ABCD", {gpu: [to] for gpu, to in links.items()}))
+    topology = place(machine, on="gpu").topology
+    assert [level.name for level in topology.levels] == levels
+    if links and levels[0] == "islands":
+        assert topology.groups("islands") == ((0, 1), (2, 3))
+        assert topology.between(0, 1).beta < topology.between(0, 2).beta
+
+
+@pytest.mark.parametrize(
     ("ranks", "hosts", "on", "complaint"),
     [
         (5, 2, "core", "5 ranks cannot be dealt out evenly to 2 hosts"),
-        (0, 1, "core", "0 ranks cannot"),
-        (4, 0, "core", "to 0 hosts"),
+        (0, 1, "core", "0 ranks on 1 hosts: give at least 1 of each"),
+        (4, 0, "core", "4 ranks on 0 hosts: give at least 1 of each"),
         (1 << 21, 1, "core", "2097152 ranks are more than 1048576"),
         (4, 1, "gpu", "there is no gpu that may be used"),
     ],
