@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from math import isfinite, log, sqrt
@@ -133,10 +133,13 @@ def folder() -> Path:
     return user_cache_path("collx", appauthor=False) / "tuning"
 
 
-def steps_of(points: Sequence[Point], held: Sequence[str] = ()) -> tuple[Step, ...]:
+def steps_of(
+    points: Sequence[Point], held: Sequence[str] = (), changed: Callable[[int, int], int] | None = None
+) -> tuple[Step, ...]:
     """Which algorithm up to which size: at each size measured the fastest; but where it gains less than MARGIN, what
     was chosen there before (`held`, by point), or else what is chosen at the size before. Between two sizes where their
-    lines cross, in logarithms."""
+    lines cross, in logarithms; or, where both stay what they were, at the last size of the first as it was: `changed`
+    finds that between two sizes."""
     winners = list[str]()
     for index, point in enumerate(points):
         best = min(point.nanoseconds, key=lambda name: point.nanoseconds[name])
@@ -145,11 +148,13 @@ def steps_of(points: Sequence[Point], held: Sequence[str] = ()) -> tuple[Step, .
             name for name in (*held[index : index + 1], *winners[-1:]) if point.nanoseconds.get(name, limit) < limit
         )
         winners.append(next(kept, best))
-    steps = [
-        Step(_crossing(before, after, first, second), first)
-        for (before, after), (first, second) in zip(pairwise(points), pairwise(winners), strict=True)
-        if first != second
-    ]
+    steps = []
+    for index, (first, second) in enumerate(pairwise(winners)):
+        before, after = points[index : index + 2]
+        if first != second:
+            stays = changed is not None and tuple(held[index : index + 2]) == (first, second)
+            last = changed(before.nbytes, after.nbytes) if changed and stays else None
+            steps.append(Step(_crossing(before, after, first, second) if last is None else last, first))
     return (*steps, Step(None, winners[-1])) if winners else ()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -162,7 +164,10 @@ def run(comm: Any, options: Options) -> int:
                 held.setdefault(collective, []).append(chosen)
     if speaks:
         key = Key(tuning.machine(), comm.size, layout_text(comm.hosts, comm.groups), "+".join(comm.transports))
-        steps = {collective: steps_of(of, held[collective]) for collective, of in points.items()}
+        steps = {
+            collective: steps_of(of, held[collective], partial(_changed, comm, collective))
+            for collective, of in points.items()
+        }
         known = {collective: tuple(of) for collective, of in points.items()}
         path = tuning.write(Table(key, steps, known, *(links or ())))
         for collective, of in steps.items():
@@ -170,6 +175,13 @@ def run(comm: Any, options: Options) -> int:
             print(f"  {collective:<14}  {', '.join(texts)}")
         print(f"wrote {path} after {time.perf_counter() - start:.0f} s: jobs like this one choose by it", flush=True)
     return 0
+
+
+def _changed(comm: Any, collective: str, low: int, high: int) -> int:
+    """The last size, from one to another, at which the same is chosen as at the first."""
+    first = comm.explain(collective, low).chosen
+    sizes = range(low, high, _DTYPE.itemsize)
+    return sizes[bisect(sizes, False, key=lambda nbytes: comm.explain(collective, nbytes).chosen != first) - 1]
 
 
 def _about(nbytes: int) -> str:

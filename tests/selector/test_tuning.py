@@ -81,6 +81,12 @@ def test_between_two_sizes_the_lines_decide() -> None:
     assert steps_of(points) == (Step(1 << 15, "direct"), Step(None, "ring"))
 
 
+def test_a_change_that_stays_is_where_it_was() -> None:
+    points = (Point(1 << 10, {"ring": 400, "direct": 100}), Point(1 << 20, {"ring": 1000, "direct": 4000}))
+    assert steps_of(points, ["direct", "ring"], lambda low, high: 5000) == (Step(5000, "direct"), Step(None, "ring"))
+    assert steps_of(points, ["direct", "pat"], lambda low, high: 5000)[0] == Step(1 << 15, "direct")
+
+
 def request(nbytes: int, op: str = "sum") -> Request:
     return Request("all_reduce", (nbytes // 4,), np.dtype(np.float32), op=reduce_op(op))
 
