@@ -118,7 +118,7 @@ def explain(
 
 def typical(collective: str, nbytes: int, size: int) -> Request:
     """The call that tables are measured and contests explained by: float32, sum, root 0, equal blocks."""
-    if not isinstance(collective, str) or collective not in COLLECTIVES:
+    if collective not in tuple(COLLECTIVES):  # which also takes what has no hash
         raise ValueError(f"unknown collective {collective!r}: {nearest(str(collective), COLLECTIVES)}")
     spec, dtype = COLLECTIVES[collective], np.dtype(np.float32)
     whole = 0 if spec.result == "heard" else nbytes // dtype.itemsize
