@@ -68,6 +68,12 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"engine", "known", "plan", "agreement", "flight", "collectives"}
         | {"base", "transports", "compiled", "terms", "errors"},
     ),
+    # Collectives on GPU memory, by plans of all ranks.
+    "cuda": (
+        {"cuda"},
+        {"selector", "guide", "plan", "schedule", "algorithms", "collectives", "plugins", "agreement", "engine"}
+        | {"flight", "transports", "base", "terms", "errors"},
+    ),
     "decisions": ({"decisions"}, {"guide", "engine", "schedule", "spots", "errors"}),
     # What the user calls.
     "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
@@ -79,6 +85,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             "buffers",
             "selector",
             "guide",
+            "cuda",
             "decisions",
             "schedule",
             "known",
