@@ -62,17 +62,34 @@ class Traits:
 
 def traits_of(plan: Plan) -> Traits:
     """The traits of the call that `plan` is for."""
-    spec = COLLECTIVES[plan.collective]
-    op = OPS[plan.op] if spec.reduces else ""
-    if op == "custom" and plan.ordered:
-        op = "custom (ordered)"
-    root = plan.root if spec.rooted else -1
-    dtype = "" if spec.result == "heard" else str(DTYPES[plan.dtype])
     count = plan.count or _bytes_agreed(plan)
-    called = plan.called or plan.collective
-    agreed = (called, plan.algorithm, plan.size, root, dtype, op, count, plan.segments, plan.window)
-    digest = hashlib.blake2b(repr(agreed).encode(), digest_size=8).digest()
-    return Traits(int.from_bytes(digest, "little"), root, called, dtype, op, plan.algorithm, count)
+    op, called = OPS[plan.op], plan.called or plan.collective
+    how = (plan.algorithm, plan.segments, plan.window)
+    return agreed(plan.collective, called, plan.size, plan.root, plan.dtype, op, plan.ordered, count, how)
+
+
+def agreed(
+    collective: str,
+    called: str,
+    size: int,
+    root: int,
+    dtype: int,
+    op: str,
+    ordered: bool,
+    count: str,
+    how: tuple[str, *tuple[object, ...]],
+) -> Traits:
+    """The traits of a call of what is `called` so, by an algorithm and all else that belongs to `how` it is made."""
+    spec = COLLECTIVES[collective]
+    op = op if spec.reduces else ""
+    if op == "custom" and ordered:
+        op = "custom (ordered)"
+    where = root if spec.rooted else -1
+    element = "" if spec.result == "heard" else str(DTYPES[dtype])
+    algorithm, *rest = how
+    told = (called, algorithm, size, where, element, op, count, *rest)
+    digest = hashlib.blake2b(repr(told).encode(), digest_size=8).digest()
+    return Traits(int.from_bytes(digest, "little"), where, called, element, op, algorithm, count)
 
 
 def unheard(plan: Plan) -> list[int]:
