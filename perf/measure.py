@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -61,41 +62,62 @@ def each_time(call: Call, iterations: int) -> list[float]:
     return [after - before for before, after in pairwise(stamps)]
 
 
-def timed(comm: Any, call: Call, warmup: int, iterations: int, seconds: float) -> Timing:
+class Clock(Protocol):
+    """Times calls by this process's clock, or by that of what runs them."""
+
+    def mean_time(self, call: Call, iterations: int) -> float:
+        """As the function of this name; all calls are done when it returns."""
+        ...
+
+    def each_time(self, call: Call, iterations: int) -> list[float]: ...
+
+
+class HostClock:
+    def mean_time(self, call: Call, iterations: int) -> float:
+        return mean_time(call, iterations)
+
+    def each_time(self, call: Call, iterations: int) -> list[float]:
+        return each_time(call, iterations)
+
+
+_HOST = HostClock()
+
+
+def timed(comm: Any, call: Call, warmup: int, iterations: int, seconds: float, clock: Clock = _HOST) -> Timing:
     """Time `call` on every rank: `iterations` calls after `warmup`, fewer where they would take above `seconds`.
 
     Ranks start together and are not kept in step between calls, as in nccl-tests.
     """
     call()  # the first call makes plans and touches pages: nothing to judge the others by
     comm.barrier()
-    (estimate,) = longest(comm, [mean_time(call, 1)])
+    (estimate,) = longest(comm, [clock.mean_time(call, 1)])
     affordable = seconds / max(estimate, 1e-9) / (warmup + iterations)
     if affordable < 1:
         warmup, iterations = int(warmup * affordable), min(iterations, max(2, int(iterations * affordable)))
-    for _ in range(warmup):
-        call()
+    if warmup:
+        clock.mean_time(call, warmup)
     mean = None
     if estimate < _FAST:
         comm.barrier()
-        mean = mean_time(call, iterations)
+        mean = clock.mean_time(call, iterations)
     comm.barrier()
-    each = each_time(call, iterations)
+    each = clock.each_time(call, iterations)
     mean = sum(each) / iterations if mean is None else mean
     largest = longest(comm, [mean, *each])
     return Timing(largest[0], tuple(largest[1:]))
 
 
-def spoil(array: Array) -> None:
-    """Fill with rubbish, so that nothing left over from before can pass for a result."""
-    array.view(np.uint8)[...] = _POISON
+def rubbish(dtype: np.dtype[Any]) -> Array:
+    """An element to fill arrays with, so that nothing left over from before can pass for a result."""
+    return np.frombuffer(bytes([_POISON] * dtype.itemsize), np.uint8).view(dtype)
 
 
-def wrong(comm: Any, call: Call, result: Array, expected: Array | None) -> int:
-    """How many elements of `result` over all ranks differ from `expected` after one call; the same on every rank.
+def wrong(comm: Any, call: Call, result: Callable[[], Array], expected: Array | None) -> int:
+    """How many elements of the result over all ranks differ from `expected` after one call; the same on every rank.
 
     None as `expected`: this rank has nothing to check.
     """
     call()
-    differing = 0 if expected is None else int(np.count_nonzero(result != expected))
+    differing = 0 if expected is None else int(np.count_nonzero(result() != expected))
     total: int = comm.all_reduce(np.array([differing], np.int64), "sum")[0].item()
     return total

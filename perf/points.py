@@ -11,12 +11,14 @@ from collx.perf.options import NCCL_TYPES, Options
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One placement's figures: bandwidths in GB/s (1e9 bytes per second); `wrong` is None when unchecked."""
+    """One placement's figures: bandwidths in GB/s (1e9 bytes per second); `wrong` is None when unchecked. `share` is of
+    the copy roof, where all ranks share a GPU: the least that the call must move, by what a copy moves in that time."""
 
     timing: Timing
     algbw: float
     busbw: float
     wrong: int | None
+    share: float | None = None
 
     @property
     def microseconds(self) -> float:
@@ -25,8 +27,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One size by one algorithm ("" is the selector's choice). `nbytes` is the larger side's whole buffer,
-    `count` the elements that the call is given per rank, as nccl-tests counts them."""
+    """One size by one algorithm ("" is the selector's choice), or on GPUs by one sync mode. `nbytes` is the larger
+    side's whole buffer, `count` the elements that the call is given per rank, as nccl-tests counts them."""
 
     nbytes: int
     count: int
@@ -44,6 +46,17 @@ class Point:
         return self.cells[0].microseconds
 
 
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """What a sweep on GPUs depends on: the ranks of each GPU, how ranks wait for each other, and who does the work, in
+    words. `roof` is what a copy by one process reads and writes in a second, in bytes, where all ranks share a GPU."""
+
+    ranks: tuple[tuple[int, ...], ...]
+    sync: tuple[str, ...]
+    workers: str
+    roof: float | None = None
+
+
 @dataclass(slots=True)
 class Sweep:
     """A finished sweep, or one under way, and what a reader needs to know of where it ran."""
@@ -54,12 +67,18 @@ class Sweep:
     devices: list[dict[str, Any]]
     links: list[list[str]]  # by rank and peer, what carries the messages between them
     started: str
+    names: tuple[str, ...] = ("",)  # the columns: algorithms, or on GPUs sync modes
+    gpus: Gpus | None = None
     points: list[Point] = field(default_factory=list)
     chosen: dict[int, str] = field(default_factory=dict)  # by size, by the selector, where algorithms were named
 
     @property
     def ranks(self) -> int:
         return len(self.devices)
+
+    @property
+    def roof(self) -> float | None:
+        return None if self.gpus is None else self.gpus.roof
 
     @property
     def transports(self) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import statistics
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def _flag(value: bool) -> str:
 
 
 def _summary(cell: Cell) -> dict[str, Any]:
-    return {"time": cell.microseconds, "alg_bw": cell.algbw, "bus_bw": cell.busbw, "nwrong": cell.wrong}
+    summary = {"time": cell.microseconds, "alg_bw": cell.algbw, "bus_bw": cell.busbw, "nwrong": cell.wrong}
+    return summary if cell.share is None else summary | {"roof_share": cell.share}
 
 
 def _per_iteration(cell: Cell) -> dict[str, Any]:
@@ -62,9 +64,9 @@ def _result(sweep: Sweep, point: Point) -> dict[str, Any]:
 
 
 def as_json(sweep: Sweep, ended: str) -> dict[str, Any]:
-    """The document that nccl-tests' `-J` would write, `experiment_name` being the algorithm; `collx_version`,
-    `collective`, `host`, `transports` and `links`, which has the transport by rank and peer, are ours. Times are in
-    microseconds, bandwidths in 1e9 bytes per second."""
+    """The document that nccl-tests' `-J` would write, `experiment_name` being the algorithm, or the sync mode where
+    several were compared; `collx_version`, `collective`, `host`, `gpus`, `transports` and `links`, which has the
+    transport by rank and peer, are ours. Times are in microseconds, bandwidths in 1e9 bytes per second."""
     options = sweep.options
     return {
         "version": 3,
@@ -75,6 +77,7 @@ def as_json(sweep: Sweep, ended: str) -> dict[str, Any]:
         "collx_version": sweep.version,
         "collective": options.case.name,
         "host": sweep.host,
+        "gpus": None if sweep.gpus is None else asdict(sweep.gpus),
         "transports": sweep.transports,
         "links": sweep.links,
         "config": {
@@ -108,7 +111,7 @@ def write_json(sweep: Sweep, path: Path, ended: str) -> None:
 
 CSV_COLUMNS = (
     "size", "count", "type", "redop", "root", "algorithm", "placement",
-    "time_us", "algbw", "busbw", "wrong", "p50_us", "p99_us", "iterations",
+    "time_us", "algbw", "busbw", "wrong", "p50_us", "p99_us", "iterations", "device", "roof_share",
 )  # fmt: skip
 
 
@@ -123,7 +126,9 @@ def write_csv(sweep: Sweep, path: Path) -> None:
                     p50, p99 = (f"{cell.timing.percentile(p) * 1e6:.3f}" for p in (50, 99))
                     left = (point.nbytes, point.count, sweep.type, sweep.redop, sweep.root, point.algorithm, place)
                     figures = (f"{cell.microseconds:.3f}", f"{cell.algbw:.4f}", f"{cell.busbw:.4f}", cell.wrong)
-                    writer.writerow((*left, *figures, p50, p99, len(cell.timing.each)))
+                    share = "" if cell.share is None else f"{cell.share:.4f}"
+                    device = sweep.devices[0]["device_info"]
+                    writer.writerow((*left, *figures, p50, p99, len(cell.timing.each), device, share))
 
 
 def write_plot(sweep: Sweep, path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,13 @@ from collx.perf import machine, record, table
 from collx.perf.arguments import MPI, parse
 from collx.perf.collectives import Call, bind
 from collx.perf.contributions import Contributions
-from collx.perf.measure import Timing, spoil, timed, wrong
+from collx.perf.device import HOST, Device, Ways
+from collx.perf.measure import Timing, rubbish, timed, wrong
 from collx.perf.options import Options, UsageError, affordable, fits
 from collx.perf.points import Cell, Point, Sweep
 from collx.perf.program import program
 from collx.perf.progress import Progress
+from collx.perf.roof import least_bytes
 
 _DEFAULT_RANKS = 2
 
@@ -26,61 +30,64 @@ _DEFAULT_RANKS = 2
 class _Buffers:
     """One rank's memory, as long as the largest size needs; smaller sizes use the beginning of each."""
 
-    def __init__(self, comm: Any, options: Options, whole: int) -> None:
+    def __init__(self, comm: Any, options: Options, whole: int, device: Device) -> None:
         send, receive = options.case.lengths(whole, whole // comm.size)
-        self.x, self.out = np.ones(send, options.dtype), np.zeros(receive, options.dtype)
-        self.shared = np.zeros(whole if options.case.in_place else 0, options.dtype)
+        lengths = (send, receive, whole if options.case.in_place else 0)
+        self.x, self.out, self.shared = (device.empty(length, options.dtype) for length in lengths)
+        for array in (self.x, self.out, self.shared):
+            device.write(array, np.zeros(1, options.dtype))
 
 
 class _Size:
-    """One size of the sweep on one rank: its calls by algorithm and placement, and their right results."""
+    """One size of the sweep on one rank: its calls by way and placement, and their right results."""
 
-    def __init__(self, comm: Any, options: Options, buffers: _Buffers, whole: int) -> None:
-        self.comm, self.options, self.case = comm, options, options.case
-        self.whole, self.part = whole, whole // comm.size
+    def __init__(self, ways: Ways, options: Options, buffers: _Buffers, whole: int, device: Device) -> None:
+        self.ways, self.options, self.case, self.device = ways, options, options.case, device
+        self.comm = next(iter(ways.values())).comm
+        self.whole, self.part = whole, whole // self.comm.size
         self.nbytes = whole * options.dtype.itemsize
         self.count = self.part if self.case.per_rank else whole
         send, receive = self.case.lengths(whole, self.part)
         self.shared = buffers.shared[:whole]
         self.places = {False: (buffers.x[:send], buffers.out[:receive])}
         if self.case.in_place:
-            self.places[True] = self.case.views(self.shared, comm.rank, self.part)
+            self.places[True] = self.case.views(self.shared, self.comm.rank, self.part)
 
-    def call(self, algorithm: str, in_place: bool) -> Call:
-        options = self.options
-        return bind(self.comm, self.case, *self.places[in_place], options.op, options.root, algorithm or None)
+    def call(self, name: str, in_place: bool) -> Call:
+        options, way = self.options, self.ways[name]
+        return bind(way.comm, self.case, *self.places[in_place], options.op, options.root, way.algorithm or None)
 
-    def time(self, algorithm: str, in_place: bool) -> Timing:
-        options = self.options
+    def time(self, name: str, in_place: bool) -> Timing:
+        options, device = self.options, self.device
         if in_place:  # results feed the next call: zeros stay zeros, where other values would run into infinities
-            self.shared[...] = 0
+            device.write(self.shared, np.zeros(1, options.dtype))
         else:
-            self.places[False][0][...] = 1
-        call = self.call(algorithm, in_place)
-        return timed(self.comm, call, options.warmup, options.iterations, options.seconds)
+            device.write(self.places[False][0], np.ones(1, options.dtype))
+        call = self.call(name, in_place)
+        return timed(self.comm, call, options.warmup, options.iterations, options.seconds, device)
 
     def check(self, cells: list[tuple[str, bool]], seed: int) -> list[int]:
-        """What is wrong with one call of each (algorithm, in place) on fresh data: elements over all ranks."""
-        comm, options = self.comm, self.options
+        """What is wrong with one call of each (way, in place) on fresh data: elements over all ranks."""
+        comm, options, device = self.comm, self.options, self.device
         op = options.op if self.case.reduces else "max"
         data = Contributions(op, options.dtype, comm.size, seed)
         expected = data.expected(self.case, comm.rank, options.root, self.whole, self.part)
         mine = data.of(comm.rank, self.case.lengths(self.whole, self.part)[0])
         found = []
-        for algorithm, in_place in cells:
+        for name, in_place in cells:
             x, out = self.places[in_place]
-            spoil(self.shared if in_place else out)
+            device.write(self.shared if in_place else out, rubbish(options.dtype))
             if self.case.name != "broadcast" or comm.rank == options.root:
-                x[...] = mine
-            found.append(wrong(comm, self.call(algorithm, in_place), out, expected))
+                device.write(x, mine)
+            found.append(wrong(comm, self.call(name, in_place), partial(device.read, out), expected))
         return found
 
 
-def _points(size: _Size, algorithms: tuple[str, ...], seed: int) -> list[Point]:
-    """Time every algorithm in every placement, then check them all on the same fresh data."""
+def _points(size: _Size, seed: int, roof: float | None) -> list[Point]:
+    """Time every way in every placement, then check them all on the same fresh data."""
     case, options = size.case, size.options
     places = [place for place, has in ((False, case.out_of_place), (True, case.in_place)) if has]
-    wanted = [(algorithm, place) for algorithm in algorithms for place in places]
+    wanted = [(name, place) for name in size.ways for place in places]
     timings = {key: size.time(*key) for key in wanted}
     found = dict.fromkeys(wanted, 0)
     for repetition in range(options.check):
@@ -88,38 +95,44 @@ def _points(size: _Size, algorithms: tuple[str, ...], seed: int) -> list[Point]:
             found[key] += count
     busbw = case.busbw(size.comm.size)
 
-    def cell(algorithm: str, place: bool) -> Cell | None:
-        timing = timings.get((algorithm, place))
+    def cell(name: str, place: bool) -> Cell | None:
+        timing = timings.get((name, place))
         if timing is None:
             return None
         algbw = size.nbytes / timing.mean / 1e9
-        return Cell(timing, algbw, algbw * busbw, found[algorithm, place] if options.check else None)
+        share = None
+        if roof is not None:
+            moved = least_bytes(case.name, size.comm.size, options.root, size.nbytes, place)
+            share = moved / timing.mean / roof
+        return Cell(timing, algbw, algbw * busbw, found[name, place] if options.check else None, share)
 
-    return [Point(size.nbytes, size.count, name, cell(name, False), cell(name, True)) for name in algorithms]
+    return [Point(size.nbytes, size.count, name, cell(name, False), cell(name, True)) for name in size.ways]
 
 
-def _devices(comm: Any, host: dict[str, Any]) -> list[dict[str, Any]]:
-    """Who runs where, in rank order; nccl-tests' devices, ours being processor cores."""
-    mine = np.array([[os.getpid(), comm.local_rank]], np.int64)
-    rows = comm.all_gather(mine).tolist()
+def _devices(comm: Any, device: Device) -> list[dict[str, Any]]:
+    """Who runs where, in rank order; nccl-tests' devices, which on the host are processor cores."""
+    number, name, info = device.card(comm)
+    rows = comm.all_gather(np.array([[os.getpid(), number]], np.int64)).tolist()
+    names, infos = (_texts(comm, [text], 128) for text in (name, info))
     return [
         {
             "rank": rank,
             "group": 0,
             "pid": pid,
             "hostname": comm.hosts[rank],
-            "device": local,
-            "device_hex": "cpu",
-            "device_info": host["cpu"],
+            "device": number,
+            "device_hex": name,
+            "device_info": info,
         }
-        for rank, (pid, local) in enumerate(rows)
+        for rank, ((pid, number), [name], [info]) in enumerate(zip(rows, names, infos, strict=True))
     ]
 
 
-def _links(comm: Any) -> list[list[str]]:
-    """By rank and peer, the transport between them."""
-    rows = comm.all_gather(np.array(comm.links, "S16").view(np.uint8)).view("S16")
-    return [[link.decode() for link in row] for row in rows.reshape(comm.size, comm.size)]
+def _texts(comm: Any, mine: Sequence[str], longest: int) -> list[list[str]]:
+    """By rank, the texts that it gave, as many as every other; of `longest` bytes at most."""
+    given = np.array([text.encode()[:longest] for text in mine], f"S{longest}")
+    rows = comm.all_gather(given.view(np.uint8)).view(given.dtype)
+    return [[text.decode(errors="replace") for text in row] for row in rows.reshape(comm.size, len(mine))]
 
 
 def _now() -> str:
@@ -130,24 +143,26 @@ def _say(lines: list[str]) -> None:
     print("\n".join(lines), flush=True)
 
 
-def run(comm: Any, options: Options) -> Sweep:
+def run(comm: Any, options: Options, device: Device = HOST) -> Sweep:
     """Sweep on this communicator, every rank with the same options; rank 0 prints the table as it grows."""
     options = fits(options, comm.size)
-    host = machine.describe()
-    sweep = Sweep(options, collx.__version__, host, _devices(comm, host), _links(comm), _now())
+    ways = device.ways(comm, options)
+    links = _texts(comm, comm.links, 16)
+    sweep = Sweep(options, collx.__version__, machine.describe(), _devices(comm, device), links, _now(), tuple(ways))
+    sweep.gpus = device.gpus(comm, ways)
     speaks = comm.rank == 0
     if speaks:
         _say(table.header(sweep))
     sizes = options.sizes(comm.size)
-    buffers = _Buffers(comm, options, max(sizes))
+    buffers = _Buffers(comm, options, max(sizes), device)
     with Progress(len(sizes), shown=speaks) as progress:
         for index, whole in enumerate(sizes):
-            size = _Size(comm, options, buffers, whole)
+            size = _Size(ways, options, buffers, whole, device)
             progress.start(f"{options.case.name} {size.nbytes} B")
-            points = _points(size, options.algorithms or ("",), options.seed + index * max(options.check, 1))
+            points = _points(size, options.seed + index * max(options.check, 1), sweep.roof)
             sweep.points += points
             if options.algorithms:
-                sweep.chosen[size.nbytes] = comm.explain(options.case.name, size.nbytes).chosen
+                sweep.chosen[size.nbytes] = device.chosen(comm, options.case.name, size.nbytes)
             if speaks:
                 _say([table.row(sweep, points)])
             progress.advance()

@@ -7,8 +7,6 @@ from itertools import groupby
 
 from collx.perf.points import Cell, Point, Sweep
 
-_UNTIMED = ("N/A", "N/A", "N/A", "N/A")
-
 
 def fitted(value: float, width: int) -> str:
     """`value` with as many of two decimals as fit into `width`, as nccl-tests prints."""
@@ -40,7 +38,21 @@ def header(sweep: Sweep) -> list[str]:
         f"device {d['device']:2d} [{d['device_hex']}] {d['device_info']}"
         for d in sweep.devices
     ]
-    return [*lines, "#", *columns(sweep)]
+    return [*lines, "#", *_on_gpus(sweep), *columns(sweep)]
+
+
+def _on_gpus(sweep: Sweep) -> list[str]:
+    """What figures on GPUs depend on, and how to read them where ranks share one."""
+    if (gpus := sweep.gpus) is None:
+        return []
+    lines = [f"# Ranks by GPU: {'; '.join(ranges(list(ranks)) for ranks in gpus.ranks)}. {gpus.workers}"]
+    lines.append(f"# Synchronisation: {', '.join(gpus.sync)}. Times are of device events")
+    if gpus.roof is not None:
+        lines += [
+            "# busbw is no wire speed here, as the ranks share a GPU. %roof: the least that the collective must read and",
+            f"# write, by what a copy by one process reads and writes in that time, at {gpus.roof / 1e9:.4g} GB/s",
+        ]
+    return [*lines, "#"]
 
 
 def transports(names: list[str], links: list[list[str]]) -> list[str]:
@@ -70,17 +82,19 @@ def columns(sweep: Sweep) -> list[str]:
     heads = (("size", "count", "type", "redop", "root"), ("(B)", "(elements)", "", "", ""))
     left = ["# " + _left(*names)[2:] for names in heads]
     blank = "#" + " " * (len(left[0]) - 1)
-    if len(sweep.options.algorithms) > 1:
+    share = f"  {'%roof':>6}" if sweep.roof else ""
+    if len(sweep.names) > 1:
         place = "out-of-place" if sweep.options.case.out_of_place else "in-place"
-        names = "".join(f"  {name:>{_width(name)}} " for name in sweep.options.algorithms)
+        what = "algorithm" if sweep.options.algorithms else "sync mode"
+        names = "".join(f"  {name:>{_width(name)}} " for name in sweep.names)
         return [
-            f"{blank}  {place} time by algorithm (us), * the fastest",
-            f"{left[0]}{names}  #wrong",
+            f"{blank}  {place} time by {what} (us), * the fastest",
+            f"{left[0]}{names}{share}  #wrong",
             left[1].rstrip(),
         ]
-    names = f"  {'time':>7}  {'algbw':>6}  {'busbw':>6}  {'#wrong':>6}"
-    units = f"  {'(us)':>7}  {'(GB/s)':>6}  {'(GB/s)':>6}  {'':>6}"
-    places = f"{'out-of-place':>20}{'':>13}{'in-place':>17}"
+    names = f"  {'time':>7}  {'algbw':>6}  {'busbw':>6}{share}  {'#wrong':>6}"
+    units = f"  {'(us)':>7}  {'(GB/s)':>6}  {'(GB/s)':>6}{' ' * len(share)}  {'':>6}"
+    places = f"{'out-of-place':>20}{' ' * (len(names) - 20)}{'in-place':>17}"
     return [blank + places, left[0] + names * 2, (left[1] + units * 2).rstrip()]
 
 
@@ -88,25 +102,32 @@ def _width(algorithm: str) -> int:
     return max(len(algorithm), 8)
 
 
-def _cell(cell: Cell | None) -> str:
+def _cell(cell: Cell | None, roof: bool) -> str:
     if cell is None:
-        time, algbw, busbw, wrong = _UNTIMED
+        time = algbw = busbw = share = wrong = "N/A"
     else:
         time, algbw, busbw = fitted(cell.microseconds, 7), fitted(cell.algbw, 6), fitted(cell.busbw, 6)
+        share = _percent(cell)
         wrong = "N/A" if cell.wrong is None else f"{cell.wrong:g}"
-    return f"  {time:>7}  {algbw:>6}  {busbw:>6}  {wrong:>6}"
+    return f"  {time:>7}  {algbw:>6}  {busbw:>6}{f'  {share:>6}' if roof else ''}  {wrong:>6}"
+
+
+def _percent(cell: Cell) -> str:
+    return "N/A" if cell.share is None else f"{cell.share * 100:.1f}"
 
 
 def row(sweep: Sweep, points: list[Point]) -> str:
-    """One size's line, of one point or of one per algorithm."""
-    first = points[0]
+    """One size's line, of one point or of one per column."""
+    first, roof = points[0], sweep.roof is not None
     line = _left(str(first.nbytes), str(first.count), sweep.type, sweep.redop, str(sweep.root))
-    if len(sweep.options.algorithms) <= 1:
-        return line + _cell(first.out_of_place) + _cell(first.in_place)
-    fastest = min(point.best for point in points)
+    if len(sweep.names) <= 1:
+        return line + _cell(first.out_of_place, roof) + _cell(first.in_place, roof)
+    fastest = min(points, key=lambda point: point.best)
     for point in points:
-        mark = "*" if point.best == fastest else " "
+        mark = "*" if point.best == fastest.best else " "
         line += f"  {fitted(point.best, _width(point.algorithm)):>{_width(point.algorithm)}}{mark}"
+    if roof:
+        line += f"  {_percent(fastest.cells[0]):>6}"
     wrong = sum(cell.wrong or 0 for point in points for cell in point.cells)
     return f"{line}  {wrong if sweep.options.check else 'N/A':>6}"
 
@@ -114,7 +135,7 @@ def row(sweep: Sweep, points: list[Point]) -> str:
 def footer(sweep: Sweep) -> list[str]:
     """The summary below the table."""
     lines = [f"# {'Out of bounds values':<20} : {sweep.wrong} {'FAILED' if sweep.wrong else 'OK'}"]
-    if len(sweep.options.algorithms) > 1:
+    if len(sweep.names) > 1:
         sizes = [list(points) for _, points in groupby(sweep.points, key=lambda point: point.nbytes)]
         wins = Counter(min(points, key=lambda point: point.best).algorithm for points in sizes)
         text = ", ".join(f"{name} {count}" for name, count in wins.most_common())

@@ -111,7 +111,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # job, and what is predicted.
     "perf": (
         {"perf"},
-        {"public", "guide", "selector", "topology", "cost"}
+        {"public", "guide", "selector", "topology", "cost", "collectives"}
         | {"processes", "algorithms", "plugins", "schedule", "terms", "errors"},
     ),
     "examples": ({"examples"}, {"public"}),
