@@ -22,7 +22,8 @@ class Place(NamedTuple):
 
 class Fold(NamedTuple):
     """Fold `nbytes` bytes of each source from the left, and write the result to every target; a copy has one source.
-    Rank `by` does it. `scale`: the result is divided by the number of ranks first."""
+    Rank `by` does it. A target may be the very place of a source, but overlaps none otherwise. `scale`: the result is
+    divided by the number of ranks first."""
 
     sources: tuple[Place, ...]
     targets: tuple[Place, ...]
@@ -31,16 +32,26 @@ class Fold(NamedTuple):
     scale: bool = False
 
 
+Wave = tuple[Fold, ...]  # no fold of it touches a byte that another one writes
+Step = tuple[Wave, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """The folds of a step touch no byte that another fold of the step writes. Every rank's step is over before the next
-    one begins; before the first and after the last, every rank waits for those that read or write its memory."""
+    """A rank does its folds of a step wave by wave, in the order of its stream; no fold of a step touches a byte that
+    another rank's writes in it. Every rank's step is over before the next one begins; before the first and after the
+    last, every rank waits for those that read or write its memory. A barrier has no steps."""
 
     algorithm: str
-    steps: tuple[tuple[Fold, ...], ...]
+    steps: tuple[Step, ...]
     workspace: int  # bytes of each rank's own
 
     @property
     def workers(self) -> tuple[tuple[int, ...], ...]:
         """By step, the ranks that do something in it."""
-        return tuple(tuple(sorted({fold.by for fold in step})) for step in self.steps)
+        return tuple(tuple(sorted({fold.by for wave in step for fold in wave})) for step in self.steps)
+
+    def done_by(self, rank: int) -> tuple[Step, ...]:
+        """What one rank does in each step."""
+        own = ((tuple(fold for fold in wave if fold.by == rank) for wave in step) for step in self.steps)
+        return tuple(tuple(filter(None, waves)) for waves in own)
