@@ -49,8 +49,8 @@ def _on_gpus(sweep: Sweep) -> list[str]:
     lines.append(f"# Synchronisation: {', '.join(gpus.sync)}. Times are of device events")
     if gpus.roof is not None:
         lines += [
-            "# busbw is no wire speed here, as the ranks share a GPU. %roof: the least that the collective must read and",
-            f"# write, by what a copy by one process reads and writes in that time, at {gpus.roof / 1e9:.4g} GB/s",
+            "# busbw is no wire speed here, as the ranks share a GPU. %roof: the least that the collective must read",
+            f"# and write, by what one process's copy does in that time, at {gpus.roof / 1e9:.4g} GB/s",
         ]
     return [*lines, "#"]
 
