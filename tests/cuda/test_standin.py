@@ -1,0 +1,212 @@
+"""The stand-in does what the real driver does, as far as collx relies on it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import collx
+from collx.transports.cuda.driver import CudaError
+from tests.cuda.arrays import array, current, empty
+from tests.cuda.memory import FREED
+from tests.cuda.standin import StandIn
+
+
+@pytest.fixture
+def gpu() -> Iterator[StandIn]:
+    driver = StandIn(("GPU-a", "GPU-b"), jitter=2e-4)
+    yield driver
+    driver.end()
+
+
+@pytest.fixture
+def peer() -> Iterator[StandIn]:
+    """Another process, as far as handles go."""
+    driver = StandIn(("GPU-a", "GPU-b"))
+    yield driver
+    driver.end()
+
+
+def word(address: int) -> int:
+    return ctypes.c_uint64.from_address(address).value
+
+
+def test_bases_come_back_with_another_generation(gpu: StandIn) -> None:
+    first = gpu.allocate(1000)
+    was = gpu.allocation(first + 999)
+    assert was == (first, 1000, was.generation)
+    gpu.free(first)
+    assert gpu.allocate(1000) == first
+    assert gpu.allocation(first).generation != was.generation
+
+
+def test_memory_belongs_to_the_device_in_use(gpu: StandIn) -> None:
+    with gpu.on(1):
+        address = gpu.allocate(8)
+    assert gpu.device_at(address) == 1
+    assert gpu.device_at(gpu.allocate(8)) == 0
+    assert gpu.device_at(gpu.allocate_host(8)) is None
+    assert gpu.device_at(0) is None
+    with pytest.raises(CudaError, match="INVALID_DEVICE"), gpu.on(2):
+        pass
+
+
+def test_handles_are_for_other_processes(gpu: StandIn, peer: StandIn) -> None:
+    base = gpu.allocate(64)
+    handle = gpu.export(base)
+    assert len(handle) == 64
+    with pytest.raises(CudaError, match="INVALID_CONTEXT"):
+        gpu.open(handle)
+    mapped = peer.open(handle)
+    ctypes.memset(base, 7, 64)
+    assert ctypes.string_at(mapped, 64) == bytes([7]) * 64
+    with pytest.raises(CudaError):
+        peer.export(mapped)
+    for wrong in (gpu.unshareable(64), base + 8):
+        with pytest.raises(CudaError, match="cuIpcGetMemHandle"):
+            gpu.export(wrong)
+
+
+def test_what_is_opened_twice_is_closed_twice(gpu: StandIn, peer: StandIn) -> None:
+    handle = gpu.export(gpu.allocate(64))
+    mapped = peer.open(handle)
+    assert peer.open(handle) == mapped
+    peer.close(mapped)
+    assert peer.mapped == 1
+    peer.close(mapped)
+    assert peer.mapped == 0
+    with pytest.raises(CudaError):
+        peer.close(mapped)
+
+
+def test_a_handle_that_repeats_leads_to_the_old_memory_until_it_is_closed(gpu: StandIn, peer: StandIn) -> None:
+    base = gpu.allocate(64)
+    handle = gpu.export(base)
+    mapped = peer.open(handle)
+    gpu.free(base)
+    assert gpu.export(gpu.allocate(64)) == handle
+    assert peer.open(handle) == mapped
+    assert ctypes.string_at(mapped, 64) == bytes([FREED]) * 64
+    peer.close(mapped)
+    peer.close(mapped)
+    assert ctypes.string_at(peer.open(handle), 64) == bytes(64)
+
+
+def test_streams_are_in_order_and_late(gpu: StandIn) -> None:
+    stream, other, memory = gpu.stream(), gpu.stream(), gpu.allocate(64)
+    gpu.wait_value(stream, memory, 1)
+    gpu.write_value(stream, memory + 8, 5)
+    event = gpu.event()
+    assert gpu.done(event)  # nothing is recorded
+    gpu.wait_event(other, event)  # and so nothing is waited for
+    gpu.record(event, stream)
+    gpu.wait_event(other, event)
+    gpu.copy(memory + 16, memory + 8, 8, other)
+    assert not gpu.done(event)
+    assert word(memory + 8) == 0
+    gpu.write_value(gpu.stream(), memory, 2)  # 2 is also at least 1
+    gpu.synchronize(other)
+    assert gpu.done(event)
+    assert word(memory + 16) == 5
+
+
+def test_events_time(gpu: StandIn) -> None:
+    stream = gpu.stream()
+    begun, ended, plain = gpu.event(timing=True), gpu.event(timing=True), gpu.event()
+    for event in (begun, ended, plain):
+        gpu.record(event, stream)
+    gpu.synchronize(stream)
+    assert gpu.elapsed(begun, ended) > 0
+    with pytest.raises(CudaError, match="INVALID_HANDLE"):
+        gpu.elapsed(begun, plain)
+
+
+def test_bytes_outside_of_an_allocation_break_the_device(gpu: StandIn) -> None:
+    memory = gpu.allocate(64)
+    gpu.copy(memory + 8, memory, 64, 0)
+    with pytest.raises(CudaError, match="ILLEGAL_ADDRESS"):
+        gpu.synchronize(0)
+    with pytest.raises(CudaError, match="ILLEGAL_ADDRESS"):
+        gpu.allocate(8)
+
+
+def test_graphs(gpu: StandIn) -> None:
+    stream, side, memory = gpu.stream(), gpu.stream(), gpu.allocate(64)
+    fork, join = gpu.event(), gpu.event()
+    gpu.begin_capture(stream, strict=True)
+    gpu.record(fork, stream)
+    gpu.wait_event(side, fork)
+    gpu.write_value(side, memory, 3)
+    gpu.record(join, side)
+    gpu.wait_event(stream, join)
+    gpu.copy(memory + 8, memory, 8, stream)
+    assert gpu.capturing(stream)
+    assert gpu.capturing(side)
+    with pytest.raises(CudaError, match="CAPTURE"):
+        gpu.allocate(8)
+    with pytest.raises(CudaError, match="CAPTURE"):
+        gpu.done(join)
+    with pytest.raises(CudaError, match="CAPTURE"):
+        gpu.record(gpu.event(interprocess=True), stream)
+    graph = gpu.end_capture(stream)
+    assert not gpu.capturing(side)
+    gpu.synchronize(stream)
+    assert word(memory) == 0
+    gpu.replay(graph, stream)
+    gpu.synchronize(stream)
+    assert word(memory + 8) == 3
+
+
+def test_arrays(gpu: StandIn) -> None:
+    values = np.arange(100, dtype=np.int32)
+    given = array(gpu, values, offset=4)
+    assert given.address % 8 == 4
+    interface = given.__cuda_array_interface__
+    assert (interface["shape"], interface["stream"], interface["strides"]) == ((100,), current(gpu), None)
+    assert given[10:20].address == given.address + 40
+    assert given[::2].__cuda_array_interface__["strides"] == (8,)
+    assert (given[::2].copy().numpy() == values[::2]).all()
+    address = given.address
+    del given, interface
+    made = gpu.allocated
+    again = empty(gpu, 100, np.int32, offset=4)
+    assert gpu.allocated == made
+    assert again.address == address
+    assert gpu.allocation(address).nbytes > 404
+
+
+def _between_processes(comm: collx.Communicator) -> None:
+    """Rank 0's memory and event, as rank 1 sees them."""
+    gpu = StandIn().install()
+    if comm.rank == 0:
+        memory, event, stream = gpu.allocate(64), gpu.event(interprocess=True), gpu.stream()
+        comm.send(np.frombuffer(gpu.export(memory) + gpu.export_event(event), np.uint8), 1)
+        comm.barrier()
+        gpu.wait_value(stream, memory, 9)
+        gpu.write_value(stream, memory + 8, 10)
+        gpu.record(event, stream)
+        comm.barrier()
+        gpu.synchronize(stream)
+        comm.barrier()
+    else:
+        handles = np.empty(128, np.uint8)
+        comm.recv(handles, 0)
+        memory, event = gpu.open(handles[:64].tobytes()), gpu.open_event(handles[64:].tobytes())
+        comm.barrier()
+        comm.barrier()
+        stream = gpu.stream()
+        gpu.wait_event(stream, event)
+        gpu.copy(memory + 16, memory + 8, 8, stream)
+        assert not gpu.done(event)
+        gpu.write_value(gpu.stream(), memory, 9)
+        gpu.synchronize(stream)
+        assert word(memory + 16) == 10
+        gpu.close(memory)
+        comm.barrier()
+
+
+def test_between_processes() -> None:
+    collx.spawn(_between_processes, 2)
