@@ -14,8 +14,8 @@ from collx.cost import GAMMA, estimate
 from collx.guide import UNGUIDED, Guide
 from collx.plan import balanced
 from collx.request import Request
-from collx.schedule import REGISTER, Groups
-from collx.selector import Choice, choose, objection, placed
+from collx.schedule import Groups
+from collx.selector import Choice, by_another_name, choose, objection, placed
 from collx.topology import Topology
 from collx.tuning import Point, Table
 from collx.types import nearest, reduce_op
@@ -100,13 +100,13 @@ def explain(
         for name in (*may_choose(collective), *[MPI] * mpi)
     ]
     name, why = choice.name, sentence(choice, request, guide)
-    wish, flat = guide.wish(collective), not 1 < len(hosts) < size
+    wish = guide.wish(collective)
     priced = [
         entry
         for entry in candidates
         if entry.predicted is not None
         and (not wish or wish.allows(entry.name))
-        and not (flat and REGISTER[collective, entry.name].over)  # what serves there without groups, by another name
+        and not by_another_name(collective, entry.name, size, hosts)
     ]
     if predicts and priced and choice.by == "rule":
         name = min(priced, key=lambda entry: (entry.predicted, entry.rounds, entry.name)).name

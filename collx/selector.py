@@ -174,8 +174,8 @@ def _preferred(
     yield MPI, by
     rules = BETWEEN_HOSTS if far else DEFAULTS
     ruled = next(rule.algorithms for rule in rules if rule.fits(collective, size, nbytes))
-    groups = far and 1 < len(hosts) < size  # within a host memory is too near for groups to be worth it unmeasured
-    over = [name for name in may_choose(collective) if not groups and REGISTER[collective, name].over]
+    groups = hosts if far else ()  # within a host memory is too near for groups to be worth it unmeasured
+    over = [name for name in may_choose(collective) if by_another_name(collective, name, size, groups)]
     for name in ruled:
         if name not in over:
             yield name, by
@@ -192,6 +192,12 @@ def objection(name: str, request: Request, size: int, room: float, mpi: bool = F
     if _cuts_what_a_user_op_sees(algorithm, request, size):
         return "it cuts the array into blocks, and a user's op may look at all of it"
     return _objection(algorithm, request, size, room)
+
+
+def by_another_name(collective: str, name: str, size: int, groups: Groups) -> bool:
+    """Whether the algorithm is over groups where there are none, one only or a rank alone in each: then it does what
+    another one does."""
+    return not 1 < len(groups) < size and name != MPI and REGISTER[collective, name].over is not None
 
 
 def placed(name: str, request: Request, hosts: Groups) -> Algorithm:

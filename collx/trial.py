@@ -14,7 +14,7 @@ from collx import tuning
 from collx.guide import Guide
 from collx.request import Request
 from collx.schedule import Groups
-from collx.selector import KIB, choose, objection, placed
+from collx.selector import KIB, by_another_name, choose, objection, placed
 from collx.tuning import Point, Step, Table
 from collx.wishes import MPI, may_choose
 
@@ -166,10 +166,10 @@ def contenders(
     wish = guide.wish(collective)
     others = []
     for name in may_choose(collective):
-        algorithm = placed(name, request, hosts)
-        flat = algorithm.over is not None and not 1 < len(hosts) < size  # another one by another name
-        wanted = name != choice.name and not flat and (wish is None or wish.allows(name))
+        new = name != choice.name and not by_another_name(collective, name, size, hosts)
+        wanted = new and (wish is None or wish.allows(name))
         if wanted and objection(name, request, size, room, mpi, hosts) is None:
+            algorithm = placed(name, request, hosts)
             others.append((algorithm.rounds(size) * _MESSAGE + algorithm.volume(size) * _least(request), name))
     return (choice.name, *(name for _, name in sorted(others)[: MOST - 1]))
 

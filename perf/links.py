@@ -17,7 +17,7 @@ from collx.perf.collectives import MEASURED, Call, bind
 from collx.perf.measure import longest
 from collx.perf.race import turn
 from collx.schedule import Groups
-from collx.selector import placed
+from collx.selector import by_another_name, placed
 from collx.topology import Link, Topology
 from collx.wishes import MPI
 
@@ -81,8 +81,8 @@ def _calls(comm: Any) -> tuple[list[Call], list[Observation]]:
         whole = max(size // 4 // comm.size, 1) * comm.size
         request, case = typical(collective, 4 * whole, comm.size), MEASURED[collective]
         contest = comm.explain(collective, request.nbytes).candidates
-        over = name == "leaders" and not 1 < len(comm.groups) < comm.size  # another by another name
-        if not over and any(entry.name == name and entry.objection is None for entry in contest):
+        another = by_another_name(collective, name, comm.size, comm.groups)
+        if not another and any(entry.name == name and entry.objection is None for entry in contest):
             send, receive = case.lengths(whole, whole // comm.size)
             calls.append(bind(comm, case, x[:send], out[:receive], "sum", 0, name))
             of.append(Observation(placed(name, request, comm.groups), request.nbytes, 0.0))

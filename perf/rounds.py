@@ -25,8 +25,7 @@ from collx.perf.program import Parser, program
 from collx.perf.progress import Progress
 from collx.perf.race import BEHIND, looks, near, turn
 from collx.perf.report import size_text
-from collx.schedule import REGISTER
-from collx.wishes import MPI
+from collx.selector import by_another_name
 
 CARD = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
 _DTYPE = np.dtype(np.float32)
@@ -62,11 +61,9 @@ def choices(comm: Any, collectives: list[str], most: int) -> dict[str, dict[str,
 
 
 def candidates(comm: Any, collective: str, size: int) -> list[str]:
-    """All that can serve, but algorithms over groups only where there are groups: elsewhere they are others by another
-    name."""
+    """All that can serve, none of them twice by another name."""
     able = sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
-    grouped = 1 < len(comm.groups) < comm.size
-    return [name for name in able if grouped or name == MPI or REGISTER[collective, name].over is None]
+    return [name for name in able if not by_another_name(collective, name, comm.size, comm.groups)]
 
 
 def rounds(comm: Any, calls: Mapping[str, Call], kept: set[str], seconds: float) -> dict[str, list[float]]:

@@ -25,9 +25,8 @@ from collx.perf.program import Parser, program
 from collx.perf.progress import Progress
 from collx.perf.race import race
 from collx.perf.report import size_text
-from collx.schedule import REGISTER
+from collx.selector import by_another_name
 from collx.tuning import Key, Point, Table, layout_text, steps_of
-from collx.wishes import MPI
 
 TUNED = [name for name in MEASURED if name not in ("sendrecv", "barrier")]
 _DTYPE = np.dtype(np.float32)
@@ -98,10 +97,8 @@ class _Arrays:
 def _contenders(comm: Any, contest: Any) -> list[str]:
     """The algorithms that can serve, in one order on all ranks."""
     able = sorted(entry.name for entry in contest.candidates if entry.objection is None)
-    if 1 < len(comm.groups) < comm.size:
-        return able
-    # Where there is one group only, or a rank alone in each, algorithms over groups are others by another name.
-    return [name for name in able if name in (MPI, contest.chosen) or REGISTER[contest.collective, name].over is None]
+    where = (comm.size, comm.groups)
+    return [name for name in able if name == contest.chosen or not by_another_name(contest.collective, name, *where)]
 
 
 def _weight(size: int) -> int:
