@@ -30,15 +30,15 @@ class Bearings(Messages):
         self,
         engine: Engine,
         rank: int,
-        size: int,
         local_rank: int,
         hosts: Sequence[str],
         timeout: float,
-        world_ranks: Sequence[int],
+        world_ranks: Sequence[int] | None,
         decisions: Decisions,
     ) -> None:
+        self._world_ranks = tuple(range(len(hosts)) if world_ranks is None else world_ranks)
         self._decisions = decisions
-        self._spots = decisions.spots_of(world_ranks)
+        self._spots = decisions.spots_of(self._world_ranks)
         self.local_rank = local_rank
         self.hosts = tuple(hosts)
         self.transports = engine.transports
@@ -47,8 +47,8 @@ class Bearings(Messages):
         if len(groups) == 1 and not engine.far and _apart(self._spots):
             groups = self.topology.parts
         groups = tuple(tuple(sorted(group, key=lambda rank: self._spots[rank][:3])) for group in groups)
-        guide = decisions.guide(hosts, groups, engine.far or engine.mpi, world_ranks[0])
-        super().__init__(engine, rank, size, timeout, groups, guide)
+        guide = decisions.guide(hosts, groups, engine.far or engine.mpi, self._world_ranks[0])
+        super().__init__(engine, rank, len(hosts), timeout, groups, guide)
 
     def __repr__(self) -> str:
         place = f", at {self._engine.place}" * bool(self._engine.place)

@@ -52,7 +52,6 @@ class Communicator(Bearings):
         self,
         engine: Engine,
         rank: int,
-        size: int,
         local_rank: int,
         hosts: Sequence[str],
         timeout: float,
@@ -61,8 +60,7 @@ class Communicator(Bearings):
         label: str = "world",
         decisions: Decisions = UNDECIDED,
     ) -> None:
-        self._world_ranks = tuple(range(size)) if world_ranks is None else tuple(world_ranks)
-        super().__init__(engine, rank, size, local_rank, hosts, timeout, self._world_ranks, decisions)
+        super().__init__(engine, rank, local_rank, hosts, timeout, world_ranks, decisions)
         self._make_group = make_group
         self._label = label
         self._splits = 0
@@ -338,7 +336,6 @@ class Communicator(Bearings):
         return Communicator(
             engine,
             rank,
-            len(members),
             hosts[:rank].count(hosts[rank]),
             hosts,
             self.timeout,

@@ -204,7 +204,7 @@ def _made(
         signal.signal(signal.SIGUSR1, lambda *_: dump_all())
     make_group = ranks.engine
     return Communicator(
-        engine, place.rank, place.size, place.local_rank, hosts, timeout, make_group, label=label, decisions=decisions
+        engine, place.rank, place.local_rank, hosts, timeout, make_group, label=label, decisions=decisions
     )
 
 

@@ -64,7 +64,7 @@ def on_hosts(
         mine = (spots or [NOWHERE] * size)[rank]
         told = agreed(engine, rank, size, TIMEOUT, lambda: decisions, lambda: mine)
         near = list(hosts[:rank]).count(hosts[rank])
-        with Communicator(engine, rank, size, near, hosts, TIMEOUT, make_group, decisions=told) as comm:
+        with Communicator(engine, rank, near, hosts, TIMEOUT, make_group, decisions=told) as comm:
             return body(comm, *args)
 
     return run_threads(size, run)

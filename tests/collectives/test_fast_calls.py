@@ -466,7 +466,7 @@ def alone_on_the_native_engine(body: Callable[[Communicator], None]) -> None:
         raise NotImplementedError
 
     with native_engines(1) as [engine]:
-        comm = Communicator(engine, 0, 1, 0, ("here",), 60.0, no_group)
+        comm = Communicator(engine, 0, 0, ("here",), 60.0, no_group)
         body(comm)
         comm.close()
 
@@ -533,7 +533,7 @@ def test_an_op_that_refers_to_the_communicator_keeps_nothing_alive() -> None:
         raise NotImplementedError
 
     with native_engines(1) as [engine]:
-        comm = Communicator(engine, 0, 1, 0, ("here",), 60.0, no_group)
+        comm = Communicator(engine, 0, 0, ("here",), 60.0, no_group)
 
         def algorithm(rank: int, size: int, held: object = comm) -> Any:
             raise NotImplementedError
@@ -554,7 +554,7 @@ def test_neither_plan_nor_handle_hides_a_cycle_from_the_collector() -> None:
         raise NotImplementedError
 
     def cycle(engine: Engine) -> list[weakref.ref[Any]]:
-        comm = Communicator(engine, 0, 1, 0, ("here",), 60.0, no_group)
+        comm = Communicator(engine, 0, 0, ("here",), 60.0, no_group)
         held: list[Any] = [comm]
         op = ReduceOp.custom(lambda a, b: a + b if held else a)
         for _ in range(3):
