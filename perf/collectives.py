@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from collx.plugins import command_line_algorithm
@@ -39,6 +40,10 @@ class Measured:
     def per_rank(self) -> bool:
         """Whether the buffer is cut into one part per rank, so that a size is a multiple of the ranks'."""
         return "part" in (self.sends, self.receives) or self.name == "all_to_all"
+
+    def whole(self, count: int, ranks: int) -> int:
+        """The elements of the whole buffer, where about so many are wanted."""
+        return max(count - count % ranks, ranks) if self.per_rank else max(count, 1)
 
     def lengths(self, whole: int, part: int) -> tuple[int, int]:
         """The elements of a rank's input and output, of a collective over `whole` elements."""
@@ -102,3 +107,15 @@ def bind(comm: Any, case: Measured, x: Array, out: Array, op: str, root: int, al
         keywords["out"] = out if case.at_root != "receives" or comm.rank == root else None
     source = None if case.at_root == "sends" and comm.rank != root else x
     return partial(method, source, **keywords)
+
+
+class Arrays:
+    """One rank's memory for float32, as long as the largest size needs; smaller ones use the beginning."""
+
+    def __init__(self, elements: int) -> None:
+        self.x, self.out = np.ones(elements, np.float32), np.zeros(elements, np.float32)
+
+    def call(self, comm: Any, case: Measured, whole: int, algorithm: str) -> Call:
+        """Over `whole` elements: a sum, and from or to rank 0."""
+        send, receive = case.lengths(whole, whole // comm.size)
+        return bind(comm, case, self.x[:send], self.out[:receive], "sum", 0, algorithm)

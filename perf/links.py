@@ -13,7 +13,7 @@ import numpy as np
 from collx.cost import contenders
 from collx.cost.fitting import Fitted, Observation, fit
 from collx.explain import Explanation, seconds_text, typical
-from collx.perf.collectives import MEASURED, Call, bind
+from collx.perf.collectives import MEASURED, Arrays, Call
 from collx.perf.measure import longest
 from collx.perf.race import turn
 from collx.schedule import Groups
@@ -76,15 +76,14 @@ def _observed(comm: Any, seconds: float) -> list[Observation]:
 def _calls(comm: Any) -> tuple[list[Call], list[Observation]]:
     """What is measured, and what it will tell."""
     calls, of = list[Call](), list[Observation]()
-    x, out = (np.ones(max(_SIZES) // 4 + comm.size, np.float32) for _ in range(2))
+    arrays = Arrays(max(_SIZES) // 4 + comm.size)
     for (collective, name), size in product(_PROBES, _SIZES):
         whole = max(size // 4 // comm.size, 1) * comm.size
-        request, case = typical(collective, 4 * whole, comm.size), MEASURED[collective]
+        request = typical(collective, 4 * whole, comm.size)
         contest = comm.explain(collective, request.nbytes).candidates
         another = by_another_name(collective, name, comm.size, comm.groups)
         if not another and any(entry.name == name and entry.objection is None for entry in contest):
-            send, receive = case.lengths(whole, whole // comm.size)
-            calls.append(bind(comm, case, x[:send], out[:receive], "sum", 0, name))
+            calls.append(arrays.call(comm, MEASURED[collective], whole, name))
             of.append(Observation(placed(name, request, comm.groups), request.nbytes, 0.0))
     return calls, of
 

@@ -62,12 +62,11 @@ class Options:
         every rank has a part. The smallest sizes are rounded up to one element, per rank where that applies."""
         if self.case.sends == self.case.receives == "none":
             return [0]
-        step = ranks if self.case.per_rank else 1
         counts: dict[int, None] = {}
         nbytes = float(self.begin)
         while nbytes <= self.end:
             elements = int(nbytes) // self.dtype.itemsize
-            counts[max(elements - elements % step, step) if nbytes else 0] = None
+            counts[self.case.whole(elements, ranks) if nbytes else 0] = None
             following = (elements + 1.0) * self.dtype.itemsize  # where a small factor would stand still
             nbytes = max(nbytes * self.factor, following)
         return list(counts)

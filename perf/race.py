@@ -9,8 +9,10 @@ from operator import truediv
 from time import perf_counter
 from typing import Any
 
+from collx.explain import Explanation
 from collx.perf.collectives import Call
 from collx.perf.measure import longest, mean_time
+from collx.selector import by_another_name
 
 BEHIND = 1.5  # times the best: whoever takes longer is out
 _DOUBT = 1.5  # times that, at the first look, which comes cold, where calls are short
@@ -52,6 +54,13 @@ def race(comm: Any, calls: Mapping[str, Call], seconds: float, beside: str) -> d
             break
     middle = statistics.median(taken[beside])
     return {name: middle * statistics.median(map(truediv, figures, taken[beside])) for name, figures in taken.items()}
+
+
+def candidates(comm: Any, contest: Explanation) -> list[str]:
+    """The algorithms that can serve, in one order on all ranks; by another name only what is chosen by that."""
+    able = sorted(entry.name for entry in contest.candidates if entry.objection is None)
+    where = (comm.size, comm.groups)
+    return [name for name in able if name == contest.chosen or not by_another_name(contest.collective, name, *where)]
 
 
 def near(seen: Iterable[float]) -> float:

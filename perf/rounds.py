@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 
 import collx
-from collx.perf.collectives import MEASURED, Call, Measured, bind
+from collx.perf.collectives import MEASURED, Arrays, Call
 from collx.perf.measure import longest, settle
 from collx.perf.options import nbytes
 from collx.perf.program import Parser, program
 from collx.perf.progress import Progress
-from collx.perf.race import BEHIND, looks, near, turn
+from collx.perf.race import BEHIND, candidates, looks, near, turn
 from collx.perf.report import size_text
-from collx.selector import by_another_name
 
 CARD = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
 _DTYPE = np.dtype(np.float32)
@@ -43,27 +42,19 @@ def sizes(most: int) -> list[int]:
     return found
 
 
-def elements(case: Measured, size: int, ranks: int) -> int:
-    """Of the whole buffer of about `size` bytes."""
-    count = size // _DTYPE.itemsize
-    return max(count - count % ranks, ranks) if case.per_rank else count
-
-
 def choices(comm: Any, collectives: list[str], most: int) -> dict[str, dict[str, str]]:
     """The algorithm that a call would take, by collective and size."""
     return {
         name: {
-            str(size): comm.explain(name, elements(MEASURED[name], size, comm.size) * _DTYPE.itemsize).chosen
+            str(size): comm.explain(name, _whole(name, size, comm.size) * _DTYPE.itemsize).chosen
             for size in sizes(most)
         }
         for name in collectives
     }
 
 
-def candidates(comm: Any, collective: str, size: int) -> list[str]:
-    """All that can serve, none of them twice by another name."""
-    able = sorted(entry.name for entry in comm.explain(collective, size).candidates if entry.objection is None)
-    return [name for name in able if not by_another_name(collective, name, comm.size, comm.groups)]
+def _whole(collective: str, size: int, ranks: int) -> int:
+    return MEASURED[collective].whole(size // _DTYPE.itemsize, ranks)
 
 
 def rounds(comm: Any, calls: Mapping[str, Call], kept: set[str], seconds: float) -> dict[str, list[float]]:
@@ -94,16 +85,13 @@ def measured(comm: Any, chosen: Choices, also: Choices, seconds: float, progress
     """Every point with its rounds, the smallest sizes first: the time that they leave is for the large ones."""
     settle(comm)
     wanted = sorted((int(size), collective) for collective, of in chosen.items() for size in of)
-    most = max(wanted)[0] // _DTYPE.itemsize + comm.size
-    x, out = np.ones(most, _DTYPE), np.zeros(most, _DTYPE)
+    arrays = Arrays(max(wanted)[0] // _DTYPE.itemsize + comm.size)
     start, points = perf_counter(), []
     for index, (size, collective) in enumerate(wanted):
         progress.start(f"{collective} {size_text(size)}")
-        case = MEASURED[collective]
-        whole = elements(case, size, comm.size)
-        send, receive = case.lengths(whole, whole // comm.size)
-        names = candidates(comm, collective, whole * _DTYPE.itemsize)
-        calls = {one: bind(comm, case, x[:send], out[:receive], "sum", 0, one) for one in names}
+        whole = _whole(collective, size, comm.size)
+        names = candidates(comm, comm.explain(collective, whole * _DTYPE.itemsize))
+        calls = {one: arrays.call(comm, MEASURED[collective], whole, one) for one in names}
         name = chosen[collective][str(size)]
         (passed,) = longest(comm, [perf_counter() - start])
         share = (seconds * len(wanted) - passed) / (len(wanted) - index)

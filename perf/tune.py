@@ -17,15 +17,14 @@ from collx import tuning
 from collx.bootstrap import LONE, find_place
 from collx.cost.fitting import Fitted
 from collx.perf import machine
-from collx.perf.collectives import MEASURED, Measured, bind
+from collx.perf.collectives import MEASURED, Arrays
 from collx.perf.links import SECONDS, link_text, probe, worth_measuring
 from collx.perf.measure import longest, settle
 from collx.perf.options import UsageError, nbytes
 from collx.perf.program import Parser, program
 from collx.perf.progress import Progress
-from collx.perf.race import race
+from collx.perf.race import candidates, race
 from collx.perf.report import size_text
-from collx.selector import by_another_name
 from collx.tuning import Key, Point, Table, layout_text, steps_of
 
 TUNED = [name for name in MEASURED if name not in ("sendrecv", "barrier")]
@@ -82,25 +81,6 @@ def parse(argv: list[str]) -> Options:
     return options
 
 
-class _Arrays:
-    """One rank's memory, as long as the largest size needs."""
-
-    def __init__(self, elements: int) -> None:
-        self.x, self.out = np.ones(elements, _DTYPE), np.zeros(elements, _DTYPE)
-
-    def calls(self, comm: Any, case: Measured, whole: int, names: list[str]) -> dict[str, Any]:
-        send, receive = case.lengths(whole, whole // comm.size)
-        x, out = self.x[:send], self.out[:receive]
-        return {name: bind(comm, case, x, out, "sum", 0, name) for name in names}
-
-
-def _contenders(comm: Any, contest: Any) -> list[str]:
-    """The algorithms that can serve, in one order on all ranks."""
-    able = sorted(entry.name for entry in contest.candidates if entry.objection is None)
-    where = (comm.size, comm.groups)
-    return [name for name in able if name == contest.chosen or not by_another_name(contest.collective, name, *where)]
-
-
 def _weight(size: int) -> int:
     """Slices of the time: a call of so many bytes takes longer than a turn of many short ones."""
     return 1 if size <= 1 << 20 else 2 if size <= 4 << 20 else 4
@@ -110,12 +90,11 @@ def _points(comm: Any, options: Options, progress: Progress, links: Fitted | Non
     """What is measured, and what is chosen there without that; the smallest sizes first, until time has run out, as it
     does where links are slow. What a point leaves of its slices is for those that follow."""
     sizes = _sizes(comm, options)
-    arrays = _Arrays(max(sizes) // _DTYPE.itemsize)
+    arrays = Arrays(max(sizes) // _DTYPE.itemsize)
     start, wanted = time.perf_counter(), [(name, size) for size in sizes for name in TUNED]
     for index, (name, size) in enumerate(wanted):
         case = MEASURED[name]
-        elements = max(size // _DTYPE.itemsize, 1)
-        whole = max(elements - elements % comm.size, comm.size) if case.per_rank else elements
+        whole = case.whole(size // _DTYPE.itemsize, comm.size)
         if whole * _DTYPE.itemsize > max(sizes) and index:
             continue
         progress.start(f"{name} {size_text(size)}")
@@ -125,8 +104,8 @@ def _points(comm: Any, options: Options, progress: Progress, links: Fitted | Non
         slices = sum(_weight(size) for _, size in wanted[index:])
         share = max(options.seconds - passed, 0.0) * _weight(size) / slices
         contest = comm.explain(name, whole * _DTYPE.itemsize)
-        names = worth_measuring(comm, contest, _contenders(comm, contest), links)
-        calls = arrays.calls(comm, case, whole, names)
+        names = worth_measuring(comm, contest, candidates(comm, contest), links)
+        calls = {one: arrays.call(comm, case, whole, one) for one in names}
         taken = race(comm, calls, share, contest.chosen)
         nanoseconds = {name: max(round(seconds * 1e9), 1) for name, seconds in taken.items()}
         yield name, Point(whole * _DTYPE.itemsize, nanoseconds), contest.chosen

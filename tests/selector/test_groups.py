@@ -14,7 +14,7 @@ from collx import tuning
 from collx.communicator import Communicator
 from collx.decisions import Decisions
 from collx.explaining import contest
-from collx.perf.tune import _contenders
+from collx.perf.race import candidates
 from collx.schedule import REGISTER
 from collx.spots import NOWHERE, Spot
 from collx.topology import describe
@@ -122,7 +122,7 @@ def test_layouts_in_short(hosts: str, groups: tuple[tuple[int, ...], ...], text:
 
 def test_what_is_over_groups_is_measured_where_there_are_some() -> None:
     def body(comm: Communicator) -> list[str]:
-        return _contenders(comm, comm.explain("all_reduce", 1 << 12))
+        return candidates(comm, comm.explain("all_reduce", 1 << 12))
 
     assert {"hierarchical", "leaders"} <= set(on_hosts(body, ["here"] * 4, spots=IN_TURN)[0])
     assert not {"hierarchical", "leaders"} & set(on_hosts(body, ["here"] * 4)[0])
