@@ -11,7 +11,6 @@ import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -23,7 +22,7 @@ from collx.perf.measure import longest, settle
 from collx.perf.options import nbytes
 from collx.perf.program import Parser, program
 from collx.perf.progress import Progress
-from collx.perf.race import BEHIND, candidates, looks, near, turn
+from collx.perf.race import Field, candidates
 from collx.perf.report import size_text
 
 CARD = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
@@ -61,24 +60,14 @@ def rounds(comm: Any, calls: Mapping[str, Call], kept: set[str], seconds: float)
     """Seconds per call of the slowest rank in each round, by algorithm: of those `kept`, and of those that are not far
     behind at a first look, nor in all of the first rounds. In every round all take their turns, in an order of its
     own. Collective."""
-    start = perf_counter()
-    seen = dict(zip(calls, looks(comm, list(calls.values())), strict=True))
-    limit = near(seen.values())
-    left = [name for name in calls if seen[name] <= limit or name in kept]
-    counts = {name: max(1, min(_CALLS, int(_TURN / seen[name]))) for name in left}
-    taken: dict[str, list[float]] = {name: [] for name in left}
+    field = Field(comm, calls, kept)
     for number in range(_MOST):
-        order = random.Random(number).sample(left, len(left))
-        mine = [turn(comm, calls[name], counts[name], seen[name]) for name in order]
-        *figures, passed = longest(comm, [*mine, perf_counter() - start])
-        for name, figure in zip(order, figures, strict=True):
-            taken[name].append(figure)
+        passed = field.round(random.Random(number).sample(field.left, len(field.left)), _TURN, _CALLS)
         if number + 1 == _FEWEST:
-            limit = BEHIND * min(map(median, taken.values()))
-            left = [name for name in left if min(taken[name]) <= limit or name in kept]
+            field.narrow()
         if number + 1 >= _FEWEST and passed >= seconds:
             break
-    return {name: taken[name] for name in left}
+    return {name: field.taken[name] for name in field.left}
 
 
 def measured(comm: Any, chosen: Choices, also: Choices, seconds: float, progress: Progress) -> list[dict[str, Any]]:
