@@ -16,8 +16,8 @@ from collx.perf.report import size_text
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 # The environment goes into files that people publish, so only what can explain a figure does.
-_STYLES = ("-", "--", ":")  # of lines in a plot
 _TELLING = ("COLLX_", "OMPI_", "OMP_", "PMI_")
+_STYLES = ("-", "--", ":")  # of lines in a plot
 
 
 def _flag(value: bool) -> str:
