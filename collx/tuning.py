@@ -151,10 +151,13 @@ def steps_of(
     steps = []
     for index, (first, second) in enumerate(pairwise(winners)):
         before, after = points[index : index + 2]
-        if first != second:
-            stays = changed is not None and tuple(held[index : index + 2]) == (first, second)
-            last = changed(before.nbytes, after.nbytes) if changed and stays else None
-            steps.append(Step(_crossing(before, after, first, second) if last is None else last, first))
+        if first == second:
+            continue
+        if changed is not None and tuple(held[index : index + 2]) == (first, second):
+            last = changed(before.nbytes, after.nbytes)
+        else:
+            last = _crossing(before, after, first, second)
+        steps.append(Step(last, first))
     return (*steps, Step(None, winners[-1])) if winners else ()
 
 
