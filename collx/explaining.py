@@ -61,11 +61,7 @@ def contest(collective: str, nbytes: int, where: Topology, described: bool) -> E
     far = any(level.name == "hosts" for level in where.levels)
     # A job here whose ranks nobody has bound keeps to no part of its host.
     hosts = where.parts if described else (tuple(range(size)),)
-    names = (
-        [str(host) for rank in range(size) for host, ranks in enumerate(hosts) if rank in ranks] if size < 64 else []
-    )
-    found = decisions.read(os.environ, ("shm", "tcp")[: 1 + far])
-    guide = found.guide(names or ["many"] * size, hosts if size < 64 else (), far)
+    guide = decisions.read(os.environ, ("shm",)).guide(["here"] * size, (), apart=False)
     if described:
         guide = replace(guide, table=None)  # it is of this machine
     return explain(collective, nbytes, size, _room(size), far, False, guide, hosts, topology=where, predicts=described)
