@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -26,6 +26,13 @@ DTYPE_CODES: dict[np.dtype[Any], int] = {dtype: code for code, dtype in enumerat
 OPS = ("sum", "prod", "min", "max", "band", "bor", "bxor", "land", "lor", "lxor", "custom", "avg")
 
 Array = npt.NDArray[Any]
+
+
+class Where(NamedTuple):
+    """Where memory of a GPU is used: the device's number in this process, and the stream on which the caller works."""
+
+    ordinal: int
+    stream: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from collx.buffers import address_of
 from collx.engine import Engine
 from collx.planner import make_plan
 from collx.request import Request
@@ -57,4 +56,4 @@ class Control:
             limits = (engine.capacity, engine.window, False, engine.far)
             prepared = self._plans[request] = engine.prepare(*make_plan(request, self.rank, self.size, *limits))
         engine.sequence = sequence = engine.sequence + 1
-        engine.run(prepared, address_of(source), address_of(target), sequence, deadline.left)
+        engine.run(prepared, source.ctypes.data, target.ctypes.data, sequence, deadline.left)

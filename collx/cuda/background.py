@@ -1,0 +1,95 @@
+"""Asynchronous calls on GPUs: one after the other in a thread, on a stream of their own.
+
+The thread is there because ranks meet on the host before they touch each other's memory, and a caller that starts a call
+does not wait for that. The stream, because what the caller queues meanwhile is to go on beside the call.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from collx.errors import TimeoutError
+from collx.transports.cuda.driver import Driver
+from collx.transports.waiting import Pause
+
+
+class Later:
+    """A call under way: on the host until it is queued, and then on the GPU until `ended` is reached."""
+
+    def __init__(self, driver: Driver, ordinal: int, what: str, stream: Callable[[], int]) -> None:
+        """`stream()` is what the caller would queue on where it waits."""
+        self._driver, self._ordinal, self._what, self._stream = driver, ordinal, what, stream
+        self._queued = threading.Event()
+        self._error: BaseException | None = None
+        with driver.on(ordinal):
+            self.begun, self.ended = driver.event(), driver.event()
+
+    def run(self, perform: Callable[[], None]) -> None:
+        """What the thread does."""
+        try:
+            perform()
+        except BaseException as error:
+            self._error = error
+        self._queued.set()
+
+    def done(self) -> bool:
+        if not self._queued.is_set():
+            return False
+        if self._error is not None:
+            return True
+        with self._driver.on(self._ordinal):
+            return self._driver.done(self.ended)
+
+    def wait(self, timeout: float) -> None:
+        """Return when the call is queued: what the caller queues from now on comes after it."""
+        until, pause = time.monotonic() + timeout, Pause()
+        while not self._queued.is_set():  # not its own wait, which Ctrl-C would not end
+            if time.monotonic() >= until:
+                raise TimeoutError(f"{self._what} has not begun on all ranks within {timeout:g} s; it goes on")
+            pause()
+        if self._error is not None:
+            raise self._error
+        with self._driver.on(self._ordinal):
+            self._driver.wait_event(self._stream(), self.ended)
+
+    def __del__(self) -> None:
+        with self._driver.on(self._ordinal):
+            for event in (self.begun, self.ended):
+                self._driver.destroy_event(event)
+
+
+class Background:
+    """A communicator's asynchronous calls."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._last: Later | None = None
+
+    def submit(self, later: Later, perform: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="collx cuda", daemon=True)
+            self._thread.start()
+        self._last = later
+        self._jobs.put(lambda: later.run(perform))
+
+    @property
+    def last(self) -> Later | None:
+        """The newest one, while it has not ended."""
+        if self._last is not None and self._last.done():
+            self._last = None
+        return self._last
+
+    def close(self) -> None:
+        """Take no more; returns when what is under way has failed or is queued. Idempotent."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

@@ -1,0 +1,97 @@
+"""Sees to it that no stream waits for ever for a peer that does not come.
+
+Where streams wait for peers by themselves nobody is there to look at the clock, or at whether the peer lives. So calls
+that are queued are handed to a thread, which looks after those that take long. It ends what cannot end by itself, and
+then the communicator is broken: what a call raises next, and what was printed, say why.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from collx.cuda.control import Deadline
+from collx.errors import CollxError, TimeoutError
+from collx.transports.cuda.driver import CudaError
+
+TURN = 0.02  # seconds between looks
+SOON = 0.1  # seconds that a call may take before it is worth asking whether its peers live
+
+
+@dataclass(slots=True)
+class Queued:
+    """A call whose end is `done()`: what it is, when it was queued, until when it may take."""
+
+    what: str
+    done: Callable[[], bool]
+    deadline: Deadline
+    begun: float
+
+
+class Watch:
+    """Looks after a communicator's queued calls, in a thread that is there while there are any."""
+
+    def __init__(self, peers: Callable[[], CollxError | None], give_up: Callable[[str, BaseException], None]) -> None:
+        """`peers` tells what has happened to one of them; `give_up(what, error)` ends all waits."""
+        self._peers, self._give_up = peers, give_up
+        self._calls: deque[Queued] = deque()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._over = False
+
+    def add(self, what: str, done: Callable[[], bool], deadline: Deadline) -> None:
+        """Look after a call that was just queued, behind all that were added before."""
+        with self._lock:
+            self._calls.append(Queued(what, done, deadline, time.monotonic()))
+            if self._thread is None and not self._over:
+                self._thread = threading.Thread(target=self._look, name="collx watch", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Look after nothing any more. Idempotent."""
+        with self._lock:
+            self._over = True
+            self._calls.clear()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(TURN)
+            with self._lock:
+                self._drop_done()
+                if not self._calls or self._over:
+                    self._thread = None
+                    return
+                oldest = self._calls[0]
+            error = self._trouble(oldest)
+            if error is not None:
+                self._end(oldest, error)
+                return
+
+    def _drop_done(self) -> None:
+        try:
+            while self._calls and self._calls[0].done():
+                self._calls.popleft()
+        except CudaError:  # a device that failed, or is gone: the next call will tell
+            self._calls.clear()
+
+    def _trouble(self, call: Queued) -> CollxError | None:
+        if call.deadline.over:
+            return TimeoutError(
+                f"{call.what} was queued {call.deadline.seconds:g} s ago and its peers' GPUs have not come to it; is"
+                " a rank stopped, or is timeout= too short?"
+            )
+        return self._peers() if time.monotonic() > call.begun + SOON else None
+
+    def _end(self, call: Queued, error: CollxError) -> None:
+        with self._lock:
+            self._over, self._thread = True, None
+            self._calls.clear()
+        print(f"collx: {error}; what its stream was waiting for is given up", file=sys.stderr, flush=True)
+        self._give_up(call.what, error)
