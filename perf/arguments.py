@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import collx.algorithms  # noqa: F401  (fills the register)
+from collx.perf import gpu
 from collx.perf.collectives import MEASURED, Measured
 from collx.perf.options import NCCL_TYPES, Options, UsageError, fits, nbytes, nearest
 from collx.perf.program import Parser
@@ -19,6 +20,7 @@ from collx.types import DTYPES, OPS
 
 _PICTURES = (".png", ".pdf", ".svg")
 MPI = "mpi"  # the algorithm that is none of the register: MPI's own collective, where MPI joins the ranks
+SYNC_MODES = ("host", "event", "memop", "spin")
 _NOT_ON_FLOATS = ("band", "bor", "bxor")
 
 
@@ -43,14 +45,19 @@ def _parser() -> Parser:
     add("-c", "--check", type=int, default=1, help="checked calls per measurement, each on fresh data (1)")
     add("--seconds", type=float, default=1.0, help="time for a measurement; slow ones make fewer calls, at least 2 (1)")
     add("--seed", type=int, default=1, help="of the random data (1)")
-    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where the arrays lie (cpu)")
+    add(
+        "--sync",
+        default="",
+        help="how ranks wait for each other's work on GPUs: host, event, memop or spin; several side by side",
+    )
     add("--json", type=Path, help="write the results in nccl-tests' layout")
     add("--csv", type=Path, help="write the results as a table")
     add("--plot", type=Path, help="write time and bandwidth over size as a picture")
     add(
         "--vs",
         default="",
-        help="measure against other libraries in the same run: openmpi, mpich, intelmpi, gloo; mpi, all",
+        help="measure against other libraries in the same run: openmpi, mpich, intelmpi, gloo; mpi, all; on GPUs: nccl",
     )
     return parser
 
@@ -58,8 +65,6 @@ def _parser() -> Parser:
 def parse(argv: list[str]) -> Options:
     """The options of a command line; UsageError says in one line what is wrong with it."""
     given = _parser().parse_args(argv)
-    if given.device == "cuda":
-        raise UsageError("--device cuda: collx has no CUDA transport yet; it measures host memory (--device cpu)")
     if given.collective not in MEASURED:
         raise nearest("collective", given.collective, MEASURED)
     case = MEASURED[given.collective]
@@ -82,13 +87,20 @@ def parse(argv: list[str]) -> Options:
         given.json,
         given.csv,
         given.plot,
-        tuple(filter(None, given.vs.split(","))),
+        _names(given.vs),
+        given.device,
+        _names(given.sync),
         tuple(argv),
     )
     _check_numbers(options)
     _check_op(options)
     _check_files(options)
+    _check_device(options)
     return options
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, text.split(","))))
 
 
 def _dtype(name: str) -> np.dtype[Any]:
@@ -152,6 +164,24 @@ def _check_op(options: Options) -> None:
     )
     if refused:
         raise UsageError(f"{options.case.name} has no {options.op} for {options.dtype.name}")
+
+
+def _check_device(options: Options) -> None:
+    if options.device == "cpu" and options.sync:
+        raise UsageError("--sync is about calls on GPUs: --device cuda")
+    if options.device == "cpu":
+        return
+    for mode in options.sync:
+        if mode not in SYNC_MODES:
+            raise nearest("sync mode", mode, SYNC_MODES)
+    if len(options.sync) > 1 and len(options.algorithms) > 1:
+        raise UsageError("--sync compares modes, --algorithm algorithms: name several of one only")
+    if options.versus not in ((), ("nccl",)):
+        raise UsageError("--device cuda compares with nccl only: --vs nccl")
+    if options.versus and len(options.sync) > 1:
+        raise UsageError("--vs nccl takes one --sync mode")
+    if lacking := gpu.missing(options.dtype):
+        raise UsageError(f"--device cuda: {lacking}")
 
 
 def _check_files(options: Options) -> None:

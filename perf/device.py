@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -35,7 +35,9 @@ class Device(Clock, Protocol):
         """What this rank runs on: its number on the host, a name among its like, and what it is."""
         ...
 
-    def gpus(self, comm: Any, ways: Ways) -> Gpus | None: ...
+    def gpus(self, comm: Any, ways: Ways, devices: Sequence[Mapping[str, Any]]) -> Gpus | None:
+        """What the figures depend on, where they are of GPUs; `devices` has every rank's card."""
+        ...
 
     def chosen(self, comm: Any, collective: str, nbytes: int) -> str:
         """The algorithm that the selector chooses."""
@@ -49,7 +51,7 @@ class Device(Clock, Protocol):
         """Set all of `array`; `values` are as long, or one for all."""
         ...
 
-    def read(self, array: Any) -> Array:
+    def read(self, array: Any, dtype: np.dtype[Any]) -> Array:
         """What `array` holds when all calls before are done."""
         ...
 
@@ -63,7 +65,7 @@ class Host(HostClock):
     def card(self, comm: Any) -> tuple[int, str, str]:
         return comm.local_rank, "cpu", machine.processor()
 
-    def gpus(self, comm: Any, ways: Ways) -> None:
+    def gpus(self, comm: Any, ways: Ways, devices: Sequence[Mapping[str, Any]]) -> None:
         return None
 
     def chosen(self, comm: Any, collective: str, nbytes: int) -> str:
@@ -76,7 +78,7 @@ class Host(HostClock):
     def write(self, array: Array, values: Array) -> None:
         array[...] = values
 
-    def read(self, array: Array) -> Array:
+    def read(self, array: Array, dtype: np.dtype[Any]) -> Array:
         return array
 
 

@@ -34,7 +34,7 @@ class UsageError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Options:
     """What to sweep. `algorithms` is empty for the selector's choice, `every` when all were asked for; `seconds`
-    bounds each timed point."""
+    bounds each timed point. `device` is cpu or cuda."""
 
     case: Measured
     ranks: int | None
@@ -55,6 +55,8 @@ class Options:
     csv: Path | None
     plot: Path | None
     versus: tuple[str, ...]
+    device: str
+    sync: tuple[str, ...]  # of calls on GPUs; empty for what the environment says
     arguments: tuple[str, ...]
 
     def sizes(self, ranks: int) -> list[int]:

@@ -79,7 +79,7 @@ class _Size:
             device.write(self.shared if in_place else out, rubbish(options.dtype))
             if self.case.name != "broadcast" or comm.rank == options.root:
                 device.write(x, mine)
-            found.append(wrong(comm, self.call(name, in_place), partial(device.read, out), expected))
+            found.append(wrong(comm, self.call(name, in_place), partial(device.read, out, options.dtype), expected))
         return found
 
 
@@ -148,8 +148,9 @@ def run(comm: Any, options: Options, device: Device = HOST) -> Sweep:
     options = fits(options, comm.size)
     ways = device.ways(comm, options)
     links = _texts(comm, comm.links, 16)
-    sweep = Sweep(options, collx.__version__, machine.describe(), _devices(comm, device), links, _now(), tuple(ways))
-    sweep.gpus = device.gpus(comm, ways)
+    devices = _devices(comm, device)
+    sweep = Sweep(options, collx.__version__, machine.describe(), devices, links, _now(), tuple(ways))
+    sweep.gpus = device.gpus(comm, ways, devices)
     speaks = comm.rank == 0
     if speaks:
         _say(table.header(sweep))
@@ -184,7 +185,15 @@ def _write(sweep: Sweep) -> None:
 
 def _rank(comm: Any, options: Options) -> int:
     """One rank of a sweep; the exit status: 1 where anything was wrong."""
-    return 1 if run(comm, options).wrong else 0
+    return 1 if run(comm, options, _device(comm, options)).wrong else 0
+
+
+def _device(comm: Any, options: Options) -> Device:
+    if options.device == "cpu":
+        return HOST
+    from collx.perf import gpu
+
+    return gpu.on_gpu(comm, options)
 
 
 def _in_job(options: Options) -> int:
@@ -207,9 +216,9 @@ def main(argv: list[str]) -> int:
     on the command line or in COLLX_*, one line on stderr."""
     options = parse(argv)
     inside = find_place(os.environ) is not LONE
-    if options.versus and inside:
+    if options.versus and options.device == "cpu" and inside:
         raise UsageError("--vs starts jobs of its own: use it outside of one")
-    if options.versus:
+    if options.versus and options.device == "cpu":
         from collx.perf import peers
 
         return peers.versus(options)

@@ -85,7 +85,7 @@ def columns(sweep: Sweep) -> list[str]:
     share = f"  {'%roof':>6}" if sweep.roof else ""
     if len(sweep.names) > 1:
         place = "out-of-place" if sweep.options.case.out_of_place else "in-place"
-        what = "algorithm" if sweep.options.algorithms else "sync mode"
+        what = "sync mode" if len(sweep.options.sync) > 1 else "algorithm"
         names = "".join(f"  {name:>{_width(name)}} " for name in sweep.names)
         return [
             f"{blank}  {place} time by {what} (us), * the fastest",

@@ -111,7 +111,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # job, and what is predicted.
     "perf": (
         {"perf"},
-        {"public", "guide", "selector", "topology", "cost", "collectives"}
+        {"public", "guide", "selector", "topology", "cost", "collectives", "transports"}
         | {"processes", "algorithms", "plugins", "schedule", "terms", "errors"},
     ),
     "examples": ({"examples"}, {"public"}),

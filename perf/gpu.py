@@ -1,0 +1,228 @@
+"""A sweep on GPUs: arrays in their memory, and times of events on the stream that the calls are queued on."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import math
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from collx.perf.collectives import Array, Call
+from collx.perf.device import Way, Ways
+from collx.perf.measure import longest
+from collx.perf.options import Options, UsageError
+from collx.perf.points import Gpus
+from collx.transports.cuda.driver import Driver, driver
+
+SYNC = "COLLX_CUDA_SYNC"
+ROOF_BYTES = 1 << 30  # of the copy that the roof is measured by: far more than any cache holds
+_COPIES = 10
+_OF_TORCH = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # dtypes that CuPy has not, or not everywhere
+
+
+class Arrays(Protocol):
+    """A library's arrays on one GPU."""
+
+    stream: int  # the library's current one
+
+    def empty(self, count: int, dtype: np.dtype[Any]) -> Any: ...
+    def address(self, array: Any) -> int: ...
+    def available(self) -> int:
+        """Bytes that the GPU has left."""
+        ...
+
+
+class CupyArrays:
+    def __init__(self, ordinal: int) -> None:
+        import cupy
+
+        self._cupy = cupy
+        cupy.cuda.Device(ordinal).use()
+        self._kept = cupy.cuda.Stream(non_blocking=True)
+        self._kept.use()
+        self.stream = int(self._kept.ptr)
+
+    def empty(self, count: int, dtype: np.dtype[Any]) -> Any:
+        return self._cupy.empty(count, dtype)
+
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
+
+    def available(self) -> int:
+        return int(self._cupy.cuda.runtime.memGetInfo()[0])
+
+
+class TorchArrays:
+    def __init__(self, ordinal: int) -> None:
+        import torch
+
+        self._torch: Any = torch
+        self._torch.cuda.set_device(ordinal)
+        self._kept = self._torch.cuda.Stream()
+        self._torch.cuda.set_stream(self._kept)
+        self.stream = int(self._kept.cuda_stream)
+
+    def empty(self, count: int, dtype: np.dtype[Any]) -> Any:
+        return self._torch.empty(count, dtype=getattr(self._torch, dtype.name), device="cuda")
+
+    def address(self, array: Any) -> int:
+        return int(array.data_ptr())
+
+    def available(self) -> int:
+        return int(self._torch.cuda.mem_get_info()[0])
+
+
+def missing(dtype: np.dtype[Any]) -> str:
+    """What a sweep on GPUs lacks here, in one line; empty where nothing is. CUDA stays untouched, as a process that has
+    begun with it cannot fork ranks."""
+    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+        return "cuda-bindings is not installed; install it with: pip install 'collx[cuda]'"
+    library = "torch" if dtype.name in _OF_TORCH else "cupy"
+    if importlib.util.find_spec(library) is None:
+        return f"arrays of {dtype.name} are {library}'s here, which is not installed"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver here (libcuda.so.1)"
+    return ""
+
+
+def on_gpu(comm: Any, options: Options) -> Gpu:
+    """This rank's GPU: the ranks of a host take turns."""
+    found = driver()
+    ordinal = comm.local_rank % found.devices()
+    arrays = TorchArrays(ordinal) if options.dtype.name in _OF_TORCH else CupyArrays(ordinal)
+    return Gpu(found, ordinal, arrays)
+
+
+class Gpu:
+    """One rank's GPU, as a sweep's device."""
+
+    def __init__(self, found: Driver, ordinal: int, arrays: Arrays, roof_bytes: int = ROOF_BYTES) -> None:
+        self._driver, self._ordinal, self._arrays, self._roof_bytes = found, ordinal, arrays, roof_bytes
+        self._events: list[int] = []
+        self._pinned, self._room = 0, 0
+
+    # -- what is measured, and where
+
+    def ways(self, comm: Any, options: Options) -> Ways:
+        """By algorithm, or by sync mode, each on a communicator of its own: it holds for all calls of one."""
+        if options.versus:
+            return {name: Way(comm, algorithm) for name, algorithm in (("collx", ""), ("nccl", "nccl"))}
+        if len(options.sync) > 1:
+            algorithm = options.algorithms[0] if options.algorithms else ""
+            return {mode: Way(self._synchronised(comm, mode), algorithm) for mode in options.sync}
+        for mode in options.sync:
+            comm = self._synchronised(comm, mode)
+        return {name: Way(comm, name) for name in options.algorithms or ("",)}
+
+    def _synchronised(self, comm: Any, mode: str) -> Any:
+        """The same ranks, whose calls on GPUs wait for each other by `mode`."""
+        before = os.environ.get(SYNC)
+        os.environ[SYNC] = mode
+        try:
+            made = comm.split(0)
+            made.all_reduce(self.empty(1, np.dtype(np.float32)))  # the first call on GPUs settles it
+        finally:
+            os.environ.pop(SYNC)
+            if before is not None:
+                os.environ[SYNC] = before
+        return made
+
+    def card(self, comm: Any) -> tuple[int, str, str]:
+        found = self._driver.device(self._ordinal)
+        return self._ordinal, found.uuid, found.name
+
+    def gpus(self, comm: Any, ways: Ways, devices: Sequence[Mapping[str, Any]]) -> Gpus:
+        sharing: dict[tuple[str, str], list[int]] = {}
+        for row in devices:
+            sharing.setdefault((row["hostname"], row["device_hex"]), []).append(row["rank"])
+        ranks = tuple(map(tuple, sharing.values()))
+        if "nccl" in ways and len(ranks) < comm.size:
+            raise UsageError("--vs nccl needs a GPU for every rank: NCCL refuses ranks that share one")
+        one = max(map(len, ranks)) == 1 or self._driver.device(self._ordinal).shared
+        workers = "Every rank does its own work" if one else "The lowest rank of a GPU does the work of all its ranks"
+        sync = tuple(dict.fromkeys(way.comm.sync for way in ways.values()))
+        roof = longest(comm, [self._roof() if comm.rank == 0 else 0.0])[0] if len(ranks) == 1 else None
+        return Gpus(ranks, sync, workers, roof)
+
+    def _roof(self) -> float:
+        """Bytes per second that a large copy inside this GPU reads and writes, while nobody else does anything."""
+        nbytes = min(self._roof_bytes, self._arrays.available() // 4)
+        with self._driver.on(self._ordinal):
+            source, target = self._driver.allocate(nbytes), self._driver.allocate(nbytes)
+            try:
+                copy = partial(self._driver.copy, target, source, nbytes, self._arrays.stream)
+                self.mean_time(copy, 3)
+                return 2 * nbytes / statistics.median(self.each_time(copy, _COPIES))
+            finally:
+                self._driver.free(source)
+                self._driver.free(target)
+
+    def chosen(self, comm: Any, collective: str, nbytes: int) -> str:
+        name: str = comm.explain(collective, nbytes, device="cuda").chosen
+        return name
+
+    # -- arrays
+
+    def empty(self, count: int, dtype: np.dtype[Any]) -> Any:
+        return self._arrays.empty(count, dtype)
+
+    def write(self, array: Any, values: Array) -> None:
+        if (count := math.prod(array.shape)) == 0:
+            return
+        nbytes = count * values.itemsize
+        staged = self._staged(nbytes).view(values.dtype)
+        staged[...] = values
+        self._copy(self._arrays.address(array), staged.ctypes.data, nbytes)
+
+    def read(self, array: Any, dtype: np.dtype[Any]) -> Array:
+        count = math.prod(array.shape)
+        staged = self._staged(count * dtype.itemsize)
+        if count:
+            self._copy(staged.ctypes.data, self._arrays.address(array), staged.nbytes)
+        return staged.view(dtype).copy()
+
+    def _staged(self, nbytes: int) -> Array:
+        """Pinned memory of the host, the same for every array."""
+        if nbytes > self._room:
+            with self._driver.on(self._ordinal):
+                if self._room:
+                    self._driver.free_host(self._pinned)
+                self._pinned, self._room = self._driver.allocate_host(nbytes), nbytes
+        return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self._pinned))
+
+    def _copy(self, target: int, source: int, nbytes: int) -> None:
+        self.mean_time(partial(self._driver.copy, target, source, nbytes, self._arrays.stream), 1)
+
+    # -- the clock
+
+    def mean_time(self, call: Call, iterations: int) -> float:
+        return self._moments(call, iterations, iterations)[0] / iterations
+
+    def each_time(self, call: Call, iterations: int) -> list[float]:
+        return self._moments(call, iterations, 1)
+
+    def _moments(self, call: Call, iterations: int, step: int) -> list[float]:
+        """Seconds of every `step` calls in a row."""
+        found, stream = self._driver, self._arrays.stream
+        with found.on(self._ordinal):
+            while len(self._events) <= iterations // step:
+                self._events.append(found.event(timing=True))
+            events = self._events[: iterations // step + 1]
+            found.record(events[0], stream)
+            for event in events[1:]:
+                for _ in range(step):
+                    call()
+                found.record(event, stream)
+            while not found.done(events[-1]):
+                time.sleep(0)
+            return [found.elapsed(before, after) for before, after in pairwise(events)]
