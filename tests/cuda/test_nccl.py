@@ -79,8 +79,9 @@ class Library:
 
 def memory(address: int, count: int, dtype: int) -> Array:
     kind = np.dtype(NUMPY[dtype])
-    found: Array = np.ctypeslib.as_array((ctypes.c_uint8 * (count * kind.itemsize)).from_address(address))
-    return found.view(kind)
+    found = np.ctypeslib.as_array((ctypes.c_uint8 * (count * kind.itemsize)).from_address(address))
+    typed: Array = found.view(kind)
+    return typed
 
 
 class Communicator:
@@ -92,10 +93,10 @@ class Communicator:
 
     def _folded(self, given: int, count: int, dtype: int, op: int) -> Array:
         every = self._all(memory(given, count, dtype).copy())
-        total = every[0]
+        total: Array = every[0]
         for other in every[1:]:
             total = (np.add if op == 4 else FOLDS[op])(total, other)
-        return (total / total.dtype.type(len(every))).astype(total.dtype) if op == 4 else total
+        return np.asarray(total / total.dtype.type(len(every)), total.dtype) if op == 4 else total
 
     def allReduce(self, given: int, result: int, count: int, dtype: int, op: int, stream: int) -> None:
         assert stream == STREAM

@@ -1,0 +1,166 @@
+"""Sweeps on GPUs, which are a stand-in here: arrays that are filled and read back, times of events, the copy roof."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from collx.perf import gpu, table
+from collx.perf.arguments import parse
+from collx.perf.device import Way, Ways
+from collx.perf.gpu import Gpu
+from collx.perf.options import Options, UsageError
+from collx.perf.points import Sweep
+from collx.perf.sweep import run
+from collx.types import Array
+from tests.cuda import arrays
+from tests.cuda.standin import StandIn
+
+World = Callable[..., list[Any]]
+FLOAT = np.dtype(np.float32)
+
+
+class Arrays:
+    """The stand-in's."""
+
+    def __init__(self, driver: StandIn) -> None:
+        self.driver, self.stream = driver, driver.stream()
+
+    def empty(self, count: int, dtype: np.dtype[Any]) -> Any:
+        return arrays.empty(self.driver, count, dtype, stream=self.stream)
+
+    def address(self, array: Any) -> int:
+        return int(array.address)
+
+    def available(self) -> int:
+        return 1 << 24
+
+
+class Copied(Gpu):
+    """Its calls are those of a communicator for host memory, on copies."""
+
+    def ways(self, comm: Any, options: Options) -> Ways:
+        return {name: Way(OnCopies(comm, name, self), "") for name in options.sync or ("",)}
+
+
+class OnCopies:
+    def __init__(self, comm: Any, sync: str, device: Gpu) -> None:
+        self._comm, self.sync, self._device = comm, sync or "host", device
+        self.rank, self.size, self.barrier = comm.rank, comm.size, comm.barrier
+
+    def all_reduce(self, x: Any, op: str = "sum", *, out: Any = None, algorithm: str | None = None) -> Any:
+        if isinstance(x, np.ndarray):
+            return self._comm.all_reduce(x, op)
+        result = self._comm.all_reduce(self._device.read(x, x.dtype), op)
+        self._device.write(out, result)
+        return out
+
+
+@pytest.fixture
+def driver() -> Iterator[StandIn]:
+    made = StandIn(["GPU-7"], jitter=0.0005)
+    yield made
+    made.end()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "missing", lambda dtype: "")
+
+
+def swept(world: World, driver: StandIn, argv: list[str], size: int = 2, **traits: Any) -> Sweep:
+    options = parse(["all_reduce", "--device", "cuda", "-w", "1", "--iters", "3", "-b", "64", "-e", "4K", *argv])
+    sweeps = world(
+        size, lambda comm: run(comm, options, Copied(driver, 0, Arrays(driver), roof_bytes=1 << 16)), **traits
+    )
+    found: Sweep = sweeps[0]
+    return found
+
+
+def test_a_sweep_is_timed_by_the_gpu_and_held_against_a_copy(
+    world: World, driver: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = swept(world, driver, [])
+    assert sweep.wrong == 0
+    assert sweep.gpus is not None
+    assert sweep.gpus.ranks == ((0, 1),)
+    assert sweep.gpus.sync == ("host",)
+    roof = sweep.roof
+    assert roof is not None
+    for point in sweep.points:
+        for cell in point.cells:
+            assert cell.share == pytest.approx(4 * point.nbytes / cell.timing.mean / roof)
+    shown = capsys.readouterr().out
+    assert "busbw is no wire speed here" in shown
+    assert "Ranks by GPU: 0-1." in shown
+    assert "%roof" in shown
+    assert {device["device_hex"] for device in sweep.devices} == {"GPU-7"}
+
+
+def test_sync_modes_stand_side_by_side(world: World, driver: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = swept(world, driver, ["--sync", "host,memop"])
+    assert [point.algorithm for point in sweep.points[:2]] == ["host", "memop"]
+    assert sweep.gpus is not None
+    assert sweep.gpus.sync == ("host", "memop")
+    assert "time by sync mode (us)" in capsys.readouterr().out
+
+
+def test_what_is_wrong_on_the_gpu_is_counted(world: World, driver: StandIn) -> None:
+    def corrupt(collective: str, rank: int, result: Array) -> None:
+        if collective == "all_reduce" and result.dtype == FLOAT and rank == 1:
+            result[-1] += 1
+
+    sweep = swept(world, driver, ["-f", "64"], corrupt=corrupt)
+    assert [cell.wrong for point in sweep.points for cell in point.cells] == [1, 1, 1, 1]
+
+
+def test_arrays_are_filled_and_read_behind_what_was_queued(driver: StandIn) -> None:
+    device = Gpu(driver, 0, Arrays(driver))
+    array = device.empty(1000, FLOAT)
+    device.write(array, np.ones(1, np.float32))
+    assert device.read(array, FLOAT).tolist() == [1] * 1000
+    values = np.arange(500, dtype=np.float32)
+    device.write(array[500:], values)
+    np.testing.assert_array_equal(device.read(array, FLOAT)[500:], values)
+    nothing = device.empty(0, FLOAT)
+    device.write(nothing, values[:0])
+    assert device.read(nothing, FLOAT).size == 0
+
+
+def test_times_are_of_what_is_queued_and_not_of_queueing(driver: StandIn) -> None:
+    device = Gpu(driver, 0, Arrays(driver))
+    calls: list[int] = []
+    times = device.each_time(lambda: calls.append(1), 5)
+    assert len(times) == len(calls) == 5
+    assert all(time >= 0 for time in times)
+    assert device.mean_time(lambda: calls.append(1), 4) >= 0
+    assert len(calls) == 9
+
+
+def test_on_gpus_of_their_own_no_roof_is_shared(world: World, driver: StandIn) -> None:
+    two = StandIn(["GPU-0", "GPU-1"])
+    options = parse(["all_reduce", "--device", "cuda", "-w", "0", "--iters", "2", "-b", "64", "-e", "64"])
+
+    def rank(comm: Any) -> Sweep:
+        return run(comm, options, Copied(two, comm.rank, Arrays(two)))
+
+    sweep = world(2, rank)[0]
+    assert sweep.gpus.ranks == ((0,), (1,))
+    assert sweep.roof is None
+    assert "%roof" not in "\n".join([*table.header(sweep), table.row(sweep, sweep.points)])
+    two.end()
+
+
+def test_nccl_needs_a_gpu_for_every_rank(world: World, driver: StandIn) -> None:
+    options = parse(["all_reduce", "--device", "cuda", "--vs", "nccl"])
+    device = Gpu(driver, 0, Arrays(driver))
+    ways = device.ways(None, options)
+    assert {name: way.algorithm for name, way in ways.items()} == {"collx": "", "nccl": "nccl"}
+    cards = [{"hostname": "here", "device_hex": "GPU-7", "rank": rank} for rank in range(2)]
+    lone = dataclasses.make_dataclass("Comm", [("size", int)])(2)
+    with pytest.raises(UsageError, match="a GPU for every rank"):
+        device.gpus(lone, ways, cards)
