@@ -46,8 +46,19 @@ def here(root: str = "", allowed: Iterable[int] | None = None) -> Spot:
 
 def model(root: str = "") -> str:
     """What this machine's processors call themselves, "" where they do not."""
-    line = re.search(r"^model name\s*:\s*(.+)$", _text(f"{root}/proc/cpuinfo"), re.MULTILINE)
+    line = re.search(r"^model name[ \t]*:(.+)$", _text(f"{root}/proc/cpuinfo"), re.MULTILINE)
     return " ".join(line[1].split()) if line else ""
+
+
+def cpu_list(text: str) -> frozenset[int]:
+    """The numbers of "0-3,8", none where it says something else."""
+    found: set[int] = set()
+    if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", text):
+        return frozenset()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
 
 
 def _node(cpu: str) -> int:
@@ -60,15 +71,7 @@ def _node(cpu: str) -> int:
 
 
 def _cpus(path: str) -> frozenset[int]:
-    """The numbers of "0-3,8", none where the file is not there or says something else."""
-    found: set[int] = set()
-    text = _text(path)
-    if not re.fullmatch(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", text):
-        return frozenset()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return frozenset(found)
+    return cpu_list(_text(path))
 
 
 def _text(path: str) -> str:

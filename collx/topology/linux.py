@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from collx.spots import cpu_list, model
 from collx.topology import nvidia
 from collx.topology.machine import Machine, Node, pairs, pruned, size_text
 
@@ -43,15 +44,6 @@ def processors(root: Path = Path("/"), allowed: Iterable[int] | None = None) -> 
     """Of what `read` tells the processors alone, which takes a fraction of the time."""
     parts, _ = _parts(root, allowed, {})
     return Machine("this machine", pruned(Node("host", os.uname().nodename, parts)))
-
-
-def cpu_list(text: str) -> frozenset[int]:
-    """The numbers of "0-3,8"."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return frozenset(found)
 
 
 def _parts(
@@ -93,9 +85,8 @@ def _nested(
 
 
 def _packages(system: Path, cpus: frozenset[int], root: Path) -> list[Part]:
-    lines = _text(root / "proc/cpuinfo").splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    told = (("model", " ".join(model.split())),) if model else ()
+    name = model(str(root))
+    told = (("model", name),) if name else ()
     found: dict[str, set[int]] = {}
     left = set(cpus)
     for cpu in sorted(cpus):
