@@ -10,6 +10,7 @@
 #   make kills     N jobs in which ranks are killed at random moments, and how soon the others learn of it; N=1000
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
+#   make kernels   the kernels of GPUs, compiled for all that there are, without one
 #   make sanitize  the native tests under ASAN + UBSAN and under TSAN
 #   make fuzz      what peers may send, changed at random, under ASAN + UBSAN; COUNT=1000000
 #   make models    the models of the protocols between ranks, by Spin
@@ -25,7 +26,7 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 # The tests start thousands of processes, each of which would compile all of collx anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep versus tcp regret yardstick checks test nft mismatches prove lint sanitize fuzz models docs
+.PHONY: sweep versus tcp regret yardstick checks test nft mismatches prove lint kernels sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -66,6 +67,9 @@ lint: .venv/.stamp-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+kernels: .venv/.stamp-test
+	$(BIN)/python -m tests.cuda.compiled
 
 sanitize: sanitize-address,undefined sanitize-thread
 
