@@ -8,7 +8,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
@@ -20,11 +20,14 @@ from collx.perf.device import Way, Ways
 from collx.perf.measure import longest
 from collx.perf.options import Options, UsageError
 from collx.perf.points import Gpus
-from collx.transports.cuda.driver import Driver, driver
+from collx.transports.cuda.bindings import NO_DRIVER, NO_PACKAGE
+from collx.transports.cuda.driver import driver
+from collx.transports.cuda.interface import Driver
 
 SYNC = "COLLX_CUDA_SYNC"
 ROOF_BYTES = 1 << 30  # of the copy that the roof is measured by: far more than any cache holds
 _COPIES = 10
+_FLOAT = np.dtype(np.float32)
 _OF_TORCH = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # dtypes that CuPy has not, or not everywhere
 
 
@@ -84,15 +87,16 @@ def missing(dtype: np.dtype[Any]) -> str:
     """What a sweep on GPUs lacks here, in one line; empty where nothing is. CUDA stays untouched, as a process that has
     begun with it cannot fork ranks."""
     if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
-        return "cuda-bindings is not installed; install it with: pip install 'collx[cuda]'"
-    library = "torch" if dtype.name in _OF_TORCH else "cupy"
-    if importlib.util.find_spec(library) is None:
-        return f"arrays of {dtype.name} are {library}'s here, which is not installed"
+        return NO_PACKAGE
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return "there is no NVIDIA driver here (libcuda.so.1)"
-    return ""
+        return NO_DRIVER
+    if dtype.name in _OF_TORCH:
+        return (
+            "" if importlib.util.find_spec("torch") else f"arrays of {dtype.name} are torch's here: pip install torch"
+        )
+    return "" if importlib.util.find_spec("cupy") else "arrays are CuPy's here: pip install cupy-cuda13x, or -cuda12x"
 
 
 def on_gpu(comm: Any, options: Options) -> Gpu:
@@ -101,6 +105,20 @@ def on_gpu(comm: Any, options: Options) -> Gpu:
     ordinal = comm.local_rank % found.devices()
     arrays = TorchArrays(ordinal) if options.dtype.name in _OF_TORCH else CupyArrays(ordinal)
     return Gpu(found, ordinal, arrays)
+
+
+def synchronised(comm: Any, mode: str, array: Callable[[], Any]) -> Any:
+    """The same ranks in another communicator, whose calls on GPUs wait for each other by `mode`. Collective."""
+    before = os.environ.get(SYNC)
+    os.environ[SYNC] = mode
+    try:
+        made = comm.split(0)
+        made.all_reduce(array())  # the first call on GPUs settles it
+    finally:
+        os.environ.pop(SYNC)
+        if before is not None:
+            os.environ[SYNC] = before
+    return made
 
 
 class Gpu:
@@ -117,25 +135,13 @@ class Gpu:
         """By algorithm, or by sync mode, each on a communicator of its own: it holds for all calls of one."""
         if options.versus:
             return {name: Way(comm, algorithm) for name, algorithm in (("collx", ""), ("nccl", "nccl"))}
+        one = partial(self.empty, 1, _FLOAT)
         if len(options.sync) > 1:
             algorithm = options.algorithms[0] if options.algorithms else ""
-            return {mode: Way(self._synchronised(comm, mode), algorithm) for mode in options.sync}
+            return {mode: Way(synchronised(comm, mode, one), algorithm) for mode in options.sync}
         for mode in options.sync:
-            comm = self._synchronised(comm, mode)
+            comm = synchronised(comm, mode, one)
         return {name: Way(comm, name) for name in options.algorithms or ("",)}
-
-    def _synchronised(self, comm: Any, mode: str) -> Any:
-        """The same ranks, whose calls on GPUs wait for each other by `mode`."""
-        before = os.environ.get(SYNC)
-        os.environ[SYNC] = mode
-        try:
-            made = comm.split(0)
-            made.all_reduce(self.empty(1, np.dtype(np.float32)))  # the first call on GPUs settles it
-        finally:
-            os.environ.pop(SYNC)
-            if before is not None:
-                os.environ[SYNC] = before
-        return made
 
     def card(self, comm: Any) -> tuple[int, str, str]:
         found = self._driver.device(self._ordinal)

@@ -1,0 +1,50 @@
+"""On GPUs: all collectives, dtypes and ops, the memory that arrays may lie in, and the ways of calling."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from tests.gpu import calls, jobs, matrix, memory
+from tests.gpu.kits import Cupy
+
+SIZES = pytest.mark.parametrize("size", [2, 4, 8])
+CAPTURED = ("memop", "spin")
+
+
+@SIZES
+def test_every_collective(size: int) -> None:
+    assert jobs.found(size, lambda mode: [matrix.every_collective]) == []
+
+
+@SIZES
+def test_every_dtype_and_op(size: int) -> None:
+    assert jobs.found(size, lambda mode: [matrix.every_dtype_and_op, matrix.rounded_once, matrix.unusual_numbers]) == []
+
+
+@SIZES
+def test_memory(size: int) -> None:
+    checks = [
+        memory.offsets,
+        memory.small_elements_anywhere,
+        memory.memory_comes_and_goes,
+        memory.memory_that_cannot_be_shared,
+        memory.streams,
+    ]
+    assert jobs.found(size, lambda mode: checks) == []
+
+
+@SIZES
+def test_calls(size: int) -> None:
+    checks = [
+        calls.results, calls.counts, calls.asynchronous, calls.handles, calls.ops_of_the_user, calls.mistakes,
+        calls.mismatches,
+    ]  # fmt: skip
+    assert jobs.found(size, lambda mode: checks) == []
+
+
+@SIZES
+def test_graphs(size: int) -> None:
+    graphs = [partial(calls.graphs, captures=captures) for captures in (False, True)]
+    assert jobs.found(size, lambda mode: [graphs[mode in CAPTURED]], [Cupy]) == []
