@@ -1,4 +1,4 @@
-"""A few collectives on two ranks, for compute-sanitizer: `collx run -n 2 -m tests.gpu.small`, or by itself, when it starts its ranks."""
+"""A few collectives on two ranks, for compute-sanitizer: `python -m tests.gpu.small`, or in a job of `collx run`."""
 
 from __future__ import annotations
 
