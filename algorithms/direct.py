@@ -164,3 +164,37 @@ def scatter(rank: int, size: int) -> Schedule:
 def gather(rank: int, size: int) -> Schedule:
     """The scatter backwards."""
     return scatter(rank, size).reversed(reduce=False)
+
+
+@algorithm(
+    "scan",
+    "direct",
+    rounds=lambda size: min(size - 1, 1),
+    volume=lambda size: size - 1,
+    wins="tiny buffers on few ranks: one round",
+    source=SOURCE,
+    ordered=True,
+)
+def scan(rank: int, size: int) -> Schedule:
+    """Send to all ranks after oneself, and fold what those before have sent."""
+    sends = [Send(0, to=peer) for peer in range(rank + 1, size)]
+    return Schedule(1).round(*sends, *(Recv(0, source=peer, reduce="left") for peer in range(rank)))
+
+
+@algorithm(
+    "exscan",
+    "direct",
+    rounds=lambda size: min(size - 1, 1),
+    volume=lambda size: size - 1,
+    wins="tiny buffers on few ranks: one round",
+    source=SOURCE,
+    ordered=True,
+)
+def exscan(rank: int, size: int) -> Schedule:
+    """As the scan; one's own contribution gives way to that of the rank before, and the others are put in front."""
+    schedule = Schedule(1)
+    landed = {peer: schedule.scratch(peer) for peer in range(rank - 1)}
+    sends = [Send(0, to=peer) for peer in range(rank + 1, size)]
+    recvs = [Recv(landed.get(peer, 0), source=peer) for peer in range(rank)]
+    schedule.round(*sends, *recvs)
+    return schedule.round(*(Copy(block, 0, reduce="left") for block in landed.values()))

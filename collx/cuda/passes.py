@@ -1,48 +1,19 @@
 """What makes a program of folds shorter, and finds what of it may be done at once.
 
-A program is right when its folds are done one after the other. Each pass keeps it so, with the same results. Places are
-blocks: two of them are the same one or have no byte in common. Which blocks hold the same value is found by numbering
-the values (Alpern, Wegman, Zadeck: Detecting equality of variables in programs, POPL 1988), so nothing here knows of
-algorithms.
+A program is right when its folds are done one after the other. Each pass keeps it so, with the same results. Nothing
+here knows of algorithms: which blocks hold the same is found by numbering values (`program.Values`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from collx.cuda.plan import Fold, Place, Step, Wave
+from collx.cuda.program import Order, Program, Values
 from collx.plan import GRAIN, Space
-
-Program = Sequence[Fold]
-
-
-class Values:
-    """What lies where, as a program runs: a number for each value, the same for what is folded of the same ones."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[Hashable, int] = {}
-        self._at: dict[Place, int] = {}
-
-    def at(self, place: Place) -> int:
-        found = self._at.get(place)
-        if found is None:
-            found = self._at[place] = self._number(place)
-        return found
-
-    def of(self, fold: Fold) -> int:
-        """What the fold makes."""
-        values = tuple([self.at(source) for source in fold.sources])
-        return values[0] if len(values) == 1 and not fold.scale else self._number((values, fold.scale))
-
-    def write(self, places: Iterable[Place], value: int) -> None:
-        for place in places:
-            self._at[place] = value
-
-    def _number(self, key: Hashable) -> int:
-        return self._numbers.setdefault(key, len(self._numbers))
 
 
 def scaled(program: Program, workers: Sequence[int]) -> list[Fold]:
@@ -72,62 +43,75 @@ def scaled(program: Program, workers: Sequence[int]) -> list[Fold]:
 
 def merged(program: Program) -> list[Fold]:
     """Have what makes the same value as an earlier fold become other targets of that: if the same rank does both, or if
-    it copies what the earlier one has written, which then writes to both; where nobody needs the targets in between.
+    it copies what the earlier one has written, which then writes to both; where nobody needs the targets in between,
+    and the earlier fold need not wait for more ranks.
 
     So what every rank folds for itself is folded once for all that one rank works for, and what a rank folds and others
     fetch is written to all of them at once.
     """
-    values, done = Values(), list[Fold]()
+    values, order, done = Values(), Order(), list[Fold]()
     maker = dict[tuple[int, int], int]()  # (value, by) -> the last fold that made it
-    writer, touched = dict[Place, int](), dict[Place, int]()
     for fold in program:
         value = values.of(fold)
-        targets = [place for place in fold.targets if values.at(place) != value]
+        targets = tuple([place for place in fold.targets if values.at(place) != value])
         if not targets:
             continue
-        copied = writer.get(fold.sources[0], -1) if len(fold.sources) == 1 and not fold.scale else -1
-        free = max(touched.get(place, -1) for place in targets)
-        able = [index for index in (maker.get((value, fold.by), -1), copied) if index >= max(free, 0)]
-        if able:
-            index = able[0]
-            done[index] = done[index]._replace(targets=(*done[index].targets, *targets))
-        else:
-            index = len(done)
-            done.append(fold._replace(targets=tuple(targets)))
-            touched.update(dict.fromkeys(fold.sources, index))
-            maker[value, fold.by] = index
         values.write(targets, value)
-        writer.update(dict.fromkeys(targets, index))
-        touched.update(dict.fromkeys(targets, index))
+        fetched = order.writer.get(fold.sources[0], -1) if len(fold.sources) == 1 and not fold.scale else -1
+        for index in (maker.get((value, fold.by), -1), fetched):
+            if index >= 0 and order.may_write(index, targets):
+                order.write(index, targets)
+                done[index] = done[index]._replace(targets=(*done[index].targets, *targets))
+                break
+        else:
+            maker[value, fold.by] = order.append(fold.by, fold.sources, targets)
+            done.append(fold._replace(targets=targets))
     return done
 
 
 def forwarded(program: Program) -> list[Fold]:
-    """Read what was set aside where it came from, if it is still there, and none but the reader's rank overwrites it
-    later: the order of its stream is enough then."""
-    values, origins, done = Values(), dict[Place, Place](), list[Fold]()
-    writes = defaultdict[Place, list[int]](list)
-    for index, fold in enumerate(program):
-        for place in fold.targets:
-            writes[place].append(index)
+    """Read what was copied where it came from, if that is still there and none but the reader's rank overwrites it:
+    the order of its stream is enough then. If it came from another rank, only where the one that brought it alone reads
+    it, once, and nobody else ever does: so nothing comes over a link more often than before."""
+    values, origins, done = Values(), dict[Place, tuple[Place, int]](), list[Fold]()
+    writes, readers = _accesses(program)
 
-    def origin(place: Place, index: int, by: int) -> Place:
-        found = origins.get(place)
-        if found is None or values.at(found) != values.at(place):
+    def lasts(place: Place, copied: int) -> bool:
+        return place.space is Space.OUTPUT and writes[place][-1] == copied
+
+    def origin(place: Place, by: int) -> Place:
+        found, copied = origins.get(place, (place, -1))
+        if copied < 0 or values.at(found) != values.at(place):
             return place
-        following = writes[found]
-        after = bisect_left(following, index)
-        return found if after == len(following) or program[following[after]].by == by else place
+        if found.rank != place.rank and (
+            program[copied].by != by or readers[copied, place] != 1 or lasts(place, copied)
+        ):
+            return place
+        after = bisect_left(writes[found], len(done))
+        overwritten = after < len(writes[found]) and program[writes[found][after]].by != by
+        return place if overwritten else found
 
     for index, fold in enumerate(program):
-        fold = fold._replace(sources=tuple([origin(place, index, fold.by) for place in fold.sources]))
+        fold = fold._replace(sources=tuple([origin(place, fold.by) for place in fold.sources]))
         values.write(fold.targets, values.of(fold))
         for place in fold.targets:
             origins.pop(place, None)
-            if place.space is Space.WORKSPACE and len(fold.sources) == 1 and place.rank == fold.sources[0].rank:
-                origins[place] = fold.sources[0]
+            if len(fold.sources) == 1 and not fold.scale:
+                origins[place] = fold.sources[0], index
         done.append(fold)
     return done
+
+
+def _accesses(program: Program) -> tuple[dict[Place, list[int]], dict[tuple[int, Place], int]]:
+    """By place, the folds that write it; and how often what a fold has written to a place is read there."""
+    writes, readers = defaultdict[Place, list[int]](list), defaultdict[tuple[int, Place], int](int)
+    for index, fold in enumerate(program):
+        for place in fold.sources:
+            if place in writes:
+                readers[writes[place][-1], place] += 1
+        for place in fold.targets:
+            writes[place].append(index)
+    return writes, readers
 
 
 def needed(program: Program) -> list[Fold]:
@@ -166,18 +150,10 @@ def compacted(program: Program) -> tuple[list[Fold], int]:
 
 def stepped(program: Program) -> tuple[Step, ...]:
     """The program in as few steps, and waves in each, as its dependencies allow, with folds joined to longer ones."""
-    at = list[tuple[int, int]]()  # step and wave
-    writer, readers = dict[Place, int](), defaultdict[Place, list[int]](list)
-    for index, fold in enumerate(program):
-        before = {writer[place] for place in (*fold.sources, *fold.targets) if place in writer}
-        for place in fold.targets:
-            before.update(readers.pop(place, ()))
-            writer[place] = index
-        for place in fold.sources:
-            readers[place].append(index)
-        step = max((at[other][0] + (program[other].by != fold.by) for other in before), default=0)
-        at.append((step, max((at[other][1] + 1 for other in before if at[other][0] == step), default=0)))
-    placed = sorted(zip(at, program, strict=True), key=lambda pair: pair[0])
+    order = Order()
+    for fold in program:
+        order.append(fold.by, fold.sources, fold.targets)
+    placed = sorted(zip(order.at, program, strict=True), key=lambda pair: pair[0])
     steps = groupby(placed, key=lambda pair: pair[0][0])
     return tuple(
         tuple(joined(fold for _, fold in wave) for _, wave in groupby(step, key=lambda pair: pair[0][1]))

@@ -66,7 +66,7 @@ def test_what_is_wished_is_chosen(data: st.DataObject) -> None:
         ("all_reduce:", "'all_reduce:' lacks a name"),
         ("all_reduce:ring;allreduce:pat", "COLLX_ALGO speaks of all_reduce twice"),
         ("ring;pat", "COLLX_ALGO has two lists for all collectives, 'pat' is the second"),
-        ("scan:^chain,doubling,hierarchical", "leaves it no algorithm"),
+        ("scan:^chain,direct,doubling,hierarchical", "leaves it no algorithm"),
     ],
 )
 def test_a_mistake_is_one_line(text: str, said: str) -> None:
