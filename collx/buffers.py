@@ -1,8 +1,8 @@
 """Whatever the user passes, as memory: address, bytes, element type and shape, without a copy where that can be.
 
-How to read an object depends on its type alone, so the reader is chosen once per type. NumPy arrays come
-first; then PyTorch CPU tensors; objects with the buffer protocol (bytes, bytearray, memoryview, array.array,
-mmap, ctypes arrays); NumPy scalars, as 0-d inputs; and anything else that speaks DLPack on the CPU.
+How to read an object depends on its type, so the reader is chosen once per type. NumPy arrays come first; then
+PyTorch tensors; what may lie on a GPU (`device_libraries.py`); objects with the buffer protocol (bytes, bytearray,
+memoryview, array.array, mmap, ctypes arrays); NumPy scalars, as 0-d inputs; and anything else that speaks DLPack.
 """
 
 from __future__ import annotations
@@ -11,26 +11,82 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
 
-from collx.types import DTYPE_CODES, Array
+from collx.types import DTYPE_CODES, Array, Where
 
-Wrap = Callable[[Array], Any]  # a NumPy array as an object of the kind that the user passed
-Reader = Callable[[Any], tuple[Array, Wrap]]
+
+class Kind(Protocol):
+    """What is done with the memory of what the user passed, and with more of its kind. `Host` does it on the CPU,
+    `device_arrays.Gpu` on a GPU, where an array is a `DeviceArray` and work is queued as `where` says."""
+
+    @property
+    def device(self) -> int | None:
+        """The GPU that has it; None on the CPU."""
+        ...
+
+    def address(self, array: Array) -> int: ...
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array: ...
+    def given(self, array: Array) -> Any:
+        """What `empty` made, as an object of the kind that the user passed."""
+        ...
+
+    def copy(self, target: Array, source: Array, where: Where | None) -> None: ...
+    def fill(self, array: Array, value: Array, where: Where | None) -> None: ...
+    def share(self, one: Array, other: Array) -> bool:
+        """Whether they have a byte in common."""
+        ...
+
+
+class Host:
+    """The Kind of what NumPy reads. `wrap` makes a result of an array."""
+
+    __slots__ = ("_wrap",)
+
+    def __init__(self, wrap: Callable[[Array], Any] | None = None) -> None:
+        self._wrap = wrap
+
+    def __str__(self) -> str:
+        return "the CPU"
+
+    @property
+    def device(self) -> int | None:
+        return None
+
+    def address(self, array: Array) -> int:
+        return address_of(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        return np.empty(shape, dtype)
+
+    def given(self, array: Array) -> Any:
+        return array if self._wrap is None else self._wrap(array)
+
+    def copy(self, target: Array, source: Array, where: Where | None) -> None:
+        np.copyto(target, source)
+
+    def fill(self, array: Array, value: Array, where: Where | None) -> None:
+        np.copyto(array, value)
+
+    def share(self, one: Array, other: Array) -> bool:
+        return np.shares_memory(one, other)
+
+
+Reader = Callable[[Any, str], tuple[Array, Kind]]  # takes the object, and the name of the argument
 
 
 @dataclass(slots=True)
 class Buffer:
     """C-contiguous, aligned memory of a supported dtype. `given` is what the user passed and `original` a view of
-    its memory; `array` is that view too, or room for a copy of it. `wrap` makes a result of the same kind."""
+    its memory; `array` is that view too, or room for a copy of it."""
 
     array: Array
     original: Array
     given: Any
-    wrap: Wrap
+    kind: Kind
     address: int
 
     @property
@@ -38,41 +94,61 @@ class Buffer:
         """Whether `array` is a copy, which `load` must fill."""
         return self.array is not self.original
 
-    def load(self) -> None:
+    def load(self, where: Where | None = None) -> None:
         """Copy the user's data to `array`."""
-        np.copyto(self.array, self.original)
+        self.kind.copy(self.array, self.original, where)
 
     def overlaps(self, other: Buffer) -> bool:
         """Whether the two share a byte."""
         return self.address < other.address + other.array.nbytes and other.address < self.address + self.array.nbytes
 
+    def shares(self, other: Buffer) -> bool:
+        """Whether the user's own data has a byte that `other` has."""
+        return self.kind.device == other.kind.device and self.kind.share(self.original, other.array)
+
 
 def for_input(given: Any, name: str = "x", *, private: bool = False) -> Buffer:
     """`given` to read from; to be copied where it is not C-contiguous and aligned, or must be `private`.
     Raises TypeError."""
-    array, wrap = _read(given, name)
+    array, kind = _read(given, name)
     flags = array.flags
     if flags.c_contiguous and flags.aligned and not private:
-        return Buffer(array, array, given, wrap, address_of(array))
-    copy = np.empty(array.shape, array.dtype)
-    return Buffer(copy, array, given, wrap, address_of(copy))
+        return Buffer(array, array, given, kind, kind.address(array))
+    copy = kind.empty(array.shape, array.dtype)
+    return Buffer(copy, array, given, kind, kind.address(copy))
 
 
 def for_output(given: Any, name: str = "out") -> Buffer:
     """`given` to write to. Raises TypeError; BufferError where it is read-only, not C-contiguous or not aligned."""
-    array, wrap = _read(given, name)
+    array, kind = _read(given, name)
     flags = array.flags
     if not flags.writeable:
         raise BufferError(f"{name} is read-only")
     if not (flags.c_contiguous and flags.aligned):
         raise BufferError(f"{name} is not C-contiguous and aligned: results are written to plain memory only")
-    return Buffer(array, array, given, wrap, address_of(array))
+    return Buffer(array, array, given, kind, kind.address(array))
 
 
-def fresh(shape: tuple[int, ...], dtype: np.dtype[Any], wrap: Wrap) -> Buffer:
-    """New memory, for a result of the kind that `wrap` makes."""
-    array = np.empty(shape, dtype)
-    return Buffer(array, array, array if wrap is _as_it_is else wrap(array), wrap, address_of(array))
+def fresh(shape: tuple[int, ...], dtype: np.dtype[Any], kind: Kind) -> Buffer:
+    """New memory, for a result of the kind."""
+    array = kind.empty(shape, dtype)
+    return Buffer(array, array, kind.given(array), kind, kind.address(array))
+
+
+def together(source: Buffer, target: Buffer) -> None:
+    """Raise TypeError unless input and output lie on one device."""
+    if source.kind.device != target.kind.device:
+        raise TypeError(f"x lies on {source.kind}, but out on {target.kind}: both must lie on the same device")
+
+
+def where_of(buffers: tuple[Buffer, ...]) -> Where | None:
+    """The GPU on which all of them lie and the caller's stream there; None on the CPU. Raises ValueError where there
+    are two streams, so that nothing orders the call behind what is queued on both."""
+    if not buffers or buffers[0].kind.device is None:
+        return None
+    from collx.device_arrays import stream_of  # which those without GPUs never need
+
+    return Where(buffers[0].kind.device, stream_of([buffer.kind for buffer in buffers]))
 
 
 def supported(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
@@ -110,22 +186,20 @@ address_of = _chosen()
 
 # -- readers -----------------------------------------------------------------------------------------
 
+PLAIN = Host()
 
-def _read(given: Any, name: str) -> tuple[Array, Wrap]:
+
+def _read(given: Any, name: str) -> tuple[Array, Kind]:
     kind = type(given)
     if kind is np.ndarray and given.dtype in DTYPE_CODES:
-        return given, _as_it_is
+        return given, PLAIN
     reader = _readers.get(kind)
     if reader is None:
         reader = _readers[kind] = _reader_of(given, name)
-    array, wrap = reader(given)
+    array, memory = reader(given, name)
     if array.dtype not in DTYPE_CODES:
         supported(array.dtype, name)
-    return array, wrap
-
-
-def _as_it_is(array: Array) -> Any:
-    return array
+    return array, memory
 
 
 def _reader_of(given: Any, name: str) -> Reader:
@@ -133,17 +207,18 @@ def _reader_of(given: Any, name: str) -> Reader:
     if issubclass(kind, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; pass {name}.filled(value)")
     if issubclass(kind, np.ndarray):
-        return lambda array: (np.asarray(array), _as_it_is)
+        return lambda array, name: (np.asarray(array), PLAIN)
     if issubclass(kind, np.generic):
         return _read_scalar
     if any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in kind.__mro__):
         return _read_tensor
+    if hasattr(kind, "__cuda_array_interface__") or hasattr(kind, "__dlpack_device__"):
+        return _read_anywhere
     if _has_buffer(given):
-        return lambda owner: (np.asarray(memoryview(owner)), _as_it_is)
-    if hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__"):
-        return _read_dlpack
+        return _read_buffer
     raise TypeError(
-        f"{name} is {_called(kind)}; collx takes NumPy arrays and objects with the buffer protocol or DLPack on the CPU"
+        f"{name} is {_called(kind)}; collx takes NumPy arrays, objects with the buffer protocol or DLPack, and"
+        " arrays of CuPy, PyTorch, Numba and JAX on GPUs"
         + (f": pass numpy.array({name})" if isinstance(given, (bool, int, float, complex, list, tuple)) else "")
     )
 
@@ -160,10 +235,14 @@ def _has_buffer(given: Any) -> bool:
     return True
 
 
-def _read_scalar(scalar: Any) -> tuple[Array, Wrap]:
+def _read_buffer(owner: Any, name: str) -> tuple[Array, Kind]:
+    return np.asarray(memoryview(owner)), PLAIN
+
+
+def _read_scalar(scalar: Any, name: str) -> tuple[Array, Kind]:
     array = np.asarray(scalar)
     array.flags.writeable = False
-    return array, _as_it_is
+    return array, PLAIN
 
 
 # What NumPy cannot import from torch goes as integers of the same width.
@@ -174,32 +253,44 @@ _BITS: dict[str, tuple[str, np.dtype[Any]]] = {
 }
 
 
-def _read_tensor(tensor: Any) -> tuple[Array, Wrap]:
+def _read_tensor(tensor: Any, name: str) -> tuple[Array, Kind]:
     torch: Any = sys.modules["torch"]  # whoever has a tensor has imported it; collx itself never does
+    if tensor.device.type == "cuda":
+        return _read_anywhere(tensor, name)
     _on_cpu(tensor.device.type == "cpu", tensor.device)
     if str(tensor.dtype) not in _BITS:
-        return tensor.detach().numpy(), torch.from_numpy
+        return tensor.detach().numpy(), Host(torch.from_numpy)
     bits, dtype = _BITS[str(tensor.dtype)]
 
     def wrap(array: Array) -> Any:
         return torch.from_numpy(array.view(bits)).view(tensor.dtype)
 
-    return tensor.detach().view(getattr(torch, bits)).numpy().view(dtype), wrap
+    return tensor.detach().view(getattr(torch, bits)).numpy().view(dtype), Host(wrap)
 
 
-def _read_dlpack(owner: Any) -> tuple[Array, Wrap]:
+def _read_anywhere(owner: Any, name: str) -> tuple[Array, Kind]:
+    """What may lie on a GPU, or be a library's array on the CPU, which its type does not tell."""
+    from collx.device_libraries import read  # which those without GPUs never need
+
+    found: Any = read(owner, name)
+    if found is not None:
+        return found  # type: ignore[no-any-return]
+    return _read_buffer(owner, name) if _has_buffer(owner) else _read_dlpack(owner)
+
+
+def _read_dlpack(owner: Any) -> tuple[Array, Kind]:
     _on_cpu(owner.__dlpack_device__()[0] == 1, owner.__dlpack_device__())  # 1: kDLCPU
     try:
         array = np.from_dlpack(owner)
     except (RuntimeError, BufferError) as error:
         raise TypeError(f"NumPy cannot read this {type(owner).__name__} through DLPack: {error}") from error
     library = sys.modules.get(type(owner).__module__.partition(".")[0])
-    return array, getattr(library, "from_dlpack", _as_it_is)
+    return array, Host(getattr(library, "from_dlpack", None))
 
 
 def _on_cpu(there: bool, device: object) -> None:
     if not there:
-        raise TypeError(f"an array on device {device}: collx moves CPU memory only as yet; copy it to the CPU first")
+        raise TypeError(f"an array on device {device}: collx moves memory of the CPU and of CUDA GPUs only")
 
 
 _readers: dict[type, Reader] = {}

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from collx.buffers import Buffer, for_input, for_output
+from collx.buffers import Buffer, for_input, for_output, where_of
 from collx.checks import counts_of, rank_of
 from collx.layout import Counts, elements_of, in_place, output, rows_of, shares, shares_around
 from collx.request import Chosen, Request
-from collx.types import Array, ReduceOp, identity, reduce_op, supports
+from collx.types import Array, ReduceOp, Where, identity, reduce_op, supports
 
 Op = str | ReduceOp
 
@@ -24,15 +24,29 @@ Op = str | ReduceOp
 @dataclass(slots=True)
 class Call:
     """A request bound to memory: addresses of input and output, and what the user gets. `keep` holds the memory.
-    Before a run `before`, if any, must be called, and the array of `fill`, if any, be set to the value beside it."""
+    Before a run the source is loaded with `before`, if any, and the buffer of `fill`, if any, set to the value beside
+    it."""
 
     request: Request
     source: int
     target: int
     result: Any
     keep: tuple[Buffer, ...]
-    before: Callable[[], None] | None = None
-    fill: tuple[Array, Array] | None = None
+    before: Callable[[Where | None], None] | None = None
+    fill: tuple[Buffer, Array] | None = None
+
+    @property
+    def where(self) -> Where | None:
+        """On which GPU, by the stream that is the caller's now; None on the CPU. Raises ValueError for two streams."""
+        return where_of(self.keep)
+
+    def prepare(self, where: Where | None) -> None:
+        """What must be done before each run."""
+        if self.before is not None:
+            self.before(where)
+        if self.fill is not None:
+            buffer, value = self.fill
+            buffer.kind.fill(buffer.array, value, where)
 
 
 def all_reduce(
@@ -64,7 +78,7 @@ def exscan(rank: int, size: int, x: Any, op: Op = "sum", *, out: Any = None, alg
     # No schedule writes rank 0's result. In place it sends its input from a copy, as the result is written at once.
     source = for_input(x, private=True) if inplace else source
     call = _call(_like_input("exscan", source, algorithm, reduction), source, target)
-    call.fill = (target.array, np.asarray(identity(reduction, source.array.dtype), source.array.dtype))
+    call.fill = (target, np.asarray(identity(reduction, source.array.dtype), source.array.dtype))
     return call
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,10 @@ from collx.memory import shared_array
 from collx.request import Chosen
 from collx.types import Array, nearest
 
+if TYPE_CHECKING:
+    from collx.cuda.engine import CudaEngine  # type: ignore[import-untyped, unused-ignore]
+
+FIRST = "the first call on GPUs"
 Look = Callable[[], None] | None
 # Makes the engine of a new group: (world ranks of its members in their new order, a label all give alike and use
 # once, seconds, what to call every now and then while members are waited for, instead of looking who has died).
@@ -262,7 +266,6 @@ class Communicator(Bearings):
             raise ValueError(f"unknown collective {collective!r}: {nearest(str(collective), calls.BUILDERS)}")
         self._alive()
         call: Call = calls.BUILDERS[collective](self.rank, self.size, *args, **kwargs)
-        self._prepared(call.request)
         return Handle(self, call)
 
     def split(self, color: int | None, key: int = 0) -> Communicator | None:
@@ -297,7 +300,7 @@ class Communicator(Bearings):
         if self._left:
             self._alive()
         self._engine.may_call()
-        self._engine.revoke()
+        self._revoke()
 
     def shrink(self, timeout: float | None = None) -> Communicator:
         """A communicator of the ranks that are left, in rank order; this one is closed.
@@ -313,7 +316,7 @@ class Communicator(Bearings):
         limit = self.timeout if timeout is None else seconds(timeout)
         if self._left:
             self._alive()
-        self._engine.revoke()
+        self._revoke()
         self._end("it was shrunk")
 
         def connect(members: Sequence[int], attempt: int, timeout: float, look: Callable[[], None]) -> Engine:
@@ -323,6 +326,19 @@ class Communicator(Bearings):
         members, attempt, engine = shrink.agree(survivors, connect, self.size, limit)
         self.close()
         return self._of(members, engine, self._shrunk(attempt))
+
+    def _join_gpus(self, limit: float) -> CudaEngine:
+        from collx.cuda.engine import CudaEngine  # type: ignore[import-untyped, unused-ignore]
+
+        met = calls.barrier(self.rank, self.size)  # whose other calls are on the CPU is found out here
+        met.request = met.request._replace(called=FIRST)
+        self._do(met, False, limit)
+        try:
+            engine = self._make_group(self._world_ranks, f"{self._label}/cuda", limit, None)
+        except BaseException as error:
+            self._break(FIRST, error)
+            raise
+        return CudaEngine(engine, self.rank, self.size, self._groups, self._guide)
 
     def _shrunk(self, attempt: int) -> str:
         return f"{self._label}/shrink.{attempt}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from collx.buffers import Buffer, for_output, fresh
+from collx.buffers import Buffer, for_output, fresh, together
 from collx.checks import counts_of, equal_split
 
 Counts = Sequence[int] | npt.NDArray[np.integer[Any]] | None
@@ -19,8 +19,9 @@ def output(out: Any, shape: tuple[int, ...], source: Buffer) -> Buffer:
     """Where the result goes: `out`, checked against the result's shape and dtype, or new memory."""
     dtype = source.array.dtype
     if out is None:
-        return fresh(shape, dtype, source.wrap)
+        return fresh(shape, dtype, source.kind)
     target = for_output(out)
+    together(source, target)
     if target.array.dtype != dtype:
         raise TypeError(f"out has dtype {target.array.dtype}, but the result has {dtype}")
     found = target.array.shape
@@ -35,7 +36,7 @@ def in_place(source: Buffer, target: Buffer, shift: int = 0) -> bool:
     """Whether input and output are the same memory, with the input `shift` bytes into the output; ValueError for
     any other overlap."""
     if source.copied:
-        if np.shares_memory(source.original, target.array):
+        if source.shares(target):
             raise ValueError("x and out overlap, and x is not contiguous")
         return False
     if not source.overlaps(target):

@@ -53,7 +53,9 @@ class Member:
         self._trials = self._tries()
         self._told: set[str] = set()  # choices that rank 0 has printed
         self._plans: dict[Request, tuple[Any, Any]] = {}  # -> what the engine prepared, and the op it may call
-        self._known = engine.known(seconds(timeout), SharedArray, _to(self, Member._break), _to(self, Member._begin))
+        self._known = engine.known(
+            seconds(timeout), SharedArray, _to(self, type(self)._break), _to(self, Member._begin)
+        )
         self._recall = self._known.recall
         self._last: Work | None = None  # the newest asynchronous collective
         self._under_way: set[Work] = set()  # also those that the user dropped: their memory must outlive them
@@ -133,10 +135,7 @@ class Member:
         return self._perform(call, prepared, async_op, limit)
 
     def _perform(self, call: Call, prepared: Any, async_op: bool, limit: float) -> Any:
-        if call.before is not None:
-            call.before()
-        if call.fill is not None:
-            np.copyto(*call.fill)
+        call.prepare(None)
         if not async_op and not self._queued():
             self._run(call, prepared, limit)
             return call.result
@@ -196,7 +195,8 @@ class Member:
         prepared = self._prepared(call.request)
         if call.before is not None or self._under_trial(call.request) is not None:
             return unknown
-        return self._known.bind(prepared, call.source, call.target, call.fill, call.result, call.keep)
+        fill = call.fill and (call.fill[0].array, call.fill[1])
+        return self._known.bind(prepared, call.source, call.target, fill, call.result, call.keep)
 
     def _queued(self) -> bool:
         """Whether asynchronous collectives are under way, behind which a synchronous one must queue, unless its engine
@@ -359,6 +359,11 @@ def dump_all() -> None:
         with contextlib.suppress(OSError):
             while text:
                 text = text[os.write(2, text) :]
+
+
+def keep_in_child(engine: object) -> None:
+    """Never drop what is the parent's."""
+    _parents.append(engine)
 
 
 class Shared(Protocol):

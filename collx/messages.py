@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from collx.buffers import Buffer, for_input, for_output
+from collx.buffers import Buffer, for_input, for_output, together, where_of
 from collx.checks import rank_of, seconds, whole
 from collx.engine import Engine
 from collx.guide import UNGUIDED, Guide
-from collx.member import Member
+from collx.on_gpu import OnGpu
 from collx.oneself import Oneself
 from collx.schedule import Groups
 from collx.work import Work
 
 
-class Messages(Member):
+class Messages(OnGpu):
     """Tagged messages. Between two ranks those of one tag arrive in the order they were sent.
 
     The two sides agree on the tag and on the number of bytes; dtypes and shapes are theirs to agree on. What
@@ -45,8 +45,7 @@ class Messages(Member):
         collx.TimeoutError, RankFailedError.
         """
         to, tag, limit = rank_of(to, self.size, "to"), _tag(tag), self._limit(timeout)
-        source = for_input(x)
-        _load(source)
+        source = _at_hand(for_input(x), limit)
         if to == self.rank:
             self._oneself.send(source.array, tag)
             return Work(None, None) if async_op else None
@@ -65,6 +64,8 @@ class Messages(Member):
         """
         source, tag, limit = rank_of(source, self.size, "source"), _tag(tag), self._limit(timeout)
         target = for_output(out)
+        if target.kind.device is not None:
+            return self._recv_on_gpu(target, source, tag, async_op, limit)
         if source == self.rank:
             if not async_op:
                 self._oneself.check(target.array.nbytes, tag)
@@ -95,12 +96,14 @@ class Messages(Member):
         to, source, tag = rank_of(to, self.size, "to"), rank_of(source, self.size, "source"), _tag(tag)
         self._limit(timeout)
         outgoing, incoming = for_input(x), for_output(out)
-        if np.shares_memory(outgoing.original, incoming.array):
+        together(outgoing, incoming)
+        if outgoing.shares(incoming):
             if (outgoing.address, outgoing.array.nbytes) != (incoming.address, incoming.array.nbytes):
                 raise ValueError("x and out overlap, but are not the same memory")
-            outgoing = for_input(x, private=True)
-            outgoing.load()
-            x = outgoing.array
+            if outgoing.kind.device is None:  # from a GPU it is sent from a copy anyway
+                outgoing = for_input(x, private=True)
+                outgoing.load()
+                x = outgoing.array
         if source == self.rank:
             coming = outgoing.array.nbytes if to == self.rank else None
             self._oneself.check(incoming.array.nbytes, tag, coming)
@@ -109,6 +112,23 @@ class Messages(Member):
         assert sending is not None
         both = Work(_Both(sending, receiving), out)
         return both if async_op else self._finished("sendrecv", both)
+
+    def _recv_on_gpu(self, target: Buffer, source: int, tag: int, async_op: bool, limit: float) -> Any:
+        """By way of the host, and from there by the stream that is the caller's when it waits."""
+        from collx.cuda.parcels import Parcel  # which those without GPUs never need
+
+        parcel = Parcel(target.array.nbytes)
+        coming = self.recv(parcel.array, source, tag, async_op=async_op, timeout=limit)
+
+        def deliver() -> None:
+            where = where_of((target,))
+            assert where is not None
+            parcel.unload(target.address, where, limit)
+
+        if async_op:
+            return self._watched(f"recv with rank {source}", _Delivered(coming, deliver), target.given, target)
+        deliver()
+        return target.given
 
     def _limit(self, timeout: float | None) -> float:
         self._alive()
@@ -145,9 +165,35 @@ class _Both:
             work.wait(timeout)
 
 
-def _load(source: Buffer) -> None:
+class _Delivered:
+    """A receive on the host, and the way from there, which it goes once."""
+
+    def __init__(self, coming: Work, deliver: Callable[[], None]) -> None:
+        self._coming, self._deliver = coming, deliver
+        self._delivered = False
+
+    def done(self) -> bool:
+        return self._coming.done()
+
+    def wait(self, timeout: float) -> None:
+        self._coming.wait(timeout)
+        if not self._delivered:
+            self._delivered = True
+            self._deliver()
+
+
+def _at_hand(source: Buffer, limit: float) -> Buffer:
+    """The data as it is by now: on the host, and contiguous."""
+    where = where_of((source,))
     if source.copied:
-        source.load()
+        source.load(where)
+    if where is None:
+        return source
+    from collx.cuda.parcels import Parcel  # which those without GPUs never need
+
+    parcel = Parcel(source.array.nbytes)
+    parcel.load(source.address, where, limit)
+    return replace(for_input(parcel.array), given=parcel)
 
 
 def _tag(tag: int) -> int:

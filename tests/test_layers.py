@@ -76,9 +76,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "decisions": ({"decisions"}, {"guide", "engine", "schedule", "spots", "errors"}),
     # What the user calls.
-    "buffers": ({"buffers", "memory"}, {"terms", "errors"}),
+    "buffers": (
+        {"buffers", "memory", "device_arrays", "device_libraries", "dlpack"},
+        {"transports", "terms", "errors"},
+    ),
     "communicator": (
-        {"communicator", "bearings", "calls", "layout", "member", "messages", "oneself", "handle", "work", "shrink"},
+        {"communicator", "bearings", "calls", "layout", "member", "messages", "oneself", "handle", "on_gpu"}
+        | {"work", "shrink"},
         {
             "topology",
             "spots",
@@ -119,11 +123,12 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "explaining", "processes", "public", "errors"}),
 }
 
-# Narrower than its layer: of the transports the native engine knows only the lanes that it runs on, and of what every
-# transport is the communicator only how survivors agree.
+# Narrower than its layer: of the transports the native engine knows only the lanes that it runs on, of what every
+# transport is the communicator only how survivors agree, and buffers only how memory of GPUs is reached.
 ONLY = {
     "native": {"transports": {"collx.transports.lanes"}},
     "communicator": {"base": {"collx.transports.base"}},
+    "buffers": {"transports": {"collx.transports.cuda.driver"}},
 }
 
 

@@ -1,0 +1,76 @@
+"""A rank's calls on GPU memory: by an engine of their own, which all ranks make at the first such call."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from collx.calls import Call
+from collx.checks import seconds
+from collx.errors import CollxError
+from collx.known import Recall, unknown
+from collx.member import Member, keep_in_child
+from collx.types import Where
+
+if TYPE_CHECKING:
+    from collx.cuda.engine import CudaEngine  # type: ignore[import-untyped, unused-ignore]
+
+
+class OnGpu(Member):
+    """A Member that takes calls on GPUs as well. They share its order, its errors and its end with those on the CPU; an
+    asynchronous one of these is not waited for, as nothing on a stream waits for the host's calls."""
+
+    _gpus: CudaEngine | None = None
+
+    @abstractmethod
+    def _join_gpus(self, limit: float) -> CudaEngine:
+        """Make the engine. Collective."""
+
+    def _do(self, call: Call, async_op: bool, timeout: float | None, *given: Any) -> Any:
+        where = call.where
+        if where is None:
+            return super()._do(call, async_op, timeout, *given)
+        limit = self.timeout if timeout is None else seconds(timeout)
+        self._alive()
+        if self._gpus is None:
+            self._gpus = self._join_gpus(limit)
+        call.prepare(where)
+        return self._queue(self._gpus, call, where, async_op, limit)
+
+    def _queue(self, gpus: CudaEngine, call: Call, where: Where, async_op: bool, limit: float) -> Any:
+        what = f"{call.request.collective} on GPUs"
+        here = (call.request, call.source, call.target, where, limit)
+        try:
+            if async_op:
+                pending = gpus.start(*here, lambda: (call.where or where).stream)
+                return self._watched(what, pending, call.result, call)
+            gpus.run(*here)
+        except BaseException as error:
+            self._engine.hold(call)
+            self._break(what, error)
+            raise
+        return call.result
+
+    def bound(self, call: Call) -> Recall:
+        return super().bound(call) if call.where is None else unknown
+
+    def close(self) -> None:
+        super().close()
+        if self._gpus is not None:
+            self._gpus.close()
+
+    def _revoke(self) -> None:
+        self._engine.revoke()
+        if self._gpus is not None:
+            self._gpus.revoke()
+
+    def _break(self, what: str, error: BaseException) -> None:
+        super()._break(what, error)
+        if self._gpus is not None:
+            with contextlib.suppress(CollxError):
+                self._gpus.fail(self._over or what)
+
+    def _inherited(self) -> None:
+        keep_in_child(self._gpus)
+        super()._inherited()
