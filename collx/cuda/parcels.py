@@ -9,22 +9,23 @@ from collections import defaultdict
 import numpy as np
 
 from collx.errors import TimeoutError
-from collx.transports.cuda.driver import driver
+from collx.transports.cuda.driver import Driver, driver
 from collx.transports.waiting import Pause
 from collx.types import Array, Where
 
 _SMALLEST = 4096
 _KEPT = 64 << 20  # bytes of a piece of memory that is kept for the next message; a larger one is given back
-_free: defaultdict[int, list[int]] = defaultdict(list)  # by bytes, each a power of two
+_free: defaultdict[tuple[Driver, int], list[int]] = defaultdict(list)  # by bytes, each a power of two
 
 
 class Parcel:
     """`nbytes` bytes of the host as `array`, and the way to a GPU and back. The memory is its own until it goes."""
 
     def __init__(self, nbytes: int) -> None:
+        self._driver = driver()
         self._room = max(_SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes else 0
-        free = _free[self._room]
-        self._at = (free.pop() if free else driver().allocate_host(self._room)) if nbytes else 0
+        free = _free[self._driver, self._room]
+        self._at = (free.pop() if free else self._driver.allocate_host(self._room)) if nbytes else 0
         self.array: Array = np.empty(0, np.uint8)
         if nbytes:
             self.array = np.frombuffer(memoryview((ctypes.c_char * nbytes).from_address(self._at)).cast("B"), np.uint8)
@@ -41,19 +42,24 @@ class Parcel:
         """Returns when it is done, so that the memory can be used again. Raises TimeoutError after `limit` seconds."""
         if not self.array.nbytes:
             return
-        cuda, until, pause = driver(), time.monotonic() + limit, Pause()
+        cuda, until, pause = self._driver, time.monotonic() + limit, Pause()
         with cuda.on(where.ordinal):
             event = cuda.event()
-            cuda.copy(target, source, self.array.nbytes, where.stream)
-            cuda.record(event, where.stream)
-            while not cuda.done(event):
-                if time.monotonic() >= until:
-                    raise TimeoutError(f"what was queued on the stream before this message did not end in {limit:g} s")
-                pause()
-            cuda.destroy_event(event)
+            try:
+                cuda.copy(target, source, self.array.nbytes, where.stream)
+                cuda.record(event, where.stream)
+                while not cuda.done(event):
+                    if time.monotonic() >= until:
+                        raise TimeoutError(f"what was queued on the stream before did not end in {limit:g} s")
+                    pause()
+            except BaseException:
+                self._room = 0  # whatever is still to be copied keeps the memory
+                raise
+            finally:
+                cuda.destroy_event(event)
 
     def __del__(self) -> None:
         if self._room > _KEPT:
-            driver().free_host(self._at)
+            self._driver.free_host(self._at)
         elif self._room:
-            _free[self._room].append(self._at)
+            _free[self._driver, self._room].append(self._at)
