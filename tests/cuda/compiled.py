@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from cuda.bindings import nvrtc
 
 from collx.cuda.kernels import SHORT, everything, source
+from collx.transports.cuda.compiler import OPTIONS
 
 TARGETS = ("sm_70", "sm_80", "sm_90", "sm_100")
 EXPECTED = "are deprecated"  # of sm_70, by the last NVRTC that compiles for it
@@ -32,7 +33,7 @@ def built(targets: Sequence[str], kernels: Sequence[str]) -> Iterator[Built]:
 
 def _built(target: str, kernels: Sequence[str]) -> Built:
     program = _done(nvrtc.nvrtcCreateProgram(source(kernels).encode(), b"kernels.cu", 0, [], []))
-    options = [f"--gpu-architecture={target}".encode(), b"--ptxas-options=-v"]
+    options = [option.encode() for option in (f"--gpu-architecture={target}", "--ptxas-options=-v", *OPTIONS)]
     (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     log = b" " * _done(nvrtc.nvrtcGetProgramLogSize(program))
     _done(nvrtc.nvrtcGetProgramLog(program, log))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 import collx
 from collx.transports.cuda.driver import CudaError
+from tests.cuda import conformance
 from tests.cuda.arrays import array, current, empty
 from tests.cuda.memory import FREED
 from tests.cuda.standin import StandIn
@@ -95,33 +96,26 @@ def test_a_handle_that_repeats_leads_to_the_old_memory_until_it_is_closed(gpu: S
     assert ctypes.string_at(peer.open(handle), 64) == bytes(64)
 
 
-def test_streams_are_in_order_and_late(gpu: StandIn) -> None:
-    stream, other, memory = gpu.stream(), gpu.stream(), gpu.allocate(64)
+@pytest.mark.parametrize("check", conformance.ALONE, ids=lambda check: check.__name__)
+def test_what_collx_relies_on(gpu: StandIn, check: Callable[[StandIn], None]) -> None:
+    check(gpu)
+
+
+def test_work_comes_late(gpu: StandIn) -> None:
+    stream, memory = gpu.stream(), gpu.allocate(64)
     gpu.wait_value(stream, memory, 1)
     gpu.write_value(stream, memory + 8, 5)
-    event = gpu.event()
-    assert gpu.done(event)  # nothing is recorded
-    gpu.wait_event(other, event)  # and so nothing is waited for
-    gpu.record(event, stream)
-    gpu.wait_event(other, event)
-    gpu.copy(memory + 16, memory + 8, 8, other)
-    assert not gpu.done(event)
     assert word(memory + 8) == 0
-    gpu.write_value(gpu.stream(), memory, 2)  # 2 is also at least 1
-    gpu.synchronize(other)
-    assert gpu.done(event)
-    assert word(memory + 16) == 5
-
-
-def test_events_time(gpu: StandIn) -> None:
-    stream = gpu.stream()
-    begun, ended, plain = gpu.event(timing=True), gpu.event(timing=True), gpu.event()
-    for event in (begun, ended, plain):
-        gpu.record(event, stream)
+    gpu.write_value(gpu.stream(), memory, 1)
     gpu.synchronize(stream)
-    assert gpu.elapsed(begun, ended) > 0
+    assert word(memory + 8) == 5
+
+
+def test_only_events_with_timing_time(gpu: StandIn) -> None:
     with pytest.raises(CudaError, match="INVALID_HANDLE"):
-        gpu.elapsed(begun, plain)
+        gpu.elapsed(gpu.event(timing=True), gpu.event())
+    with pytest.raises(CudaError, match="INVALID_VALUE"):
+        gpu.event(timing=True, interprocess=True)
 
 
 def test_bytes_outside_of_an_allocation_break_the_device(gpu: StandIn) -> None:
@@ -179,33 +173,7 @@ def test_arrays(gpu: StandIn) -> None:
 
 
 def _between_processes(comm: collx.Communicator) -> None:
-    """Rank 0's memory and event, as rank 1 sees them."""
-    gpu = StandIn().install()
-    if comm.rank == 0:
-        memory, event, stream = gpu.allocate(64), gpu.event(interprocess=True), gpu.stream()
-        comm.send(np.frombuffer(gpu.export(memory) + gpu.export_event(event), np.uint8), 1)
-        comm.barrier()
-        gpu.wait_value(stream, memory, 9)
-        gpu.write_value(stream, memory + 8, 10)
-        gpu.record(event, stream)
-        comm.barrier()
-        gpu.synchronize(stream)
-        comm.barrier()
-    else:
-        handles = np.empty(128, np.uint8)
-        comm.recv(handles, 0)
-        memory, event = gpu.open(handles[:64].tobytes()), gpu.open_event(handles[64:].tobytes())
-        comm.barrier()
-        comm.barrier()
-        stream = gpu.stream()
-        gpu.wait_event(stream, event)
-        gpu.copy(memory + 16, memory + 8, 8, stream)
-        assert not gpu.done(event)
-        gpu.write_value(gpu.stream(), memory, 9)
-        gpu.synchronize(stream)
-        assert word(memory + 16) == 10
-        gpu.close(memory)
-        comm.barrier()
+    conformance.between(comm, StandIn().install())
 
 
 def test_between_processes() -> None:

@@ -24,6 +24,7 @@ HANDLE = 64  # bytes
 # The driver shares the whole block that an allocation is cut from, so one that is to be shared fills its blocks.
 BLOCK = 2 << 20
 MOST_ARGUMENTS = 4096  # bytes of a kernel's parameters
+LOADS_FUNCTIONS = 12040  # the CUDA from which on there is cuFuncLoad
 NO_PACKAGE = "GPU arrays need the cuda-bindings package: pip install 'collx[cuda]'"
 NO_DRIVER = "no NVIDIA driver: libcuda.so.1 cannot be loaded; install it, or start the container with --gpus all"
 NO_GPU = "no GPU: the NVIDIA driver is there, but this process sees no device; is CUDA_VISIBLE_DEVICES too narrow?"
@@ -100,7 +101,10 @@ class Bindings:
     def device_at(self, address: int) -> int | None:
         kinds = self._cuda.CUpointer_attribute
         outcome, kind = self._cuda.cuPointerGetAttribute(kinds.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address)
-        if int(outcome) or int(kind) == HOST_MEMORY:
+        if getattr(outcome, "name", "") == "CUDA_ERROR_INVALID_VALUE":
+            return None
+        self._checked("cuPointerGetAttribute", outcome)
+        if int(kind) == HOST_MEMORY:
             return None
         return int(self._do("cuPointerGetAttribute", kinds.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address))
 
@@ -212,7 +216,7 @@ class Bindings:
         for name in kernels:
             functions[name] = self._do("cuModuleGetFunction", module, name.encode())
             # Or else the driver loads it at its first launch, for which it waits for streams that may wait for a peer.
-            if hasattr(self._cuda, "cuFuncLoad"):
+            if self.version() >= LOADS_FUNCTIONS:
                 self._do("cuFuncLoad", functions[name])
         return _Loaded(self._cuda, module, functions, self._launches)
 
@@ -221,9 +225,9 @@ class _Launches(threading.local):
     """Where a thread's next kernel finds its arguments: the driver copies them when it queues the kernel."""
 
     def __init__(self) -> None:
-        self.room = ctypes.create_string_buffer(MOST_ARGUMENTS)
-        self.address = ctypes.addressof(self.room)
-        self.parameters = (ctypes.c_void_p * 1)(self.address)
+        room = (ctypes.c_uint8 * MOST_ARGUMENTS)()
+        self.room = memoryview(room).cast("B")
+        self.parameters = (ctypes.c_void_p * 1)(ctypes.addressof(room))
         self.pointer = ctypes.addressof(self.parameters)
 
 
@@ -235,7 +239,7 @@ class _Loaded:
         if len(arguments) > MOST_ARGUMENTS:
             raise ValueError(f"a kernel takes at most {MOST_ARGUMENTS} bytes of arguments, not {len(arguments)}")
         launches = self._launches
-        ctypes.memmove(launches.address, arguments, len(arguments))
+        launches.room[: len(arguments)] = arguments
         across, down = grid
         function = self._functions[kernel]
         (outcome,) = self._cuda.cuLaunchKernel(function, across, down, 1, block, 1, 1, 0, stream, launches.pointer, 0)
