@@ -1,7 +1,7 @@
 """Asynchronous calls on GPUs: one after the other in a thread, on a stream of their own.
 
-The thread is there because ranks meet on the host before they touch each other's memory, and a caller that starts a call
-does not wait for that. The stream, because what the caller queues meanwhile is to go on beside the call.
+The thread is there because ranks meet on the host before they touch each other's memory, and a caller that starts a
+call does not wait for that. The stream, because what the caller queues meanwhile is to go on beside the call.
 """
 
 from __future__ import annotations
@@ -93,3 +93,4 @@ class Background:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # and the memory that it keeps

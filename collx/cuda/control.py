@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 
 from collx.engine import Engine
+from collx.guide import UNGUIDED, Guide
 from collx.planner import make_plan
 from collx.request import Request
+from collx.schedule import Groups
+
+PLANS = 1024  # kept; where every call has another shape, old ones go
 
 
 class Deadline:
@@ -30,30 +34,37 @@ class Deadline:
 
 
 class Control:
-    """Gathers and barriers over an engine that nothing else uses: the ranks' calls on GPUs alone decide their order."""
+    """Gathers, barriers and collectives of the host over an engine that nothing else uses: the ranks' calls on GPUs
+    alone decide their order."""
 
-    def __init__(self, engine: Engine, rank: int, size: int) -> None:
-        self.engine, self.rank, self.size = engine, rank, size
+    def __init__(self, engine: Engine, rank: int, size: int, groups: Groups = (), guide: Guide = UNGUIDED) -> None:
+        self.engine, self.rank, self.size, self.groups, self.guide = engine, rank, size, groups, guide
         self._plans: dict[Request, Any] = {}
 
     def gather(self, record: bytes, deadline: Deadline, called: str) -> list[bytes]:
         """Every rank's record, all of one length. Raises as collectives do, under the name of what is `called` so."""
         mine = np.frombuffer(record, np.uint8)
         every = np.empty((self.size, mine.size), np.uint8)
-        elements = (mine.size,) * self.size
-        self._run(Request("all_gather", elements, mine.dtype, "direct", called=called), mine, every, deadline)
+        request = Request("all_gather", (mine.size,) * self.size, mine.dtype, "direct", called=called)
+        self.run(request, mine.ctypes.data, every.ctypes.data, deadline)
         return [row.tobytes() for row in every]
 
     def meet(self, deadline: Deadline, called: str) -> None:
         """Return when every rank has come."""
-        nothing = np.empty(0, np.uint8)
-        self._run(Request("barrier", (0,), np.dtype(np.bool_), called=called), nothing, nothing, deadline)
+        self.run(Request("barrier", (0,), np.dtype(np.bool_), called=called), 0, 0, deadline)
 
-    def _run(self, request: Request, source: Any, target: Any, deadline: Deadline) -> None:
+    def run(self, request: Request, source: int, target: int, deadline: Deadline) -> None:
+        """Run a collective on memory of the host. Raises as collectives do."""
         engine = self.engine
-        prepared = self._plans.get(request)
-        if prepared is None:
-            limits = (engine.capacity, engine.window, False, engine.far)
-            prepared = self._plans[request] = engine.prepare(*make_plan(request, self.rank, self.size, *limits))
+        prepared, _ = self._plans.get(request) or self._planned(request)
         engine.sequence = sequence = engine.sequence + 1
-        engine.run(prepared, source.ctypes.data, target.ctypes.data, sequence, deadline.left)
+        engine.run(prepared, source, target, sequence, deadline.left)
+
+    def _planned(self, request: Request) -> Any:
+        engine = self.engine
+        limits = (engine.capacity, engine.window, engine.mpi, engine.far)
+        plan, op = make_plan(request, self.rank, self.size, *limits, self.groups, self.guide)
+        if len(self._plans) >= PLANS:
+            del self._plans[next(iter(self._plans))]
+        self._plans[request] = made = (engine.prepare(plan, op), op)
+        return made

@@ -499,12 +499,13 @@ INLINE void folds(const Table<nwords>& table) {
 
 // ---- the signals of spin mode
 
-// Words of 64 bits, anywhere in mapped memory, that only grow while somebody waits for them. A wait ends early when
-// the word at `abort` is not 0, and `limit` nanoseconds after it began; 0 where there is none.
+// Words of 64 bits, anywhere in mapped memory, that only grow while somebody waits for them. A wait is given up when the
+// word at `abort` is not 0, and `limit` nanoseconds after it began; then the word at `status` is set to 1, and nothing is
+// signalled or waited for any more where that is so. 0 where there is none.
 template <int nwords>
 struct Signals {
-    u64 value, abort, limit, count;
-    u64 words[nwords - 4];
+    u64 value, abort, limit, status, count;
+    u64 words[nwords - 5];
 };
 
 INLINE u64 now() {
@@ -545,6 +546,7 @@ INLINE void released(u64 address, u64 value) {
 // Whoever acquires the value sees what this stream's kernels wrote before: the fence is for all of that.
 template <int nwords>
 INLINE void signal(const Signals<nwords>& signals) {
+    if (signals.status && acquired(signals.status)) return;
 #ifdef __CUDA_ARCH__
     __threadfence_system();
 #endif
@@ -554,12 +556,16 @@ INLINE void signal(const Signals<nwords>& signals) {
 // The clock, and the word of the host, which lies across PCIe, are looked at seldom.
 template <int nwords>
 INLINE void wait(const Signals<nwords>& signals) {
+    if (signals.status && acquired(signals.status)) return;
     const u64 begun = signals.limit ? now() : 0;
     for (u32 i = threadIdx.x; i < signals.count; i += blockDim.x)
         for (u32 turn = 1; acquired(signals.words[i]) < signals.value; ++turn) {
             if (turn % 256) continue;
             pause();
-            if (signals.abort && acquired(signals.abort)) return;
-            if (signals.limit && now() - begun > signals.limit) return;
+            const bool aborted = signals.abort && acquired(signals.abort);
+            if (aborted || (signals.limit && now() - begun > signals.limit)) {
+                if (signals.status) released(signals.status, 1);
+                return;
+            }
         }
 }

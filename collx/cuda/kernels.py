@@ -27,7 +27,7 @@ BLOCKS = 4  # at most so many per multiprocessor
 COPIED = 1 << 20  # from so many bytes on a copy to one target is left to the copy engine, which nothing else needs
 SHORT, LONG = 64, 512  # words of a table; 4 KiB is what every GPU takes as a kernel's parameter
 
-_TABLE_HEAD, _FOLD, _SIGNALS_HEAD = 2, 3, 4  # words of kernels.cu's Table, Fold and Signals before what they list
+_TABLE_HEAD, _FOLD, _SIGNALS_HEAD = 2, 3, 5  # words of kernels.cu's Table, Fold and Signals before what they list
 _SCALED, _SCATTERED = 1, 2
 
 
@@ -70,23 +70,25 @@ class Kernels:
             for table in _tables(entries):
                 self._launch(name, table, size, stream, guard)
 
-    def signal(self, words: Sequence[int], value: int, stream: int) -> None:
+    def signal(self, words: Sequence[int], value: int, stream: int, *, status: int = 0) -> None:
         """Queue a write of `value` to the 64-bit words at these addresses, which is seen by GPUs and hosts no earlier
-        than all that the stream's kernels wrote before it."""
-        self._tell("signal", words, value, stream)
+        than all that the stream's kernels wrote before it; no write where the word at `status` is not 0."""
+        self._tell("signal", words, (value, 0, 0, status), stream)
 
-    def wait(self, words: Sequence[int], value: int, stream: int, *, abort: int = 0, limit: float = 0.0) -> None:
+    def wait(
+        self, words: Sequence[int], value: int, stream: int, *, abort: int = 0, limit: float = 0.0, status: int = 0
+    ) -> None:
         """Have the stream wait, by a kernel, until each of these words is `value` or more. Only where kernels of all
-        ranks run at once. It gives up when the word at `abort` is not 0, and after `limit` seconds; 0 for none."""
-        self._tell("wait", words, value, stream, abort, int(limit * 1e9))
+        ranks run at once. It gives up when the word at `abort` is not 0, and after `limit` seconds, and sets the word
+        at `status` to 1 then; where that is not 0, nothing is waited for. 0 for none."""
+        self._tell("wait", words, (value, abort, int(limit * 1e9), status), stream)
 
-    def _tell(self, what: str, words: Sequence[int], value: int, stream: int, abort: int = 0, limit: int = 0) -> None:
+    def _tell(self, what: str, words: Sequence[int], head: tuple[int, ...], stream: int) -> None:
         for begin in range(0, len(words), LONG - _SIGNALS_HEAD):
             some = words[begin : begin + LONG - _SIGNALS_HEAD]
             nwords = _table_words(_SIGNALS_HEAD + len(some))
             name, threads = f"{what}_{nwords}", -(-min(len(some), THREADS) // 32) * 32
-            packed = _packed((value, abort, limit, len(some), *some), nwords)
-            self._program(name).launch(name, (1, 1), threads, packed, stream)
+            self._program(name).launch(name, (1, 1), threads, _packed((*head, len(some), *some), nwords), stream)
 
     def _launch(self, name: str, table: Sequence[_Entry], size: int, stream: int, guard: int) -> None:
         words: list[int] = [size, guard]

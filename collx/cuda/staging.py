@@ -80,6 +80,10 @@ class Staging:
             driver.copy(target + span.at, stage.output + span.staged, span.nbytes, self._outward)
         driver.record(self._emptied[side], self._outward)
 
+    def ended(self) -> bool:
+        """Whether all that was queued has."""
+        return all(map(self._driver.done, self._emptied))
+
     def close(self) -> None:
         """Give back streams and events; the stages are the caller's. Nothing may be under way."""
         for event in (self._begun, *self._loaded, *self._ran, *self._emptied):

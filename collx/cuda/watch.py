@@ -12,24 +12,35 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from collx.cuda.control import Deadline
 from collx.errors import CollxError, TimeoutError
-from collx.transports.cuda.driver import CudaError
+from collx.transports.cuda.driver import CudaError, Driver
 
 TURN = 0.02  # seconds between looks
 SOON = 0.1  # seconds that a call may take before it is worth asking whether its peers live
 
 
-@dataclass(slots=True)
 class Queued:
-    """A call whose end is `done()`: what it is, when it was queued, until when it may take."""
+    """A call that was queued: what it is, and until when it may take. It keeps the mappings that it uses."""
 
-    what: str
-    done: Callable[[], bool]
-    deadline: Deadline
-    begun: float
+    def __init__(self, driver: Driver, ordinal: int, stream: int, what: str, deadline: Deadline, keep: object) -> None:
+        self.what, self.deadline, self.begun = what, deadline, time.monotonic()
+        self._driver, self._ordinal, self._keep = driver, ordinal, keep
+        self._lock = threading.Lock()  # two threads ask
+        self._event: int | None = driver.event()
+        driver.record(self._event, stream)
+
+    def done(self) -> bool:
+        """Whether it has ended; then it needs nothing any more."""
+        with self._lock:
+            if self._event is not None:
+                with self._driver.on(self._ordinal):
+                    if not self._driver.done(self._event):
+                        return False
+                    self._driver.destroy_event(self._event)
+                self._event = self._keep = None
+            return True
 
 
 class Watch:
@@ -43,10 +54,10 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._over = False
 
-    def add(self, what: str, done: Callable[[], bool], deadline: Deadline) -> None:
+    def add(self, call: Queued) -> None:
         """Look after a call that was just queued, behind all that were added before."""
         with self._lock:
-            self._calls.append(Queued(what, done, deadline, time.monotonic()))
+            self._calls.append(call)
             if self._thread is None and not self._over:
                 self._thread = threading.Thread(target=self._look, name="collx watch", daemon=True)
                 self._thread.start()
@@ -70,9 +81,14 @@ class Watch:
                     return
                 oldest = self._calls[0]
             error = self._trouble(oldest)
-            if error is not None:
+            if error is not None and not self._ends(oldest):
                 self._end(oldest, error)
                 return
+
+    def _ends(self, call: Queued) -> bool:
+        """Whether it still ends: a peer that has left may have done its part just before."""
+        time.sleep(SOON)
+        return call.done()
 
     def _drop_done(self) -> None:
         try:

@@ -1,0 +1,136 @@
+"""Runs collectives on GPU memory.
+
+Every rank sees the memory of all. A call is announced on the host: what it is, and where its input and output lie. So
+ranks that make different calls, die or do not come are found out before anybody's memory is touched. Then it is queued
+on the caller's stream: a barrier, what this rank's GPU has to do, and a barrier. Where memory cannot be shared so, the
+call is staged, and `explain` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from collx.cuda.background import Background, Later
+from collx.cuda.control import Control, Deadline
+from collx.cuda.joining import LEAVE, Joined, join
+from collx.cuda.mapped import Mapped
+from collx.cuda.on_host import OnHost
+from collx.engine import Engine
+from collx.errors import ClosedError, TransportError
+from collx.guide import UNGUIDED, Guide
+from collx.request import Request
+from collx.schedule import Groups
+from collx.transports.cuda.driver import driver
+from collx.types import Where
+
+
+class CudaEngine:
+    """One rank's collectives on GPU memory in one communicator, over an `engine` that nothing else uses.
+
+    Calls are made in one order on all ranks, and are ordered on the caller's stream as kernels are: after what is
+    queued there already, before what comes later. In mode "host" a call returns when it has ended, in the others when
+    it is queued on all ranks. Raises as collectives do; after an error between ranks every call raises ClosedError.
+    """
+
+    def __init__(self, engine: Engine, rank: int, size: int, groups: Groups = (), guide: Guide = UNGUIDED) -> None:
+        self.rank, self.size = rank, size
+        self._control = Control(engine, rank, size, groups, guide)
+        self._joined: Joined | None = None
+        self._ways: tuple[Mapped | None, OnHost] | None = None
+        self._background = Background()
+        self._side = 0  # the stream of asynchronous calls, once there are any
+        self._calls = 0
+        self._over: str | None = None  # why it takes no more calls
+
+    def run(self, request: Request, source: int, target: int, where: Where, limit: float) -> None:
+        """Run a call from the input at `source` to the output at `target`, of the GPU and on the stream of `where`."""
+        if self._background.last is not None:  # calls are made in order
+            self.start(request, source, target, where, limit, lambda: where.stream).wait(limit)
+            return
+        self._perform(request, source, target, where, Deadline(limit))
+
+    def start(
+        self, request: Request, source: int, target: int, where: Where, limit: float, stream: Callable[[], int]
+    ) -> Later:
+        """As run, in the background. What is queued on `stream()` after `wait` comes after the call."""
+        self._usable()
+        later = Later(driver(), where.ordinal, f"rank {self.rank}: {request.collective}", stream)
+        with driver().on(where.ordinal):
+            driver().record(later.begun, where.stream)
+        self._background.submit(later, lambda: self._later(later, request, source, target, where, Deadline(limit)))
+        return later
+
+    def _later(
+        self, later: Later, request: Request, source: int, target: int, where: Where, deadline: Deadline
+    ) -> None:
+        with driver().on(where.ordinal):
+            if not self._side:
+                self._side = driver().stream()
+            driver().wait_event(self._side, later.begun)
+        self._perform(request, source, target, where._replace(stream=self._side), deadline)
+        with driver().on(where.ordinal):
+            driver().record(later.ended, self._side)
+
+    def _perform(self, request: Request, source: int, target: int, where: Where, deadline: Deadline) -> None:
+        self._usable()
+        self._calls += 1
+        here = f"rank {self.rank} in {request.called or request.collective} #{self._calls} on GPUs"
+        try:
+            joined = self._met(where, deadline)
+            assert self._ways is not None
+            mapped, on_host = self._ways
+            with joined.driver.on(joined.ordinal):
+                if mapped is None or request.custom:
+                    on_host.run(request, source, target, where.stream, deadline, here)
+                else:
+                    mapped.run(request, source, target, where.stream, deadline, here)
+        except BaseException as error:
+            self.fail(f"{here}: {type(error).__name__}: {' '.join(str(error).split())}")
+            raise
+
+    def _met(self, where: Where, deadline: Deadline) -> Joined:
+        """What all ranks have found out of each other, at the first call."""
+        if self._joined is None:
+            self._joined = joined = join(self._control, where, deadline)
+            on_host, shares = OnHost(joined.driver, self._control, joined.apart), joined.shares
+            mapped = None if shares is None else Mapped(joined, shares, self._control, on_host, self.fail)
+            self._ways = mapped, on_host
+        if self._joined.ordinal != where.ordinal:
+            raise TransportError(
+                f"rank {self.rank}: this communicator's calls are on GPU {self._joined.ordinal}, and this array is on"
+                f" GPU {where.ordinal}; give each GPU a communicator of its own: comm.split(0)"
+            )
+        return self._joined
+
+    def story(self) -> str | None:
+        """How calls on GPUs are made, and why so; None where there was none yet."""
+        return None if self._joined is None else self._joined.story()
+
+    def fail(self, reason: str) -> None:
+        """Take no more calls, and tell the other ranks why. Idempotent."""
+        if self._over is None:
+            self._over = reason
+            self._control.engine.fail(reason)
+            if self._ways is not None and self._ways[0] is not None:
+                self._ways[0].release()
+
+    def revoke(self) -> None:
+        self._control.engine.revoke()
+
+    def close(self) -> None:
+        """Leave, when what was started has ended; waits a little for the others, whose GPUs may still read this rank's
+        memory. Idempotent."""
+        self._background.close()
+        alone, self._over = self._over is not None, self._over or "it was closed"
+        if self._joined is not None and self._ways is not None:
+            joined, self._joined = self._joined, None
+            with joined.driver.on(joined.ordinal):
+                for way in self._ways:
+                    if way is not None:
+                        way.close(Deadline(LEAVE))
+            joined.close(None if alone else self._control)
+        self._control.engine.close()
+
+    def _usable(self) -> None:
+        if self._over is not None:
+            raise ClosedError(f"rank {self.rank}: this communicator cannot be used on GPUs: {self._over}")

@@ -1,0 +1,240 @@
+"""Calls on memory that all ranks have mapped."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from collx.cuda.announcement import Announcement, input_bytes, output_bytes, traits_of
+from collx.cuda.barriers import Barrier
+from collx.cuda.choosing import choose
+from collx.cuda.control import PLANS, Control, Deadline
+from collx.cuda.joining import Joined, Shares
+from collx.cuda.kernels import Move
+from collx.cuda.lowering import lower
+from collx.cuda.on_host import OnHost
+from collx.cuda.plan import DevicePlan, Place
+from collx.cuda.segments import cut
+from collx.cuda.staging import Stage, Staging
+from collx.cuda.watch import Queued, Watch
+from collx.errors import MismatchError, TransportError
+from collx.plan import Space
+from collx.request import Request
+from collx.schedule import Algorithm
+from collx.transports.waiting import Pause
+
+CALLED = "a call on GPUs"  # what ranks on the host are in when they announce one, or wait for each other
+
+Address = Callable[[int, Space], int]  # where a rank's input, output or workspace begins, as it is mapped here
+
+
+class Call(NamedTuple):
+    """One call: what it asks for, by which algorithm, on which stream, by which barrier, until when; and for people."""
+
+    request: Request
+    algorithm: Algorithm
+    stream: int
+    barrier: Barrier
+    deadline: Deadline
+    here: str
+
+
+class Mapped:
+    """One rank's part in calls on mapped memory. `on_host` makes those that cannot be made so; `fail(reason)` is called
+    where one fails that was queued already."""
+
+    def __init__(
+        self, joined: Joined, shares: Shares, control: Control, on_host: OnHost, fail: Callable[[str], None]
+    ) -> None:
+        self._shares, self._control, self._on_host = shares, control, on_host
+        self._driver, self._ordinal = joined.driver, joined.ordinal
+        self._rank, self._everyone = control.rank, range(control.size)
+        self._algorithms: dict[Request, Algorithm] = {}
+        self._plans: dict[tuple[Request, tuple[bool, ...]], DevicePlan] = {}
+        self._number = 1  # of the newest barrier, the same on all ranks; the first was a probe
+        self._staging: Staging | None = None
+        self._queued: deque[Queued] = deque()  # the oldest first
+        self._watch = Watch(joined.vigil.trouble, lambda what, error: fail(f"{what}: {error}"))
+
+    def run(self, request: Request, source: int, target: int, stream: int, deadline: Deadline, here: str) -> None:
+        """Run a call, or have it captured where the stream is."""
+        captures = self._driver.capturing(stream)
+        barrier = self._shares.barrier.captured(here) if captures else self._shares.barrier
+        call = Call(request, self._chosen(request), stream, barrier, deadline, here)
+        if barrier.meets:  # what all meet at on the host is the announcement
+            self._arrive(call, self._everyone)
+        told = self._announced(call, source, target)
+        unshared = next((why for one in told for why in (one.source.why, one.target.why) if why), "")
+        if captures and unshared:
+            raise TransportError(f"{here} cannot be captured in a CUDA graph: {unshared}")
+        if unshared and not request.agreed:  # nobody knows how much goes through the slabs of all
+            self._on_host.run(request, source, target, stream, deadline, here)
+            return
+        if unshared:
+            self._by_slab(call, source, target)
+            return
+        with self._shares.ipc.using() as mappings:
+            plan = self._planned(call, tuple(one.inplace for one in told))
+            self._queue(call, plan, self._mapped(told, source, target))
+            if captures:
+                self._shares.ipc.keep(mappings)
+            else:
+                self._after(call, mappings)
+
+    def release(self) -> None:
+        """Give up what was queued: a peer will not come."""
+        self._shares.barrier.release()
+
+    def close(self, deadline: Deadline) -> None:
+        """Return when what was queued has ended, or the deadline has passed. Idempotent."""
+        pause = Pause()
+        while self._queued and not deadline.over:
+            if self._queued[0].done():
+                self._queued.popleft()
+            else:
+                pause()
+        self._watch.close()
+        if self._staging is not None and self._staging.ended():
+            self._staging.close()
+            self._staging = None
+
+    # -- what is agreed on before
+
+    def _chosen(self, request: Request) -> Algorithm:
+        if request not in self._algorithms:
+            control, shares = self._control, self._shares
+            choice = choose(request, control.size, shares.workers, shares.slab.room, control.guide, control.groups)
+            if len(self._algorithms) >= PLANS:
+                del self._algorithms[next(iter(self._algorithms))]
+            self._algorithms[request] = choice.algorithm
+        return self._algorithms[request]
+
+    def _announced(self, call: Call, source: int, target: int) -> list[Announcement]:
+        """Tell all ranks of the call, and hear of theirs."""
+        ipc, request, size = self._shares.ipc, call.request, self._control.size
+        traits = traits_of(request, call.algorithm.name, size)
+        read, written = input_bytes(request, self._rank, size), output_bytes(request, self._rank, size)
+        mine = Announcement(traits, request.inplace, ipc.describe(source, read), ipc.describe(target, written))
+        records = self._control.gather(mine.pack(), call.deadline, CALLED)
+        told = [Announcement.unpack(record) for record in records]
+        for peer, one in enumerate(told):
+            if one.traits.fingerprint != traits.fingerprint:
+                raise MismatchError(f"{call.here}: {traits.difference(one.traits, peer)}")
+        return told
+
+    def _planned(self, call: Call, inplace: tuple[bool, ...]) -> DevicePlan:
+        request, size, workers = call.request, self._control.size, self._shares.workers
+        if not request.agreed:  # where this rank's parts lie in the others' inputs, they alone know
+            mine = np.array(request.given, np.int64).tobytes()
+            rows = self._control.gather(mine, call.deadline, CALLED)
+            given = [np.frombuffer(row, np.int64).tolist() for row in rows]
+            return lower(request, call.algorithm, size, workers, inplace, given)
+        key = request, inplace
+        if key not in self._plans:
+            if len(self._plans) >= PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = lower(request, call.algorithm, size, workers, inplace)
+        return self._plans[key]
+
+    # -- where memory is
+
+    def _mapped(self, told: Sequence[Announcement], source: int, target: int) -> Address:
+        ipc, slab = self._shares.ipc, self._shares.slab
+
+        def address(rank: int, space: Space) -> int:
+            if space is Space.WORKSPACE:
+                return slab.workspace(rank)
+            if rank == self._rank:
+                return source if space is Space.INPUT else target
+            return ipc.address(rank, told[rank].source if space is Space.INPUT else told[rank].target)
+
+        return address
+
+    def _by_slab(self, call: Call, source: int, target: int) -> None:
+        """By way of the slabs, segment by segment, where some rank's memory cannot be shared."""
+        slab, size = self._shares.slab, self._control.size
+        if self._staging is None:
+            first, second = (Stage(*slab.stage(self._rank, side)) for side in (0, 1))
+            self._staging = Staging(self._driver, (first, second))
+        staging = self._staging
+
+        def execute(part: Request, at: int, to: int) -> None:
+            side = int(at == staging.stages[1].input)
+
+            def address(rank: int, space: Space) -> int:
+                return slab.workspace(rank) if space is Space.WORKSPACE else slab.stage(rank, side)[space]
+
+            plan = self._planned(call._replace(request=part), (False,) * size)
+            if call.barrier.meets:
+                self._arrive(call, self._everyone)
+                self._control.meet(call.deadline, CALLED)
+            self._queue(call._replace(request=part), plan, address)
+
+        segments = cut(call.request, self._rank, size, slab.stage_bytes)
+        staging.run(segments, source, target, call.stream, execute)
+        self._after(call, None)
+
+    # -- what is queued
+
+    def _queue(self, call: Call, plan: DevicePlan, address: Address) -> None:
+        """Queue this rank's part, from the first barrier, at which it has arrived where ranks meet for it."""
+        if not plan.steps:
+            return
+        request, barrier = call.request, call.barrier
+        at = _found(address)
+        op = request.op.name if request.op is not None else "sum"
+        guard = 0 if barrier.meets else self._shares.words.status(self._rank)
+        arriving: Sequence[int] = self._everyone
+        for number, (workers, waves) in enumerate(zip(plan.workers, plan.done_by(self._rank), strict=True)):
+            self._cross(call, arriving, workers, met=number == 0)
+            for wave in waves:
+                moves = [
+                    Move(tuple(map(at, fold.sources)), tuple(map(at, fold.targets)), fold.nbytes, fold.scale)
+                    for fold in wave
+                ]
+                self._shares.kernels.fold(moves, request.dtype, op, self._control.size, call.stream, guard)
+            arriving = workers
+        self._cross(call, arriving, self._everyone)
+
+    def _cross(self, call: Call, arriving: Sequence[int], waiting: Sequence[int], met: bool = False) -> None:
+        """A barrier: what the waiting ranks queue from now on comes after what the arriving ones have queued. Where
+        they have `met` for it already, this is what is left of it."""
+        barrier = call.barrier
+        if not (met and barrier.meets):
+            if self._rank in arriving:
+                self._arrive(call, waiting)
+            else:
+                self._number += 1
+            if barrier.meets:
+                self._control.meet(call.deadline, CALLED)
+        if self._rank in waiting:
+            barrier.wait(self._number, call.stream, arriving)
+
+    def _arrive(self, call: Call, waiting: Sequence[int]) -> None:
+        self._number += 1
+        call.barrier.arrive(self._number, call.stream, waiting, call.deadline)
+
+    def _after(self, call: Call, mappings: object) -> None:
+        """Keep mappings while what was queued may use them, and look after waits that nobody else looks after."""
+        queued = Queued(self._driver, self._ordinal, call.stream, call.here, call.deadline, mappings)
+        while self._queued and self._queued[0].done():
+            self._queued.popleft()
+        self._queued.append(queued)
+        if not call.barrier.meets:
+            self._watch.add(queued)
+
+
+def _found(address: Address) -> Callable[[Place], int]:
+    """Where a place is, with what `address` says kept: it may have to map a peer's memory."""
+    begins = dict[tuple[int, Space], int]()
+
+    def at(place: Place) -> int:
+        key = place.rank, place.space
+        if key not in begins:
+            begins[key] = address(*key)
+        return begins[key] + place.offset
+
+    return at
