@@ -137,14 +137,14 @@ def fresh(shape: tuple[int, ...], dtype: np.dtype[Any], kind: Kind) -> Buffer:
 
 def together(source: Buffer, target: Buffer) -> None:
     """Raise TypeError unless input and output lie on one device."""
-    if source.kind.device != target.kind.device:
+    if source.kind is not target.kind and source.kind.device != target.kind.device:
         raise TypeError(f"x lies on {source.kind}, but out on {target.kind}: both must lie on the same device")
 
 
 def where_of(buffers: tuple[Buffer, ...]) -> Where | None:
     """The GPU on which all of them lie and the caller's stream there; None on the CPU. Raises ValueError where there
     are two streams, so that nothing orders the call behind what is queued on both."""
-    if not buffers or buffers[0].kind.device is None:
+    if not buffers or buffers[0].kind is PLAIN or buffers[0].kind.device is None:
         return None
     from collx.device_arrays import stream_of  # which those without GPUs never need
 
