@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,9 @@ def devices(driver: Driver) -> None:
 def memory(driver: Driver) -> None:
     bench, base = Bench(driver), driver.allocate(1000)
     assert driver.device_at(base + 999) == 0
+    with ThreadPoolExecutor() as fresh:  # a thread that has used no GPU
+        assert fresh.submit(driver.device_at, base).result() == 0
+        assert fresh.submit(driver.device_at, np.zeros(8).ctypes.data).result() is None
     found = driver.allocation(base + 999)
     assert found.base == base
     assert found.nbytes >= 1000

@@ -25,6 +25,7 @@ class Result(enum.IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_INVALID_VALUE = 1
     CUDA_ERROR_NO_DEVICE = 100
+    CUDA_ERROR_INVALID_CONTEXT = 201
     CUDA_ERROR_NOT_READY = 600
 
 
@@ -204,6 +205,25 @@ def test_memory_of_the_host_has_no_device() -> None:
     bindings, cuda = made(cuPointerGetAttribute=1)
     assert bindings.device_at(64) is None
     cuda.refused["cuPointerGetAttribute"] = Result.CUDA_ERROR_INVALID_VALUE  # nobody's
+    assert bindings.device_at(64) is None
+
+
+def test_a_thread_that_has_used_no_gpu_can_ask_where_memory_is() -> None:
+    """The driver does not answer without a context: that of a GPU which the process uses is as good as any."""
+    bindings, cuda = made(
+        cuDevicePrimaryCtxGetState=lambda device: (0, int(device == 1)),
+        cuDeviceGet=lambda ordinal: ordinal,
+        cuDeviceGetCount=2,
+        cuDevicePrimaryCtxRetain=lambda device: f"context {device}",
+        cuPointerGetAttribute=lambda kind, address: 1 + ("ORDINAL" not in kind.name),
+    )
+    lacking = Result.CUDA_ERROR_INVALID_CONTEXT
+    cuda.results["cuCtxPushCurrent"] = lambda _: cuda.refused.clear() or ()
+    cuda.results["cuCtxPopCurrent"] = lambda: cuda.refused.update(cuPointerGetAttribute=lacking) or ()
+    cuda.refused["cuPointerGetAttribute"] = lacking
+    assert bindings.device_at(64) == 1
+    assert ("cuCtxPushCurrent", "context 1") in cuda.calls
+    cuda.results["cuDevicePrimaryCtxGetState"] = (0, 0)
     assert bindings.device_at(64) is None
 
 

@@ -25,6 +25,7 @@ HANDLE = 64  # bytes
 BLOCK = 2 << 20
 MOST_ARGUMENTS = 4096  # bytes of a kernel's parameters
 LOADS_FUNCTIONS = 12040  # the CUDA from which on there is cuFuncLoad
+NO_EVENTS = "interprocess events need one /dev/shm for all ranks: start containers with --ipc=host, or set COLLX_CUDA_SYNC=memop"
 NO_PACKAGE = "GPU arrays need the cuda-bindings package: pip install 'collx[cuda]'"
 NO_DRIVER = "no NVIDIA driver: libcuda.so.1 cannot be loaded; install it, or start the container with --gpus all"
 NO_GPU = "no GPU: the NVIDIA driver is there, but this process sees no device; is CUDA_VISIBLE_DEVICES too narrow?"
@@ -100,13 +101,26 @@ class Bindings:
 
     def device_at(self, address: int) -> int | None:
         kinds = self._cuda.CUpointer_attribute
-        outcome, kind = self._cuda.cuPointerGetAttribute(kinds.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address)
-        if getattr(outcome, "name", "") == "CUDA_ERROR_INVALID_VALUE":
+        outcome, kind = self._asked(kinds.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address)
+        if outcome in ("CUDA_ERROR_INVALID_VALUE", "CUDA_ERROR_INVALID_CONTEXT") or kind == HOST_MEMORY:
             return None
-        self._checked("cuPointerGetAttribute", outcome)
-        if int(kind) == HOST_MEMORY:
-            return None
-        return int(self._do("cuPointerGetAttribute", kinds.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address))
+        outcome, ordinal = self._asked(kinds.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address)
+        if outcome:
+            raise CudaError("cuPointerGetAttribute", outcome)
+        return ordinal
+
+    def _asked(self, kind: Any, address: int) -> tuple[str, int]:
+        """An attribute of a pointer, or the error's name. The driver wants some context to be in use for that, which one
+        is where the thread has used CuPy or torch; else any does, and where there is none there is no memory."""
+        outcome, found = self._cuda.cuPointerGetAttribute(kind, address)
+        if getattr(outcome, "name", "") == "CUDA_ERROR_INVALID_CONTEXT":
+            for ordinal in range(self.devices()):
+                _, active = self._do("cuDevicePrimaryCtxGetState", self._do("cuDeviceGet", ordinal))
+                if active:
+                    with self.on(ordinal):
+                        outcome, found = self._cuda.cuPointerGetAttribute(kind, address)
+                    break
+        return (outcome.name, 0) if int(outcome) else ("", int(found))
 
     @contextmanager
     def on(self, ordinal: int) -> Iterator[None]:
@@ -179,7 +193,7 @@ class Bindings:
     def open_event(self, handle: bytes) -> int:
         found = self._cuda.CUipcEventHandle()
         ctypes.memmove(found.getPtr(), handle, HANDLE)
-        return int(self._do("cuIpcOpenEventHandle", found))
+        return int(self._do("cuIpcOpenEventHandle", found, remedy=NO_EVENTS))
 
     def record(self, event: int, stream: int) -> None:
         self._do("cuEventRecord", event, stream)

@@ -75,7 +75,8 @@ def process() -> int:
 
 
 def check(cards: Sequence[Card]) -> None:
-    """Raise TransportError, the same on every rank, where CUDA IPC would take one process for another."""
+    """Raise TransportError, the same on every rank, where CUDA IPC would take one process for another. Handles of
+    memory work between containers that share no namespace, but PIDs must differ (LMCache, pull request 4551)."""
     seen = dict[tuple[str, int], int]()
     for rank, this in enumerate(cards):
         other = seen.setdefault((this.boot, this.pid), rank)

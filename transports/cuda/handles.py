@@ -183,8 +183,8 @@ class Mappings:
             address = self.driver.open(shared.handle)
         except CudaError as error:
             raise TransportError(
-                f"memory of another rank cannot be mapped: {error}; has it been freed, do the GPUs reach each other"
-                " (nvidia-smi topo -p2p r), and do containers share their PID and IPC namespaces?"
+                f"memory of another rank cannot be mapped: {error}; has it been freed, and do the GPUs reach each other"
+                " (nvidia-smi topo -p2p r)?"
             ) from None
         with suppress(CudaError):  # where the driver does not say how much it has mapped
             found = self.driver.allocation(address)
