@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from collx.tuning import Key, Table
-from collx.wishes import Wish, Wishes
+from collx.wishes import NCCL, Wish, Wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,11 @@ class Guide:
     tells: bool = False
     tries: Key | None = None
 
-    def wish(self, collective: str) -> Wish | None:
-        return self.wishes.get(collective)
+    def wish(self, collective: str, elsewhere: str = NCCL) -> Wish | None:
+        """What may be chosen; None where nothing was said, or only of what serves arrays `elsewhere`: NCCL those on
+        GPUs, MPI those in the host's memory."""
+        wish = self.wishes.get(collective)
+        return None if wish == Wish((elsewhere,)) else wish
 
 
 UNGUIDED = Guide()

@@ -16,9 +16,10 @@ from collx.request import Request
 from collx.schedule import REGISTER, Algorithm, Builder, Groups, along, largest_message
 from collx.semantics import refusal
 from collx.types import nearest
-from collx.wishes import MPI, Wish, may_choose
+from collx.wishes import MPI, NCCL, Wish, may_choose
 
 KIB, MIB = 1 << 10, 1 << 20
+NO_GPU = "NCCL is for arrays on GPUs"
 NO_MPI = "no MPI joins the ranks (COLLX_TRANSPORT=mpi, under mpirun)"
 SEGMENT = 64 * KIB  # bytes that one message segment has at most: a few of them stay in cache
 
@@ -188,6 +189,8 @@ def objection(name: str, request: Request, size: int, room: float, mpi: bool = F
     call, if it cannot."""
     if name == MPI:
         return refusal(request) if mpi else NO_MPI
+    if name == NCCL:
+        return NO_GPU
     algorithm = placed(name, request, hosts)
     if _cuts_what_a_user_op_sees(algorithm, request, size):
         return "it cuts the array into blocks, and a user's op may look at all of it"
@@ -218,6 +221,8 @@ def _asked_for(request: Request, size: int, room: float, mpi: bool, hosts: Group
         if why is not None:
             raise ValueError(f"{request.collective} cannot use 'mpi' here: {why}; leave algorithm= out")
         return Choice(MPI, None, "explicit")
+    if isinstance(asked, str) and asked == NCCL:
+        raise ValueError(f"{request.collective} cannot use 'nccl' here: {NO_GPU}; leave algorithm= out")
     shipped = may_choose(request.collective)
     if isinstance(asked, str) and asked in shipped:
         entry = placed(asked, request, hosts)

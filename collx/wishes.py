@@ -11,7 +11,8 @@ from collx.errors import BootstrapError
 from collx.schedule import REGISTER
 from collx.types import nearest
 
-MPI = "mpi"  # the algorithm that is none of ours: MPI's own collective
+# What is no algorithm of ours: MPI's own collectives, and NCCL's, which are for arrays on GPUs alone.
+MPI, NCCL = FOREIGN = ("mpi", "nccl")
 
 
 class Wish(NamedTuple):
@@ -76,11 +77,11 @@ def _collective(text: str) -> str:
 
 
 def _wish(collective: str, names: tuple[str, ...], without: bool) -> Wish:
-    known = [*may_choose(collective), MPI]
+    known = [*may_choose(collective), *FOREIGN]
     for name in names:
         if name not in known:
             raise BootstrapError(f"COLLX_ALGO: {collective} has no algorithm {name!r}: {nearest(name, known)}")
-    if without and set(names) >= set(known) - {MPI}:
+    if without and set(names) >= set(known) - set(FOREIGN):
         raise BootstrapError(f"COLLX_ALGO: {collective}:^{','.join(names)} leaves it no algorithm")
     return Wish(names, without)
 
@@ -88,13 +89,15 @@ def _wish(collective: str, names: tuple[str, ...], without: bool) -> Wish:
 def _everywhere(names: tuple[str, ...], without: bool) -> dict[str, Wish]:
     wishes, met = dict[str, Wish](), set[str]()
     for collective in COLLECTIVES:
-        fitting = tuple(name for name in names if name in (*may_choose(collective), MPI))
+        fitting = tuple(name for name in names if name in (*may_choose(collective), *FOREIGN))
         met.update(fitting)
         shipped = any(name in may_choose(collective) for name in fitting)
-        if shipped or fitting == names or (without and fitting):  # "mpi" beside others is no wish of what lacks these
+        if shipped or fitting == names or (without and fitting):  # "mpi" beside others is none of what lacks these
             wishes[collective] = _wish(collective, fitting, without)
     for name in names:
         if name not in met:
             known = dict.fromkeys(name for collective in COLLECTIVES for name in may_choose(collective))
-            raise BootstrapError(f"COLLX_ALGO: no collective has an algorithm {name!r}: {nearest(name, [*known, MPI])}")
+            raise BootstrapError(
+                f"COLLX_ALGO: no collective has an algorithm {name!r}: {nearest(name, [*known, *FOREIGN])}"
+            )
     return wishes

@@ -14,7 +14,6 @@ from collx.collectives import COLLECTIVES
 from collx.errors import TransportError
 from collx.request import Request
 
-NAME = "nccl"  # as an algorithm
 _IDENTIFIER = 128  # bytes, NCCL_UNIQUE_ID_BYTES
 _BYTES = 1  # ncclUint8: what only moves has no other dtype
 _DTYPES = {
