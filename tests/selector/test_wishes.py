@@ -13,7 +13,7 @@ from collx.guide import Guide
 from collx.request import Request
 from collx.selector import choose
 from collx.types import reduce_op
-from collx.wishes import MPI, Wish, may_choose, parse
+from collx.wishes import FOREIGN, MPI, Wish, may_choose, parse
 
 ROOM = 1 << 16
 
@@ -82,7 +82,7 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
         wishes = parse(text)
     except BootstrapError:
         return
-    assert all(set(wish.names) <= {*may_choose(collective), MPI} for collective, wish in wishes.items())
+    assert all(set(wish.names) <= {*may_choose(collective), *FOREIGN} for collective, wish in wishes.items())
 
 
 def test_what_cannot_serve_is_an_error_that_says_why() -> None:
