@@ -8,6 +8,7 @@
 #   make checks    what it costs that ranks compare their calls, into perf/results/checks.md
 #   make mismatches random mismatched pairs of calls, which must all be found; CASES=100000
 #   make kills     N jobs in which ranks are killed at random moments, and how soon the others learn of it; N=1000
+#   make gpu       what needs an NVIDIA GPU: tests, compute-sanitizer and sweeps, into perf/results; PYTHON=python3
 #   make prove     every schedule for every size 1..256, and random larger ones
 #   make lint      ruff and mypy
 #   make kernels   the kernels of GPUs, compiled for all that there are, without one
@@ -26,7 +27,7 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 # The tests start thousands of processes, each of which would compile all of collx anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep versus tcp regret yardstick checks test nft mismatches prove lint kernels sanitize fuzz models docs
+.PHONY: gpu sweep versus tcp regret yardstick checks test nft mismatches prove lint kernels sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -59,6 +60,10 @@ checks: .venv/.stamp-test .venvs/unchecked/.stamp
 
 mismatches: .venv/.stamp-test
 	$(BIN)/python -m tests.failures.mismatches $(or $(CASES),10000)
+
+# By the PYTHON given and its packages, as where GPUs are nothing can be fetched.
+gpu:
+	@$(PYTHON) .ci/gpu.py
 
 prove: .venv/.stamp-install
 	$(BIN)/collx verify --sizes 1-256 --larger --groupings 300
