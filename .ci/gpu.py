@@ -1,7 +1,7 @@
 """`make gpu`: everything that needs a GPU, in under ten minutes and without a network.
 
 Builds collx for the Python that runs this, in .venvs/gpu beside that Python's packages, then runs the tests on GPUs,
-the sweeps and compute-sanitizer. What has been measured is written as soon as it is, so whoever ends this early keeps it.
+the sweeps and compute-sanitizer. What has been measured is written at once, so whoever ends this early keeps it.
 """
 
 import ctypes
@@ -19,8 +19,8 @@ SECONDS = 570.0  # for all of it
 ENVIRONMENT = Path(".venvs/gpu")
 NEEDED = {  # by module, what brings it
     "numpy": "numpy", "ml_dtypes": "ml_dtypes", "rich": "rich", "cuda.bindings": "cuda-bindings",
-    "cupy": "cupy-cuda13x", "torch": "torch", "pytest": "pytest", "pytest_timeout": "pytest-timeout", "hypothesis": "hypothesis",
-    "nanobind": "nanobind", "scikit_build_core": "scikit-build-core", "pip": "pip",
+    "cupy": "cupy-cuda13x", "torch": "torch", "pytest": "pytest", "pytest_timeout": "pytest-timeout",
+    "hypothesis": "hypothesis", "nanobind": "nanobind", "scikit_build_core": "scikit-build-core", "pip": "pip",
 }  # fmt: skip
 SANITIZED = ["-m", "collx", "run", "-n", "2", "--tag", "off", "-m", "tests.gpu.small"]
 

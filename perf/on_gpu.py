@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from collx.perf.gpu_report import LATENCY, page
@@ -62,11 +62,11 @@ def short(name: str) -> str:
 
 
 @contextmanager
-def mps() -> Iterator[dict[str, str]]:
+def mps(wanted: bool) -> Iterator[dict[str, str]]:
     """In the block a daemon of our own lets kernels of several processes run at once; the environment that asks for it.
-    Empty where this machine has none."""
+    Empty where it is not wanted, or this machine has none."""
     control = shutil.which("nvidia-cuda-mps-control")
-    if control is None:
+    if control is None or not wanted:
         yield {}
         return
     with tempfile.TemporaryDirectory(prefix="mps-") as folder:
@@ -132,8 +132,10 @@ def main(argv: list[str]) -> int:
     results.state["notes"] += given.note
     status = False
     for what, arguments in (sweep for part in given.parts for sweep in PARTS[part]):
-        with mps() if what == "mps" else nullcontext({}) as asking:
-            document = swept(arguments, asking) if asking or what != "mps" else {"args": arguments, "failed": NO_MPS}
+        with mps(what == "mps") as asking:
+            document: Document = {"args": arguments, "failed": NO_MPS}
+            if asking or what != "mps":
+                document = swept(arguments, asking)
         results.state["sweeps"].append({"what": what, "document": document})
         results.write()
         status |= "failed" in document or document["out_of_bounds"]["count"] > 0
