@@ -255,30 +255,14 @@ struct Sum : Op {
     }
 };
 
-// What no compiler contracts into a fused multiply-add.
-INLINE float times(float a, float b) {
-#ifdef __CUDA_ARCH__
-    return __fmul_rn(a, b);
-#else
-    return a * b;
-#endif
-}
-INLINE double times(double a, double b) {
-#ifdef __CUDA_ARCH__
-    return __dmul_rn(a, b);
-#else
-    return a * b;
-#endif
-}
-
 struct Product : Op {
     static constexpr bool widens = true;
     template <class T>
     static INLINE T apply(T a, T b) {
         if constexpr (Kind<T>::complex)
-            return {times(a.re, b.re) - times(a.im, b.im), times(a.re, b.im) + times(a.im, b.re)};
+            return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
         else if constexpr (Kind<T>::integral) return static_cast<T>(wrapping(a) * wrapping(b));
-        else return times(a, b);
+        else return a * b;
     }
 };
 

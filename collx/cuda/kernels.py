@@ -3,16 +3,16 @@
 A launch does a table of folds, so that a step of a plan is one launch whatever the number of its folds. The table goes
 by value, as the kernel's parameter: a short one for the few ranks of a host, a long one where that is full.
 
-How much is in flight decides how fast memory is. An H200 brings 4.8 TB/s from a distance of some 0.7 us, so 3.4 MB must
-be under way, 25 KB per multiprocessor; a thread has up to 8 loads of 16 bytes (`rows` and `columns` in kernels.cu) and
-256 threads of 4 blocks up to 128 KB, half of that for types that need more registers.
+How much is in flight decides how fast memory is. An H200 brings 4.8 TB/s over a latency of some 0.7 us, so 3.4 MB must
+be under way, 25 KB per multiprocessor. Two blocks of 256 threads with 4 loads of 16 bytes each, as in a fold of two
+sources, have 32 KB under way, with 8 loads twice that (`rows` and `columns` in kernels.cu).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from collx.types import DTYPES, ReduceOp, supports
 
 THREADS = 256  # of a block
 RESIDENT = 2  # blocks that a multiprocessor's registers must have room for at once
-BLOCKS = 4  # at most so many per multiprocessor
+BLOCKS = 6  # at most so many per multiprocessor: all in two or three turns, as 2 or 3 are resident
 COPIED = 1 << 20  # from so many bytes on a copy to one target is left to the copy engine, which nothing else needs
 SHORT, LONG = 64, 512  # words of a table; 4 KiB is what every GPU takes as a kernel's parameter
 
@@ -41,6 +41,9 @@ class Move(NamedTuple):
     scale: bool = False
 
 
+Queue = Callable[[int], None]  # queues something on a stream
+
+
 class Kernels:
     """The kernels of one device, compiled as they are asked for. That device must be the one in use."""
 
@@ -52,23 +55,52 @@ class Kernels:
     def fold(
         self, moves: Iterable[Move], dtype: np.dtype[Any], op: str, size: int, stream: int, guard: int = 0
     ) -> None:
-        """Queue moves of which none writes what another reads or writes. `size`: what scaled ones divide by. Where the
-        word at the address `guard` is not 0 by then, nothing is written."""
+        """Queue what `prepared` prepares."""
+        for queue in self.prepared(moves, dtype, op, size, guard):
+            queue(stream)
+
+    def prepared(self, moves: Iterable[Move], dtype: np.dtype[Any], op: str, size: int, guard: int = 0) -> list[Queue]:
+        """What does moves of which none writes what another reads or writes. All is compiled and loaded by then: to
+        load a kernel, the driver may wait for streams, which would not do where one of them waits for a peer already.
+
+        `size`: what scaled moves divide by. Where the word at the address `guard` is not 0 when they begin, nothing is
+        written."""
+        queues: list[Queue] = []
         kinds: dict[str, list[_Entry]] = {}
         for move in moves:
             if not move.nbytes:
                 continue
             if len(move.sources) > 1 or move.scale:
-                item, word = dtype.itemsize, dtype.itemsize // (2 if dtype.kind == "c" else 1)
-                kinds.setdefault(f"fold_{dtype.name}_{op}", []).append(_entry(move, item, word))
+                name, item, word = _elements(dtype)
+                kinds.setdefault(f"fold_{name}_{op}", []).append(_entry(move, item, word))
             elif len(move.targets) == 1 and move.nbytes >= COPIED and not guard:
-                self._driver.copy(move.targets[0], move.sources[0], move.nbytes, stream)
+                queues.append(partial(self._driver.copy, move.targets[0], move.sources[0], move.nbytes))
             else:
                 unit = _unit(move)
                 kinds.setdefault(f"copy_{unit}", []).append(_entry(move, unit, unit))
         for name, entries in kinds.items():
-            for table in _tables(entries):
-                self._launch(name, table, size, stream, guard)
+            queues += (self._launch(name, table, size, guard) for table in _tables(entries))
+        return queues
+
+    def _launch(self, name: str, table: Sequence[_Entry], size: int, guard: int) -> Queue:
+        words: list[int] = [size, guard]
+        pointers, addresses = _FOLD * len(table), list[int]()
+        for entry in table:
+            shape = pointers | len(entry.sources) << 16 | len(entry.targets) << 32 | entry.flags << 48
+            words += entry.elements, entry.head, shape
+            addresses += entry.sources
+            addresses += entry.targets
+            pointers += len(entry.sources) + len(entry.targets)
+        nwords = _table_words(_TABLE_HEAD + pointers)
+        most = max(entry.turns for entry in table)
+        grid = min(-(-most // THREADS), -(-self._blocks // len(table))), len(table)
+        kernel = f"{name}_{nwords}"
+        return partial(self._program(kernel).launch, kernel, grid, THREADS, _packed(words + addresses, nwords))
+
+    def load_signals(self) -> None:
+        """Load what `signal` and `wait` use for up to some 60 words: see `prepared`."""
+        self._program(f"signal_{SHORT}")
+        self._program(f"wait_{SHORT}")
 
     def signal(self, words: Sequence[int], value: int, stream: int, *, status: int = 0) -> None:
         """Queue a write of `value` to the 64-bit words at these addresses, which is seen by GPUs and hosts no earlier
@@ -87,28 +119,13 @@ class Kernels:
         for begin in range(0, len(words), LONG - _SIGNALS_HEAD):
             some = words[begin : begin + LONG - _SIGNALS_HEAD]
             nwords = _table_words(_SIGNALS_HEAD + len(some))
-            name, threads = f"{what}_{nwords}", -(-min(len(some), THREADS) // 32) * 32
-            self._program(name).launch(name, (1, 1), threads, _packed((*head, len(some), *some), nwords), stream)
+            kernel, threads = f"{what}_{nwords}", -(-min(len(some), THREADS) // 32) * 32
+            self._program(kernel).launch(kernel, (1, 1), threads, _packed((*head, len(some), *some), nwords), stream)
 
-    def _launch(self, name: str, table: Sequence[_Entry], size: int, stream: int, guard: int) -> None:
-        words: list[int] = [size, guard]
-        pointers, addresses = _FOLD * len(table), list[int]()
-        for entry in table:
-            shape = pointers | len(entry.sources) << 16 | len(entry.targets) << 32 | entry.flags << 48
-            words += entry.elements, entry.head, shape
-            addresses += entry.sources
-            addresses += entry.targets
-            pointers += len(entry.sources) + len(entry.targets)
-        nwords = _table_words(_TABLE_HEAD + pointers)
-        most = max(entry.turns for entry in table)
-        wide = min(-(-most // THREADS), -(-self._blocks // len(table)))
-        name = f"{name}_{nwords}"
-        self._program(name).launch(name, (wide, len(table)), THREADS, _packed(words + addresses, nwords), stream)
-
-    def _program(self, name: str) -> Program:
-        if name not in self._programs:
-            self._programs[name] = self._driver.program(source([name]), [name])
-        return self._programs[name]
+    def _program(self, kernel: str) -> Program:
+        if kernel not in self._programs:
+            self._programs[kernel] = self._driver.program(source([kernel]), [kernel])
+        return self._programs[kernel]
 
 
 class _Entry(NamedTuple):
@@ -122,15 +139,22 @@ class _Entry(NamedTuple):
     turns: int
 
 
+@cache
+def _elements(dtype: np.dtype[Any]) -> tuple[str, int, int]:
+    """A dtype's name, its bytes, and what an address must be a multiple of for them to be loaded as they are."""
+    return dtype.name, dtype.itemsize, dtype.itemsize // (2 if dtype.kind == "c" else 1)
+
+
 def _entry(move: Move, item: int, word: int) -> _Entry:
-    """`item`: bytes of an element; `word`: what its address must be a multiple of to be loaded as one."""
-    elements = move.nbytes // item
-    addresses = (*move.sources, *move.targets)
-    start = addresses[0] % 16
-    level = start % item == 0 and all(address % 16 == start for address in addresses)
-    head = min(elements, -start % 16 // item) if level else elements
+    elements, begin = move.nbytes // item, move.sources[0]
+    odd = apart = 0  # bits that are set in some address, or not the same in all
+    for address in (*move.sources, *move.targets):
+        odd |= address
+        apart |= address ^ begin
+    level = not apart % 16 and not begin % 16 % item
+    head = min(elements, -begin % 16 // item) if level else elements
     packs = (elements - head) * item // 16
-    flags = _SCALED * move.scale | _SCATTERED * any(address % word for address in addresses)
+    flags = _SCALED * move.scale | _SCATTERED * (odd % word > 0)
     return _Entry(move.sources, move.targets, elements, head, flags, max(packs, elements - packs * 16 // item))
 
 

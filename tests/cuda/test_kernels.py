@@ -143,6 +143,17 @@ def test_a_step_is_one_launch_for_folds_and_one_for_copies(here: Here, kernels: 
     assert (copies == given[0]).all()
 
 
+def test_what_is_prepared_is_loaded_and_queued_again_and_again(here: Here, kernels: Kernels) -> None:
+    given, got = np.ones(10, np.float32), np.zeros(10, np.float32)
+    queues = kernels.prepared([move([given, got], [got])], given.dtype, "sum", 1)
+    assert not here.launched
+    here.program = None  # type: ignore[assignment, method-assign]
+    for times in (1, 2, 3):
+        for queue in queues:
+            queue(0)
+        assert (got == times).all()
+
+
 def test_a_full_table_goes_on_in_another_launch(here: Here, kernels: Kernels) -> None:
     given, got = random_bits(np.dtype(np.uint16), 900).reshape(300, 3), np.zeros((300, 3), np.uint16)
     kernels.fold([move([a, a], [out]) for a, out in zip(given, got, strict=True)], given.dtype, "sum", 1, 0)
