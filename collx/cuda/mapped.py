@@ -13,10 +13,10 @@ from collx.cuda.barriers import Barrier
 from collx.cuda.choosing import choose
 from collx.cuda.control import PLANS, Control, Deadline
 from collx.cuda.joining import Joined, Shares
-from collx.cuda.kernels import Move
+from collx.cuda.kernels import Move, Queue
 from collx.cuda.lowering import lower
 from collx.cuda.on_host import OnHost
-from collx.cuda.plan import DevicePlan, Place
+from collx.cuda.plan import DevicePlan, Fold, Place, Wave
 from collx.cuda.segments import cut
 from collx.cuda.staging import Stage, Staging
 from collx.cuda.watch import Queued, Watch
@@ -183,21 +183,28 @@ class Mapped:
         """Queue this rank's part, from the first barrier, at which it has arrived where ranks meet for it."""
         if not plan.steps:
             return
-        request, barrier = call.request, call.barrier
-        at = _found(address)
-        op = request.op.name if request.op is not None else "sum"
-        guard = 0 if barrier.meets else self._shares.words.status(self._rank)
+        guard = 0 if call.barrier.meets else self._shares.words.status(self._rank)
+        steps = self._prepared(call.request, plan, address, guard)
         arriving: Sequence[int] = self._everyone
-        for number, (workers, waves) in enumerate(zip(plan.workers, plan.done_by(self._rank), strict=True)):
+        for number, (workers, queues) in enumerate(zip(plan.workers, steps, strict=True)):
             self._cross(call, arriving, workers, met=number == 0)
-            for wave in waves:
-                moves = [
-                    Move(tuple(map(at, fold.sources)), tuple(map(at, fold.targets)), fold.nbytes, fold.scale)
-                    for fold in wave
-                ]
-                self._shares.kernels.fold(moves, request.dtype, op, self._control.size, call.stream, guard)
+            for queue in queues:
+                queue(call.stream)
             arriving = workers
         self._cross(call, arriving, self._everyone)
+
+    def _prepared(self, request: Request, plan: DevicePlan, address: Address, guard: int) -> list[list[Queue]]:
+        """By step, what does this rank's part: made before anything waits for a peer, since to load a kernel, or to map
+        memory, the driver may wait for all streams."""
+        at, op = _found(address), request.op.name if request.op is not None else "sum"
+
+        def move(fold: Fold) -> Move:
+            return Move(tuple(map(at, fold.sources)), tuple(map(at, fold.targets)), fold.nbytes, fold.scale)
+
+        def wave(folds: Wave) -> list[Queue]:
+            return self._shares.kernels.prepared(map(move, folds), request.dtype, op, self._control.size, guard)
+
+        return [[queue for folds in waves for queue in wave(folds)] for waves in plan.done_by(self._rank)]
 
     def _cross(self, call: Call, arriving: Sequence[int], waiting: Sequence[int], met: bool = False) -> None:
         """A barrier: what the waiting ranks queue from now on comes after what the arriving ones have queued. Where

@@ -86,6 +86,7 @@ class Spins:
     def __init__(self, kernels: Kernels, status: int, abort: int, limit: float) -> None:
         """A kernel gives up after `limit` seconds or when the host's word at `abort` is set, and says so at `status`."""
         self._kernels, self._status, self._abort, self._limit = kernels, status, abort, limit
+        kernels.load_signals()
 
     def write(self, stream: int, words: Sequence[int], value: int) -> None:
         self._kernels.signal(words, value, stream, status=self._status)
