@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
+import runpy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from collx.perf import gpu, table
+from collx.perf import gpu, on_gpu, table
 from collx.perf.arguments import parse
 from collx.perf.device import Way, Ways
 from collx.perf.gpu import Gpu
+from collx.perf.gpu_report import page
 from collx.perf.options import Options, UsageError
 from collx.perf.points import Sweep
 from collx.perf.sweep import run
@@ -164,3 +169,45 @@ def test_nccl_needs_a_gpu_for_every_rank(world: World, driver: StandIn) -> None:
     lone = dataclasses.make_dataclass("Comm", [("size", int)])(2)
     with pytest.raises(UsageError, match="a GPU for every rank"):
         device.gpus(lone, ways, cards)
+
+
+def test_the_page_has_latencies_and_shares_first(world: World, driver: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    swept(world, driver, ["--sync", "host,memop", "-b", "4K", "-e", "4K", "--json", str(path)])
+    document = json.loads(path.read_text())
+    large = copy.deepcopy(document["results"])
+    for result in large:
+        result["size"] = 64 << 20
+        result["out_of_place"] |= {"roof_share": 0.75 if result["experiment_name"] == "memop" else 0.5, "time": 333.0}
+    document["results"] += large
+    failed = {"args": ["all_reduce", "-n", "8"], "failed": "no room"}
+    entries = [("modes", document), ("mps", document), ("mps", failed)]
+    sweeps = [{"what": what, "document": each} for what, each in entries]
+    text = page({"device": "NVIDIA H200", "commit": "abc", "begun": "now", "sweeps": sweeps, "notes": ["tests: well"]})
+    lines = text.splitlines()
+    assert lines[0] == "# collx on NVIDIA H200"
+    latencies = lines[lines.index("## all_reduce: latency by sync mode") :]
+    assert latencies[2] == "| ranks, 4KiB | host | memop |"
+    assert latencies[4].startswith("| 2 | ")
+    assert latencies[5].startswith("| 2, MPS | ")
+    assert "| 2 | 64M | memop | 333 us | " in text
+    assert " | 75% |" in text
+    assert "- `collx perf all_reduce -n 8`: no room" in lines
+    assert lines[-1] == "- tests: well"
+
+
+def test_results_are_named_by_the_device() -> None:
+    assert on_gpu.short("NVIDIA H200") == "h200"
+    assert on_gpu.short("NVIDIA H100 80GB HBM3") == "h100"
+    assert on_gpu.short("Tesla V") == "gpu"
+
+
+def test_make_gpu_says_why_it_is_skipped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def nothing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", nothing)
+    path = Path(__file__).parents[2] / ".ci/gpu.py"
+    found: dict[str, Any] = runpy.run_path(str(path))
+    assert found["main"](Path()) == 0
+    assert capsys.readouterr().out == "make gpu: skipped: no NVIDIA driver: libcuda.so.1 cannot be loaded\n"
