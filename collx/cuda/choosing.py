@@ -19,7 +19,7 @@ from collx.guide import UNGUIDED, Guide
 from collx.request import Request
 from collx.schedule import REGISTER, Algorithm, Groups
 from collx.selector import KIB, MIB, Rule
-from collx.wishes import MPI, NCCL, Wish, may_choose
+from collx.wishes import FOREIGN, MPI, NCCL, Wish, may_choose
 
 SHARED_GPU = "ranks share a GPU, and NCCL wants one for each"
 _HOST_ONLY = "MPI is given no memory of GPUs"
@@ -106,6 +106,15 @@ def choose(
     raise contest.error(f"{nothing} ({reasons}); change it")
 
 
+def named(request: Request, ranks: Ranks) -> str:
+    """The algorithm that the call names, as ranks compare it: a user's own with a hash of its schedules. Empty where it
+    names none. Raises as `choose` does, but for what depends on ranks' memory."""
+    asked = request.algorithm
+    if asked is None or (isinstance(asked, str) and asked in FOREIGN):
+        return asked or ""
+    return _asked_for(request, ranks).name
+
+
 def candidates(request: Request, ranks: Ranks) -> list[Candidate]:
     """Every algorithm that may be chosen unasked, and NCCL, for a call that all ranks make alike."""
     contest = _Contest(request, ranks)
@@ -126,7 +135,8 @@ class _Contest:
     def preferred(self, wish: Wish | None) -> Iterator[tuple[str, ...]]:
         """What may be chosen unasked, best first; of several at once, the one with the fewest steps."""
         collective = self._request.collective
-        yield next(rule for rule in RULES if rule.fits(collective, self._size, self._request.nbytes)).algorithms
+        nbytes = self._request.nbytes if self._request.agreed else math.inf
+        yield next(rule for rule in RULES if rule.fits(collective, self._size, nbytes)).algorithms
         shipped = may_choose(collective)
         over = {name for name in shipped if REGISTER[collective, name].over}
         yield from ((name,) for name in (wish.names if wish else ()))
@@ -140,7 +150,7 @@ class _Contest:
 
     def _candidate(self, name: str) -> Candidate:
         request, ranks = self._request, self._ranks
-        if name in (MPI, NCCL):
+        if name in FOREIGN:
             return Candidate(name, None, _HOST_ONLY if name == MPI else ranks.no_nccl or nccl.objection(request))
         why = selector.objection(name, request, self._size, math.inf, hosts=ranks.hosts)
         if why is not None:
@@ -150,12 +160,10 @@ class _Contest:
     def asked_for(self) -> Chosen:
         """What the call names."""
         request, asked = self._request, self._request.algorithm
-        if isinstance(asked, str) and asked in (MPI, NCCL):
+        if isinstance(asked, str) and asked in FOREIGN:
             found = self.candidate(asked)
         else:
-            entry = selector.choose(request, self._size, math.inf, hosts=self._ranks.hosts).algorithm
-            assert entry is not None
-            found = self._planned(entry)
+            found = self._planned(_asked_for(request, self._ranks))
         if found.objection is None:
             return Chosen(found.name, found.plan, "explicit")
         raise self.error(
@@ -175,3 +183,10 @@ class _Contest:
             return Candidate(name, plan, None)
         self._short_of_room = True
         return Candidate(name, None, f"it needs {plan.workspace} bytes of workspace, and ranks have {room}")
+
+
+def _asked_for(request: Request, ranks: Ranks) -> Algorithm:
+    """One of ours or the user's own, by its name or as it is."""
+    algorithm = selector.choose(request, len(ranks.workers), math.inf, hosts=ranks.hosts).algorithm
+    assert algorithm is not None
+    return algorithm

@@ -10,11 +10,10 @@ import numpy as np
 
 from collx.cuda.announcement import Announcement, input_bytes, output_bytes, traits_of
 from collx.cuda.barriers import Barrier
-from collx.cuda.choosing import choose
+from collx.cuda.choosing import NoRoom, Ranks, choose, named
 from collx.cuda.control import PLANS, Control, Deadline
 from collx.cuda.joining import Joined, Shares
 from collx.cuda.kernels import Move, Queue
-from collx.cuda.lowering import lower
 from collx.cuda.on_host import OnHost
 from collx.cuda.plan import DevicePlan, Fold, Place, Wave
 from collx.cuda.segments import cut
@@ -23,7 +22,6 @@ from collx.cuda.watch import Queued, Watch
 from collx.errors import MismatchError, TransportError
 from collx.plan import Space
 from collx.request import Request
-from collx.schedule import Algorithm
 from collx.transports.waiting import Pause
 
 CALLED = "a call on GPUs"  # what ranks on the host are in when they announce one, or wait for each other
@@ -32,10 +30,10 @@ Address = Callable[[int, Space], int]  # where a rank's input, output or workspa
 
 
 class Call(NamedTuple):
-    """One call: what it asks for, by which algorithm, on which stream, by which barrier, until when; and for people."""
+    """One call: what it asks for, the algorithm that it names, its stream, by which barrier, until when; its name."""
 
     request: Request
-    algorithm: Algorithm
+    algorithm: str
     stream: int
     barrier: Barrier
     deadline: Deadline
@@ -52,7 +50,7 @@ class Mapped:
         self._shares, self._control, self._on_host = shares, control, on_host
         self._driver, self._ordinal = joined.driver, joined.ordinal
         self._rank, self._everyone = control.rank, range(control.size)
-        self._algorithms: dict[Request, Algorithm] = {}
+        self._ranks = Ranks(shares.workers, shares.slab.room, control.groups)
         self._plans: dict[tuple[Request, tuple[bool, ...]], DevicePlan] = {}
         self._number = 1  # of the newest barrier, the same on all ranks; the first was a probe
         self._staging: Staging | None = None
@@ -63,7 +61,7 @@ class Mapped:
         """Run a call, or have it captured where the stream is."""
         captures = self._driver.capturing(stream)
         barrier = self._shares.barrier.captured(here) if captures else self._shares.barrier
-        call = Call(request, self._chosen(request), stream, barrier, deadline, here)
+        call = Call(request, named(request, self._ranks), stream, barrier, deadline, here)
         if barrier.meets:  # what all meet at on the host is the announcement
             self._arrive(call, self._everyone)
         told = self._announced(call, source, target)
@@ -76,8 +74,14 @@ class Mapped:
         if unshared:
             self._by_slab(call, source, target)
             return
-        with self._shares.ipc.using() as mappings:
+        try:
             plan = self._planned(call, tuple(one.inplace for one in told))
+        except NoRoom:
+            if captures:
+                raise
+            self._by_slab(call, source, target)  # fewer bytes at once, and never in place
+            return
+        with self._shares.ipc.using() as mappings:
             self._queue(call, plan, self._mapped(told, source, target))
             if captures:
                 self._shares.ipc.keep(mappings)
@@ -103,19 +107,10 @@ class Mapped:
 
     # -- what is agreed on before
 
-    def _chosen(self, request: Request) -> Algorithm:
-        if request not in self._algorithms:
-            control, shares = self._control, self._shares
-            choice = choose(request, control.size, shares.workers, shares.slab.room, control.guide, control.groups)
-            if len(self._algorithms) >= PLANS:
-                del self._algorithms[next(iter(self._algorithms))]
-            self._algorithms[request] = choice.algorithm
-        return self._algorithms[request]
-
     def _announced(self, call: Call, source: int, target: int) -> list[Announcement]:
         """Tell all ranks of the call, and hear of theirs."""
         ipc, request, size = self._shares.ipc, call.request, self._control.size
-        traits = traits_of(request, call.algorithm.name, size)
+        traits = traits_of(request, call.algorithm, size)
         read, written = input_bytes(request, self._rank, size), output_bytes(request, self._rank, size)
         mine = Announcement(traits, request.inplace, ipc.describe(source, read), ipc.describe(target, written))
         records = self._control.gather(mine.pack(), call.deadline, CALLED)
@@ -126,18 +121,28 @@ class Mapped:
         return told
 
     def _planned(self, call: Call, inplace: tuple[bool, ...]) -> DevicePlan:
-        request, size, workers = call.request, self._control.size, self._shares.workers
+        request, guide = call.request, self._control.guide
         if not request.agreed:  # where this rank's parts lie in the others' inputs, they alone know
-            mine = np.array(request.given, np.int64).tobytes()
-            rows = self._control.gather(mine, call.deadline, CALLED)
-            given = [np.frombuffer(row, np.int64).tolist() for row in rows]
-            return lower(request, call.algorithm, size, workers, inplace, given)
+            return _ours(choose(request, self._ranks, guide, inplace, self._exchanged(call)).plan)
         key = request, inplace
         if key not in self._plans:
             if len(self._plans) >= PLANS:
                 del self._plans[next(iter(self._plans))]
-            self._plans[key] = lower(request, call.algorithm, size, workers, inplace)
+            self._plans[key] = _ours(choose(request, self._ranks, guide, inplace).plan)
         return self._plans[key]
+
+    def _exchanged(self, call: Call) -> list[list[int]]:
+        """By rank, the elements that it sends to each. Nothing is written where that is not what is received."""
+        request = call.request
+        mine = np.array((request.given, request.elements), np.int64)
+        rows = self._control.gather(mine.tobytes(), call.deadline, CALLED)
+        sent, taken = np.array([np.frombuffer(row, np.int64).reshape(mine.shape) for row in rows]).swapaxes(0, 1)
+        for sender, receiver in np.argwhere(sent != taken.T):
+            raise MismatchError(
+                f"{call.here}: rank {sender} sends {sent[sender, receiver]} elements to rank {receiver}, which receives"
+                f" {taken[receiver, sender]}; what one sends must be what the other receives"
+            )
+        return [row.tolist() for row in sent]
 
     # -- where memory is
 
@@ -232,6 +237,11 @@ class Mapped:
         self._queued.append(queued)
         if not call.barrier.meets:
             self._watch.add(queued)
+
+
+def _ours(plan: DevicePlan | None) -> DevicePlan:
+    assert plan is not None, "NCCL is no candidate"
+    return plan
 
 
 def _found(address: Address) -> Callable[[Place], int]:
