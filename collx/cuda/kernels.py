@@ -5,7 +5,7 @@ by value, as the kernel's parameter: a short one for the few ranks of a host, a 
 
 How much is in flight decides how fast memory is. An H200 brings 4.8 TB/s over a latency of some 0.7 us, so 3.4 MB must
 be under way, 25 KB per multiprocessor. Two blocks of 256 threads with 4 loads of 16 bytes each, as in a fold of two
-sources, have 32 KB under way, with 8 loads twice that (`rows` and `columns` in kernels.cu).
+sources, have 32 KB under way, with 8 loads twice that (`rows` and `columns` in ops.cu).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BLOCKS = 6  # at most so many per multiprocessor: all in two or three turns, as 
 COPIED = 1 << 20  # from so many bytes on a copy to one target is left to the copy engine, which nothing else needs
 SHORT, LONG = 64, 512  # words of a table; 4 KiB is what every GPU takes as a kernel's parameter
 
-_TABLE_HEAD, _FOLD, _SIGNALS_HEAD = 2, 3, 5  # words of kernels.cu's Table, Fold and Signals before what they list
+_TABLE_HEAD, _FOLD, _SIGNALS_HEAD = 2, 3, 5  # words of a Table, a Fold and Signals before what they list
 _SCALED, _SCATTERED = 1, 2
 
 
@@ -129,7 +129,7 @@ class Kernels:
 
 
 class _Entry(NamedTuple):
-    """A move as the table has it, see `Fold` in kernels.cu. `turns`: threads that have something to do at once."""
+    """A move as the table has it, see `Fold` in folds.cu. `turns`: threads that have something to do at once."""
 
     sources: tuple[int, ...]
     targets: tuple[int, ...]
@@ -225,7 +225,8 @@ def source(kernels: Iterable[str]) -> str:
 
 @cache
 def _text() -> str:
-    return Path(__file__).with_name("kernels.cu").read_text()
+    folder = Path(__file__).with_name("device")
+    return "\n".join((folder / f"{name}.cu").read_text() for name in ("elements", "ops", "folds", "signals"))
 
 
 def _wrapper(kernel: str) -> str:

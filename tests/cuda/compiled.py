@@ -32,7 +32,7 @@ def built(targets: Sequence[str], kernels: Sequence[str]) -> Iterator[Built]:
 
 
 def _built(target: str, kernels: Sequence[str]) -> Built:
-    program = _done(nvrtc.nvrtcCreateProgram(source(kernels).encode(), b"kernels.cu", 0, [], []))
+    program = _done(nvrtc.nvrtcCreateProgram(source(kernels).encode(), b"collx.cu", 0, [], []))
     options = [option.encode() for option in (f"--gpu-architecture={target}", "--ptxas-options=-v", *OPTIONS)]
     (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     log = b" " * _done(nvrtc.nvrtcGetProgramLogSize(program))
