@@ -286,7 +286,8 @@ class StandIn:
         if process == self.process:
             raise CudaError("cuIpcOpenEventHandle", "CUDA_ERROR_INVALID_CONTEXT")
         number = next(_numbers)
-        self._events[number] = Event(timing=False, interprocess=True, fd=_opened(pid, fd, "cuIpcOpenEventHandle"))
+        theirs = _opened(pid, fd, "cuIpcOpenEventHandle")
+        self._events[number] = Event(timing=False, interprocess=True, fd=theirs, pid=pid)
         return number
 
     def record(self, event: int, stream: int) -> None:

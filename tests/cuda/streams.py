@@ -7,6 +7,7 @@ import mmap
 import os
 import queue
 import random
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -78,7 +79,8 @@ class Event:
 
     SIZE = 64
 
-    def __init__(self, *, timing: bool, interprocess: bool, fd: int = -1) -> None:
+    def __init__(self, *, timing: bool, interprocess: bool, fd: int = -1, pid: int = 0) -> None:
+        """`fd`: the memory of one of the process `pid`, after whose end nobody waits for it any more."""
         self.timing, self.interprocess, self.theirs = timing, interprocess, fd >= 0
         self.graph: Graph | None = None  # where its newest record is part of one
         self.reached_at = 0.0
@@ -86,10 +88,13 @@ class Event:
         if not self.theirs:
             os.ftruncate(self.fd, self.SIZE)
         self._memory = mmap.mmap(self.fd, self.SIZE)
+        self._owner = os.pidfd_open(pid) if pid else -1
         self._words = (ctypes.c_uint64 * 2).from_buffer(self._memory)
 
     def __del__(self) -> None:
         os.close(self.fd)
+        if self._owner >= 0:
+            os.close(self._owner)
 
     @property
     def recorded(self) -> int:
@@ -118,7 +123,10 @@ class Event:
             return
         number = self.recorded
         if number:
-            stream.queue(lambda: wait_until(lambda: self._words[1] >= number, ended))
+            stream.queue(lambda: wait_until(lambda: self._words[1] >= number or self._orphaned(), ended))
+
+    def _orphaned(self) -> bool:
+        return self._owner >= 0 and bool(select.select([self._owner], [], [], 0)[0])
 
 
 def wait_until(condition: Callable[[], bool], ended: Callable[[], bool]) -> None:

@@ -25,7 +25,7 @@ HANDLE = 64  # bytes
 BLOCK = 2 << 20
 MOST_ARGUMENTS = 4096  # bytes of a kernel's parameters
 LOADS_FUNCTIONS = 12040  # the CUDA from which on there is cuFuncLoad
-NO_EVENTS = "interprocess events need one /dev/shm for all ranks: start containers with --ipc=host, or set COLLX_CUDA_SYNC=memop"
+NO_EVENTS = "they need one /dev/shm for all ranks: start containers with --ipc=host, or set COLLX_CUDA_SYNC=memop"
 NO_PACKAGE = "GPU arrays need the cuda-bindings package: pip install 'collx[cuda]'"
 NO_DRIVER = "no NVIDIA driver: libcuda.so.1 cannot be loaded; install it, or start the container with --gpus all"
 NO_GPU = "no GPU: the NVIDIA driver is there, but this process sees no device; is CUDA_VISIBLE_DEVICES too narrow?"
@@ -110,8 +110,8 @@ class Bindings:
         return ordinal
 
     def _asked(self, kind: Any, address: int) -> tuple[str, int]:
-        """An attribute of a pointer, or the error's name. The driver wants some context to be in use for that, which one
-        is where the thread has used CuPy or torch; else any does, and where there is none there is no memory."""
+        """An attribute of a pointer, or the error's name. The driver wants some context to be in use for that, and one is
+        where the thread has used CuPy or torch; else any does, and where there is none there is no memory."""
         outcome, found = self._cuda.cuPointerGetAttribute(kind, address)
         if getattr(outcome, "name", "") == "CUDA_ERROR_INVALID_CONTEXT":
             for ordinal in range(self.devices()):
