@@ -110,7 +110,7 @@ class Bindings:
         return ordinal
 
     def _asked(self, kind: Any, address: int) -> tuple[str, int]:
-        """An attribute of a pointer, or the error's name. The driver wants some context to be in use for that, and one is
+        """An attribute of a pointer, or the error's name. The driver wants some context to be in use for that; one is
         where the thread has used CuPy or torch; else any does, and where there is none there is no memory."""
         outcome, found = self._cuda.cuPointerGetAttribute(kind, address)
         if getattr(outcome, "name", "") == "CUDA_ERROR_INVALID_CONTEXT":
