@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from collx.checks import whole64
 from collx.decisions import Decisions
@@ -15,6 +15,7 @@ from collx.schedule import Groups, grouped
 from collx.spots import Spot
 
 if TYPE_CHECKING:
+    from collx.cuda.explain import DeviceExplanation
     from collx.explain import Explanation
     from collx.topology import Topology
 
@@ -70,22 +71,40 @@ class Bearings(Messages):
         follow the parts further in, as rings do."""
         return self._groups
 
-    def explain(self, collective: str, nbytes: int) -> Explanation:
+    @overload
+    def explain(self, collective: str, nbytes: int, device: Literal["cpu"] = "cpu") -> Explanation: ...
+    @overload
+    def explain(self, collective: str, nbytes: int, device: Literal["cuda"]) -> DeviceExplanation: ...
+    def explain(self, collective: str, nbytes: int, device: str = "cpu") -> Explanation | DeviceExplanation:
         """Which algorithm is chosen for a buffer of `nbytes`, and why, with what is known of all others; print it.
 
         For float32 and sum, root 0 and equal blocks; the buffer is the whole one, every rank's rows together, in whole
-        elements. Local. Raises ValueError for an unknown collective or a negative size, TypeError for no integer.
+        elements. device: "cpu" or "cuda", for arrays on GPUs: then also how ranks reach each other's, and why so, which
+        the first call on GPUs finds out. Local. Raises ValueError for an unknown collective or device or a negative
+        size, TypeError for no integer.
         """
-        from collx.explain import explain, typical  # most programs ask for no reasons, and what they rest on is much
-
         nbytes = whole64(nbytes, "nbytes")
         if nbytes < 0:
             raise ValueError(f"nbytes is {nbytes}, but no buffer is that small")
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"unknown device {device!r}: there are cpu, cuda")
+        return self._contest(collective, nbytes) if device == "cpu" else self._contest_on_gpus(collective, nbytes)
+
+    def _contest(self, collective: str, nbytes: int) -> Explanation:
+        from collx.explain import explain, typical  # most programs ask for no reasons, and what they rest on is much
+
         engine, room, guide = self._engine, room_of(self._engine.capacity), self._guide
         if self._trials is not None:
             guide = self._trials.guide(typical(collective, nbytes, self.size))
         limits = (self.size, room, engine.far, engine.mpi)
         return explain(collective, nbytes, *limits, guide, self._groups, self.topology)
+
+    def _contest_on_gpus(self, collective: str, nbytes: int) -> DeviceExplanation:
+        from collx.cuda.explain import explain
+
+        way, ranks = (None, None) if self._gpus is None else (self._gpus.story(), self._gpus.ranks)
+        host = None if way is None or ranks is not None else self._contest(collective, nbytes)
+        return explain(collective, nbytes, self.size, way, ranks, self._guide, host)
 
 
 def _apart(spots: Sequence[Spot]) -> bool:

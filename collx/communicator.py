@@ -22,7 +22,7 @@ from collx.request import Chosen
 from collx.types import Array, nearest
 
 if TYPE_CHECKING:
-    from collx.cuda.engine import CudaEngine  # type: ignore[import-untyped, unused-ignore]
+    from collx.cuda.engine import CudaEngine
 
 FIRST = "the first call on GPUs"
 Look = Callable[[], None] | None
@@ -36,8 +36,9 @@ class Communicator(Bearings):
     """A group of ranks, made by `collx.init`, `collx.spawn` or `split`.
 
     Every collective is called by all ranks of the group, in one order and with arguments that agree; a rank
-    that does not raises MismatchError or makes others raise it. Arrays are NumPy arrays, objects with the
-    buffer protocol, or DLPack arrays and torch tensors on the CPU; see docs/api.md. Arguments common to all:
+    that does not raises MismatchError or makes others raise it. Arrays are NumPy arrays, objects with the buffer
+    protocol, DLPack arrays and torch tensors, or arrays of CuPy, PyTorch, Numba and JAX on GPUs, where a call is
+    ordered on the caller's current stream; see docs/api.md. Arguments common to all:
 
     out: where the result goes, a writable, C-contiguous array of the result's shape and dtype; None makes a
         new one, of the kind of `x`. `out=x` works in place where both have one shape.
@@ -328,7 +329,7 @@ class Communicator(Bearings):
         return self._of(members, engine, self._shrunk(attempt))
 
     def _join_gpus(self, limit: float) -> CudaEngine:
-        from collx.cuda.engine import CudaEngine  # type: ignore[import-untyped, unused-ignore]
+        from collx.cuda.engine import CudaEngine
 
         met = calls.barrier(self.rank, self.size)  # whose other calls are on the CPU is found out here
         met.request = met.request._replace(called=FIRST)

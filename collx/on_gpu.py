@@ -14,7 +14,7 @@ from collx.member import Member, keep_in_child
 from collx.types import Where
 
 if TYPE_CHECKING:
-    from collx.cuda.engine import CudaEngine  # type: ignore[import-untyped, unused-ignore]
+    from collx.cuda.engine import CudaEngine
 
 
 class OnGpu(Member):

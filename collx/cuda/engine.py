@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from collx.cuda.background import Background, Later
+from collx.cuda.choosing import Ranks
 from collx.cuda.control import Control, Deadline
 from collx.cuda.joining import LEAVE, Joined, join
 from collx.cuda.mapped import Mapped
@@ -105,6 +106,12 @@ class CudaEngine:
     def story(self) -> str | None:
         """How calls on GPUs are made, and why so; None where there was none yet."""
         return None if self._joined is None else self._joined.story()
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """Among whom algorithms are chosen; None where calls go by the host, and before the first one."""
+        mapped = None if self._ways is None else self._ways[0]
+        return None if mapped is None else mapped.ranks
 
     def fail(self, reason: str) -> None:
         """Take no more calls, and tell the other ranks why. Idempotent."""

@@ -88,6 +88,11 @@ class Mapped:
             else:
                 self._after(call, mappings)
 
+    @property
+    def ranks(self) -> Ranks:
+        """Among whom algorithms are chosen."""
+        return self._ranks
+
     def release(self) -> None:
         """Give up what was queued: a peer will not come."""
         self._shares.barrier.release()
