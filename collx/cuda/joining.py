@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from collx.cuda.barriers import EVENTS, MODES, Barrier, EventBarrier, HostBarrier
+from collx.cuda.choosing import SHARED_GPU
 from collx.cuda.control import Control, Deadline
 from collx.cuda.kernels import Kernels
 from collx.cuda.slots import WORD, Memops, Signals, SlotBarrier, Spins, Words
@@ -44,6 +45,7 @@ class Shares:
     kernels: Kernels
     barrier: Barrier
     workers: tuple[int, ...]  # by rank, the rank whose GPU does its part
+    no_nccl: str | None  # why NCCL cannot join them
 
     @property
     def slab(self) -> Slabs:
@@ -127,7 +129,8 @@ def _share(joined: Joined, found: _Finding, mode: str, each: bool) -> None:
     workers = tuple(range(control.size)) if each else identity.workers(cards)
     events = _events(joined, found) if mode == "event" else []
     barrier = found.each(lambda: _barrier(joined, mode, words, kernels, events, found))
-    joined.shares = Shares(ipc, words, kernels, barrier, workers)
+    alone = all(len(identity.sharers(cards, rank)) == 1 for rank in range(control.size))
+    joined.shares = Shares(ipc, words, kernels, barrier, workers, None if alone else SHARED_GPU)
     _probe(joined, found, barrier)
 
 

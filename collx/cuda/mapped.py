@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from collx.cuda import nccl
 from collx.cuda.announcement import Announcement, input_bytes, output_bytes, traits_of
 from collx.cuda.barriers import Barrier
 from collx.cuda.choosing import NoRoom, Ranks, choose, named
 from collx.cuda.control import PLANS, Control, Deadline
 from collx.cuda.joining import Joined, Shares
 from collx.cuda.kernels import Move, Queue
+from collx.cuda.nccl import Nccl
 from collx.cuda.on_host import OnHost
 from collx.cuda.plan import DevicePlan, Fold, Place, Wave
 from collx.cuda.segments import cut
 from collx.cuda.staging import Stage, Staging
 from collx.cuda.watch import Queued, Watch
-from collx.errors import MismatchError, TransportError
+from collx.errors import CollxError, MismatchError, TransportError
 from collx.plan import Space
 from collx.request import Request
 from collx.transports.waiting import Pause
@@ -30,10 +32,9 @@ Address = Callable[[int, Space], int]  # where a rank's input, output or workspa
 
 
 class Call(NamedTuple):
-    """One call: what it asks for, the algorithm that it names, its stream, by which barrier, until when; its name."""
+    """One call: what it asks for, on which stream, by which barrier, until when; and for people."""
 
     request: Request
-    algorithm: str
     stream: int
     barrier: Barrier
     deadline: Deadline
@@ -47,46 +48,47 @@ class Mapped:
     def __init__(
         self, joined: Joined, shares: Shares, control: Control, on_host: OnHost, fail: Callable[[str], None]
     ) -> None:
-        self._shares, self._control, self._on_host = shares, control, on_host
+        self._shares, self._control, self._on_host, self._vigil = shares, control, on_host, joined.vigil
         self._driver, self._ordinal = joined.driver, joined.ordinal
         self._rank, self._everyone = control.rank, range(control.size)
-        self._ranks = Ranks(shares.workers, shares.slab.room, control.groups)
-        self._plans: dict[tuple[Request, tuple[bool, ...]], DevicePlan] = {}
+        self._ranks = Ranks(shares.workers, shares.slab.room, control.groups, shares.no_nccl)
+        self._chosen: dict[tuple[Request, tuple[bool, ...]], DevicePlan | None] = {}
+        self._nccl: Nccl | None = None
         self._number = 1  # of the newest barrier, the same on all ranks; the first was a probe
         self._staging: Staging | None = None
         self._queued: deque[Queued] = deque()  # the oldest first
-        self._watch = Watch(joined.vigil.trouble, lambda what, error: fail(f"{what}: {error}"))
+        self._watch = Watch(self._trouble, lambda what, error: fail(f"{what}: {error}"))
 
     def run(self, request: Request, source: int, target: int, stream: int, deadline: Deadline, here: str) -> None:
         """Run a call, or have it captured where the stream is."""
         captures = self._driver.capturing(stream)
         barrier = self._shares.barrier.captured(here) if captures else self._shares.barrier
-        call = Call(request, named(request, self._ranks), stream, barrier, deadline, here)
+        call = Call(request, stream, barrier, deadline, here)
         if barrier.meets:  # what all meet at on the host is the announcement
             self._arrive(call, self._everyone)
         told = self._announced(call, source, target)
         unshared = next((why for one in told for why in (one.source.why, one.target.why) if why), "")
+        plan: DevicePlan | None = None
+        if not unshared:
+            try:
+                plan = self._planned(call, tuple(one.inplace for one in told))
+            except NoRoom as error:
+                unshared = str(error)
         if captures and unshared:
             raise TransportError(f"{here} cannot be captured in a CUDA graph: {unshared}")
         if unshared and not request.agreed:  # nobody knows how much goes through the slabs of all
             self._on_host.run(request, source, target, stream, deadline, here)
-            return
-        if unshared:
+        elif unshared:
             self._by_slab(call, source, target)
-            return
-        try:
-            plan = self._planned(call, tuple(one.inplace for one in told))
-        except NoRoom:
-            if captures:
-                raise
-            self._by_slab(call, source, target)  # fewer bytes at once, and never in place
-            return
-        with self._shares.ipc.using() as mappings:
-            self._queue(call, plan, self._mapped(told, source, target))
-            if captures:
-                self._shares.ipc.keep(mappings)
-            else:
-                self._after(call, mappings)
+        elif plan is None:
+            self._by_nccl(call, source, target)
+        else:
+            with self._shares.ipc.using() as mappings:
+                self._queue(call, plan, self._mapped(told, source, target))
+                if captures:
+                    self._shares.ipc.keep(mappings)
+                else:
+                    self._after(call, mappings)
 
     @property
     def ranks(self) -> Ranks:
@@ -96,6 +98,13 @@ class Mapped:
     def release(self) -> None:
         """Give up what was queued: a peer will not come."""
         self._shares.barrier.release()
+        if self._nccl is not None:
+            self._nccl.abort()
+
+    def _trouble(self) -> CollxError | None:
+        """What has happened to a peer, or to what joins it."""
+        failed = None if self._nccl is None else self._nccl.failed()
+        return TransportError(f"NCCL failed: {failed}") if failed else self._vigil.trouble()
 
     def close(self, deadline: Deadline) -> None:
         """Return when what was queued has ended, or the deadline has passed. Idempotent."""
@@ -106,6 +115,9 @@ class Mapped:
             else:
                 pause()
         self._watch.close()
+        if self._nccl is not None and not self._queued:
+            self._nccl.close()
+            self._nccl = None
         if self._staging is not None and self._staging.ended():
             self._staging.close()
             self._staging = None
@@ -115,7 +127,7 @@ class Mapped:
     def _announced(self, call: Call, source: int, target: int) -> list[Announcement]:
         """Tell all ranks of the call, and hear of theirs."""
         ipc, request, size = self._shares.ipc, call.request, self._control.size
-        traits = traits_of(request, call.algorithm, size)
+        traits = traits_of(request, named(request, self._ranks), size)
         read, written = input_bytes(request, self._rank, size), output_bytes(request, self._rank, size)
         mine = Announcement(traits, request.inplace, ipc.describe(source, read), ipc.describe(target, written))
         records = self._control.gather(mine.pack(), call.deadline, CALLED)
@@ -125,19 +137,19 @@ class Mapped:
                 raise MismatchError(f"{call.here}: {traits.difference(one.traits, peer)}")
         return told
 
-    def _planned(self, call: Call, inplace: tuple[bool, ...]) -> DevicePlan:
+    def _planned(self, call: Call, inplace: tuple[bool, ...]) -> DevicePlan | None:
+        """The plan of what all ranks choose; None for NCCL's own. Raises NoRoom, on all ranks."""
         request, guide = call.request, self._control.guide
-        if not request.agreed:  # where this rank's parts lie in the others' inputs, they alone know
-            return _ours(choose(request, self._ranks, guide, inplace, self._exchanged(call)).plan)
+        if not request.agreed:
+            return choose(request, self._ranks, guide, inplace, self._exchanged(call)).plan
         key = request, inplace
-        if key not in self._plans:
-            if len(self._plans) >= PLANS:
-                del self._plans[next(iter(self._plans))]
-            self._plans[key] = _ours(choose(request, self._ranks, guide, inplace).plan)
-        return self._plans[key]
+        if key not in self._chosen:
+            _make_room(self._chosen)
+            self._chosen[key] = choose(request, self._ranks, guide, inplace).plan
+        return self._chosen[key]
 
     def _exchanged(self, call: Call) -> list[list[int]]:
-        """By rank, the elements that it sends to each. Nothing is written where that is not what is received."""
+        """By rank, the elements that it sends to each, which it alone knows. Nothing is written where that is not what is received."""
         request = call.request
         mine = np.array((request.given, request.elements), np.int64)
         rows = self._control.gather(mine.tobytes(), call.deadline, CALLED)
@@ -178,6 +190,7 @@ class Mapped:
                 return slab.workspace(rank) if space is Space.WORKSPACE else slab.stage(rank, side)[space]
 
             plan = self._planned(call._replace(request=part), (False,) * size)
+            assert plan is not None, "NCCL takes any memory"
             if call.barrier.meets:
                 self._arrive(call, self._everyone)
                 self._control.meet(call.deadline, CALLED)
@@ -186,6 +199,17 @@ class Mapped:
         segments = cut(call.request, self._rank, size, slab.stage_bytes)
         staging.run(segments, source, target, call.stream, execute)
         self._after(call, None)
+
+    def _by_nccl(self, call: Call, source: int, target: int) -> None:
+        """By NCCL's own collective. It is told of no deadline, but is aborted where one passes."""
+        if self._nccl is None:
+            control, deadline = self._control, call.deadline
+            joined = nccl.join(control.rank, control.size, lambda mine: control.gather(mine, deadline, CALLED))
+            if isinstance(joined, str):
+                raise TransportError(f"{call.here} was to be made by NCCL, but {joined}")
+            self._nccl = joined
+        self._nccl.run(call.request, source, target, call.stream)
+        self._after(call, None, watched=True)
 
     # -- what is queued
 
@@ -234,19 +258,20 @@ class Mapped:
         self._number += 1
         call.barrier.arrive(self._number, call.stream, waiting, call.deadline)
 
-    def _after(self, call: Call, mappings: object) -> None:
+    def _after(self, call: Call, mappings: object, watched: bool = False) -> None:
         """Keep mappings while what was queued may use them, and look after waits that nobody else looks after."""
         queued = Queued(self._driver, self._ordinal, call.stream, call.here, call.deadline, mappings)
         while self._queued and self._queued[0].done():
             self._queued.popleft()
         self._queued.append(queued)
-        if not call.barrier.meets:
+        if watched or not call.barrier.meets:
             self._watch.add(queued)
 
 
-def _ours(plan: DevicePlan | None) -> DevicePlan:
-    assert plan is not None, "NCCL is no candidate"
-    return plan
+def _make_room(known: dict[Any, Any]) -> None:
+    """Where every call has another shape, old ones go."""
+    if len(known) >= PLANS:
+        del known[next(iter(known))]
 
 
 def _found(address: Address) -> Callable[[Place], int]:

@@ -84,7 +84,7 @@ class Spins:
     mode = "spin"
 
     def __init__(self, kernels: Kernels, status: int, abort: int, limit: float) -> None:
-        """A kernel gives up after `limit` seconds or when the host's word at `abort` is set, and says so at `status`."""
+        """A kernel gives up after `limit` seconds, or by the host's word at `abort`, and says so at `status`."""
         self._kernels, self._status, self._abort, self._limit = kernels, status, abort, limit
         kernels.load_signals()
 
