@@ -149,7 +149,7 @@ class Mapped:
         return self._chosen[key]
 
     def _exchanged(self, call: Call) -> list[list[int]]:
-        """By rank, the elements that it sends to each, which it alone knows. Nothing is written where that is not what is received."""
+        """By rank, what it sends to each, which it alone knows. Nothing is written where another receives less or more."""
         request = call.request
         mine = np.array((request.given, request.elements), np.int64)
         rows = self._control.gather(mine.tobytes(), call.deadline, CALLED)
