@@ -92,8 +92,7 @@ struct Running {
         else return x;
     }
 
-    static INLINE T closed(Value x, bool scale, u64 size) {
-        if constexpr (Operation::widens) x = scale ? divided(x, size) : x;
+    static INLINE T closed(Value x) {
         if constexpr (wide) return T::narrow(x);
         else return x;
     }
@@ -137,12 +136,18 @@ INLINE void fold(const Task& task, u64 offset, u64 stride, u64 end) {
                     }
                 }
     }
+    if constexpr (Operation::widens)
+        if (task.scale)
+#pragma unroll
+            for (int row = 0; row < rows; ++row)
+#pragma unroll
+                for (int lane = 0; lane < n; ++lane) value[row][lane] = divided(value[row][lane], task.size);
     Pack<T, whole> result[rows];
 #pragma unroll
     for (int row = 0; row < rows; ++row) {
         Lanes<T, whole> apart;
 #pragma unroll
-        for (int lane = 0; lane < n; ++lane) apart.at[lane] = Run::closed(value[row][lane], task.scale, task.size);
+        for (int lane = 0; lane < n; ++lane) apart.at[lane] = Run::closed(value[row][lane]);
         result[row] = bits<Pack<T, whole>>(apart);
     }
     for (u32 target = 0; target < task.ntargets; ++target)
