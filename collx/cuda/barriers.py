@@ -30,7 +30,7 @@ class Barrier(Protocol):
         `wait` before it queues anything more."""
         ...
 
-    def wait(self, number: int, stream: int, arriving: Sequence[int]) -> None:
+    def wait(self, number: int, stream: int, arriving: Sequence[int], deadline: Deadline) -> None:
         """Have `stream` wait for these ranks."""
         ...
 
@@ -76,7 +76,7 @@ class HostBarrier:
     def arrive(self, number: int, stream: int, waiting: Sequence[int], deadline: Deadline) -> None:
         synchronize(self._driver, stream, self._event, deadline, self._here)
 
-    def wait(self, number: int, stream: int, arriving: Sequence[int]) -> None:
+    def wait(self, number: int, stream: int, arriving: Sequence[int], deadline: Deadline) -> None:
         """They have all met."""
 
     def release(self) -> None:
@@ -99,7 +99,7 @@ class EventBarrier:
     def arrive(self, number: int, stream: int, waiting: Sequence[int], deadline: Deadline) -> None:
         self._driver.record(self._events[self._rank][number % EVENTS], stream)
 
-    def wait(self, number: int, stream: int, arriving: Sequence[int]) -> None:
+    def wait(self, number: int, stream: int, arriving: Sequence[int], deadline: Deadline) -> None:
         for peer in arriving:
             if peer != self._rank:
                 self._driver.wait_event(stream, self._events[peer][number % EVENTS])

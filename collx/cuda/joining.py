@@ -154,7 +154,7 @@ def _barrier(
             )
         abort = used.allocate_host(WORD)
         ctypes.memset(abort, 0, WORD)
-        signals: Signals = Spins(kernels, words.status(rank), abort, found.deadline.seconds)
+        signals: Signals = Spins(kernels, words.status(rank), abort)
     else:
         signals = Memops(used)
     return SlotBarrier(used, signals, rank, size, words, used.stream())
@@ -186,7 +186,7 @@ def _probe(joined: Joined, found: _Finding, barrier: Barrier) -> None:
         barrier.arrive(1, stream, everyone, limit)
         if barrier.meets:
             control.meet(found.deadline, CALLED)
-        barrier.wait(1, stream, everyone)
+        barrier.wait(1, stream, everyone, limit)
         used.record(event, stream)
         while not used.done(event):
             if limit.over:

@@ -97,10 +97,10 @@ class Kernels:
         kernel = f"{name}_{nwords}"
         return partial(self._program(kernel).launch, kernel, grid, THREADS, _packed(words + addresses, nwords))
 
-    def load_signals(self) -> None:
-        """Load what `signal` and `wait` use for up to some 60 words: see `prepared`."""
-        self._program(f"signal_{SHORT}")
-        self._program(f"wait_{SHORT}")
+    def load(self, *names: str) -> None:
+        """Load what "signal", "wait" or "count" uses for up to some 60 words: see `prepared`."""
+        for name in names:
+            self._program(f"{name}_{SHORT}")
 
     def signal(self, words: Sequence[int], value: int, stream: int, *, status: int = 0) -> None:
         """Queue a write of `value` to the 64-bit words at these addresses, which is seen by GPUs and hosts no earlier
@@ -114,6 +114,10 @@ class Kernels:
         ranks run at once. It gives up when the word at `abort` is not 0, and after `limit` seconds, and sets the word
         at `status` to 1 then; where that is not 0, nothing is waited for. 0 for none."""
         self._tell("wait", words, (value, abort, int(limit * 1e9), status), stream)
+
+    def count(self, word: int, stream: int) -> None:
+        """Queue an addition of 1 to the word at this address, which nothing else writes."""
+        self._tell("count", [word], (1, 0, 0, 0), stream)
 
     def _tell(self, what: str, words: Sequence[int], head: tuple[int, ...], stream: int) -> None:
         for begin in range(0, len(words), LONG - _SIGNALS_HEAD):
@@ -214,7 +218,7 @@ _OPS_OF_BOOL = _OPS | {"sum": "Or", "max": "Or", "bor": "Or", "prod": "And", "mi
 def everything() -> list[str]:
     """The names of all kernels."""
     folds = [f"fold_{dtype.name}_{op}" for dtype in DTYPES for op in _OPS if supports(dtype, ReduceOp(op))]
-    names = [*folds, *(f"copy_{unit}" for unit in (1, 2, 4, 8)), "signal", "wait"]
+    names = [*folds, *(f"copy_{unit}" for unit in (1, 2, 4, 8)), "signal", "wait", "count"]
     return [f"{name}_{nwords}" for name in names for nwords in (SHORT, LONG)]
 
 
@@ -233,7 +237,7 @@ def _wrapper(kernel: str) -> str:
     name, _, nwords = kernel.rpartition("_")
     what, _, of = name.partition("_")
     match what:
-        case "signal" | "wait":
+        case "signal" | "wait" | "count":
             argument, body = f"Signals<{nwords}>", f"{what}(argument)"
         case "copy":
             argument, body = f"Table<{nwords}>", f"folds<u{8 * int(of)}, Copy>(argument)"

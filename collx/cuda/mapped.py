@@ -18,6 +18,7 @@ from collx.cuda.kernels import Move, Queue
 from collx.cuda.nccl import Nccl
 from collx.cuda.on_host import OnHost
 from collx.cuda.plan import DevicePlan, Fold, Place, Wave
+from collx.cuda.replays import Replays
 from collx.cuda.segments import cut
 from collx.cuda.staging import Stage, Staging
 from collx.cuda.watch import Queued, Watch
@@ -57,7 +58,11 @@ class Mapped:
         self._number = 1  # of the newest barrier, the same on all ranks; the first was a probe
         self._staging: Staging | None = None
         self._queued: deque[Queued] = deque()  # the oldest first
-        self._watch = Watch(self._trouble, lambda what, error: fail(f"{what}: {error}"))
+        self._fail = fail
+        self._watch = Watch(self._trouble, self._give_up)
+        self._replays: Replays | None = None
+        if shares.barrier.captures:
+            self._replays = Replays(joined.driver, joined.ordinal, shares.kernels, self._trouble, self._give_up)
 
     def run(self, request: Request, source: int, target: int, stream: int, deadline: Deadline, here: str) -> None:
         """Run a call, or have it captured where the stream is."""
@@ -84,10 +89,12 @@ class Mapped:
             self._by_nccl(call, source, target)
         else:
             with self._shares.ipc.using() as mappings:
-                self._queue(call, plan, self._mapped(told, source, target))
+                address = self._mapped(told, source, target)
                 if captures:
+                    self._capture(call, plan, address)
                     self._shares.ipc.keep(mappings)
                 else:
+                    self._queue(call, plan, address)
                     self._after(call, mappings)
 
     @property
@@ -106,6 +113,10 @@ class Mapped:
         failed = None if self._nccl is None else self._nccl.failed()
         return TransportError(f"NCCL failed: {failed}") if failed else self._vigil.trouble()
 
+    def _give_up(self, what: str, error: BaseException) -> None:
+        self._fail(f"{what}: {error}")
+        self.release()  # once more: a graph that is replayed waits anew
+
     def close(self, deadline: Deadline) -> None:
         """Return when what was queued has ended, or the deadline has passed. Idempotent."""
         pause = Pause()
@@ -115,6 +126,8 @@ class Mapped:
             else:
                 pause()
         self._watch.close()
+        if self._replays is not None:
+            self._replays.close()
         if self._nccl is not None and not self._queued:
             self._nccl.close()
             self._nccl = None
@@ -149,7 +162,7 @@ class Mapped:
         return self._chosen[key]
 
     def _exchanged(self, call: Call) -> list[list[int]]:
-        """By rank, what it sends to each, which it alone knows. Nothing is written where another receives less or more."""
+        """By rank, what it sends to each, as it alone knows. Nothing is written where another receives less or more."""
         request = call.request
         mine = np.array((request.given, request.elements), np.int64)
         rows = self._control.gather(mine.tobytes(), call.deadline, CALLED)
@@ -227,6 +240,12 @@ class Mapped:
             arriving = workers
         self._cross(call, arriving, self._everyone)
 
+    def _capture(self, call: Call, plan: DevicePlan, address: Address) -> None:
+        assert self._replays is not None, "it was made with the barrier, which can be captured"
+        self._replays.begin(call.here, call.stream, call.deadline.seconds)
+        self._queue(call, plan, address)
+        self._replays.end(call.stream)
+
     def _prepared(self, request: Request, plan: DevicePlan, address: Address, guard: int) -> list[list[Queue]]:
         """By step, what does this rank's part: made before anything waits for a peer, since to load a kernel, or to map
         memory, the driver may wait for all streams."""
@@ -252,7 +271,7 @@ class Mapped:
             if barrier.meets:
                 self._control.meet(call.deadline, CALLED)
         if self._rank in waiting:
-            barrier.wait(self._number, call.stream, arriving)
+            barrier.wait(self._number, call.stream, arriving, call.deadline)
 
     def _arrive(self, call: Call, waiting: Sequence[int]) -> None:
         self._number += 1

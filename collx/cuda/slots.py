@@ -15,6 +15,7 @@ from collx.transports.cuda.driver import Driver
 WORD, LINE = 8, 128  # bytes of a word, and of what one writes of which another one writes nothing
 CAPTURED = 32  # barriers that a call in a graph may have
 FOREVER = (1 << 63) - 1
+SLACK = 10.0  # seconds
 
 
 class Words:
@@ -48,8 +49,8 @@ class Signals(Protocol):
         """Write `value` to the words behind all that is queued on the stream, which whoever sees the value sees too."""
         ...
 
-    def wait(self, stream: int, words: Sequence[int], value: int) -> None:
-        """Have the stream wait until each of the words is `value` or more."""
+    def wait(self, stream: int, words: Sequence[int], value: int, limit: float) -> None:
+        """Have the stream wait until each of the words is `value` or more, for `limit` seconds or longer."""
         ...
 
     def give_up(self) -> None:
@@ -70,7 +71,7 @@ class Memops:
         for word in words:
             self._driver.write_value(stream, word, value)
 
-    def wait(self, stream: int, words: Sequence[int], value: int) -> None:
+    def wait(self, stream: int, words: Sequence[int], value: int, limit: float) -> None:
         for word in words:
             self._driver.wait_value(stream, word, value)
 
@@ -83,16 +84,17 @@ class Spins:
 
     mode = "spin"
 
-    def __init__(self, kernels: Kernels, status: int, abort: int, limit: float) -> None:
-        """A kernel gives up after `limit` seconds, or by the host's word at `abort`, and says so at `status`."""
-        self._kernels, self._status, self._abort, self._limit = kernels, status, abort, limit
-        kernels.load_signals()
+    def __init__(self, kernels: Kernels, status: int, abort: int) -> None:
+        """A kernel gives up by the host's word at `abort`, or by itself, and says so at `status`."""
+        self._kernels, self._status, self._abort = kernels, status, abort
+        kernels.load("signal", "wait")
 
     def write(self, stream: int, words: Sequence[int], value: int) -> None:
         self._kernels.signal(words, value, stream, status=self._status)
 
-    def wait(self, stream: int, words: Sequence[int], value: int) -> None:
-        self._kernels.wait(words, value, stream, abort=self._abort, limit=self._limit, status=self._status)
+    def wait(self, stream: int, words: Sequence[int], value: int, limit: float) -> None:
+        limit = 2 * limit + SLACK  # the host gives up first, and tells of it
+        self._kernels.wait(words, value, stream, abort=self._abort, limit=limit, status=self._status)
 
     def give_up(self) -> None:
         ctypes.c_uint64.from_address(self._abort).value = 1
@@ -119,9 +121,10 @@ class SlotBarrier:
         rank = self._rank
         self._signals.write(stream, [self._words.inbox(peer, rank) for peer in waiting if peer != rank], number)
 
-    def wait(self, number: int, stream: int, arriving: Sequence[int]) -> None:
+    def wait(self, number: int, stream: int, arriving: Sequence[int], deadline: Deadline) -> None:
         rank = self._rank
-        self._signals.wait(stream, [self._words.inbox(rank, peer) for peer in arriving if peer != rank], number)
+        words = [self._words.inbox(rank, peer) for peer in arriving if peer != rank]
+        self._signals.wait(stream, words, number, deadline.seconds)
 
     def release(self) -> None:
         self._signals.give_up()
@@ -149,10 +152,10 @@ class CapturedBarrier:
         rank, place = self._rank, self._place(number)
         self._signals.write(stream, [self._words.inbox(peer, rank, place) for peer in waiting if peer != rank], 1)
 
-    def wait(self, number: int, stream: int, arriving: Sequence[int]) -> None:
+    def wait(self, number: int, stream: int, arriving: Sequence[int], deadline: Deadline) -> None:
         rank, place = self._rank, self._place(number)
         words = [self._words.inbox(rank, peer, place) for peer in arriving if peer != rank]
-        self._signals.wait(stream, words, 1)
+        self._signals.wait(stream, words, 1, deadline.seconds)
         self._signals.write(stream, words, 0)
 
     def release(self) -> None:

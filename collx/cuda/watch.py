@@ -18,7 +18,7 @@ from collx.errors import CollxError, TimeoutError
 from collx.transports.cuda.driver import CudaError, Driver
 
 TURN = 0.02  # seconds between looks
-SOON = 0.1  # seconds that a call may take before it is worth asking whether its peers live
+SOON = 0.1  # seconds that a call may take before it is worth asking whether its peers live, or whether it still ends
 
 
 class Queued:

@@ -1,4 +1,4 @@
-// The signals of spin mode.
+// The signals of spin mode, and counts of what graphs repeat.
 
 // Words of 64 bits, anywhere in mapped memory, that only grow while somebody waits for them. A wait is given up when the
 // word at `abort` is not 0, and `limit` nanoseconds after it began; then the word at `status` is set to 1, and nothing is
@@ -69,4 +69,11 @@ INLINE void wait(const Signals<nwords>& signals) {
                 return;
             }
         }
+}
+
+// For whoever wants to know how often a stream has come by here: each word has this one writer.
+template <int nwords>
+INLINE void count(const Signals<nwords>& signals) {
+    for (u32 i = threadIdx.x; i < signals.count; i += blockDim.x)
+        released(signals.words[i], acquired(signals.words[i]) + signals.value);
 }
