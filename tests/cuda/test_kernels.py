@@ -92,6 +92,15 @@ def test_bits_are_those_of_numpy(kernels: Kernels, dtype: np.dtype[Any], op: str
     assert_same_bits(got, folded(op, [a, b]))
 
 
+def test_any_byte_but_zero_is_true(kernels: Kernels) -> None:
+    a = np.array([0, 2, 0x80, 1, 0], np.uint8).view(bool)
+    b = np.array([0, 4, 0x01, 0, 7], np.uint8).view(bool)
+    for op, want in {"sum": [0, 1, 1, 1, 1], "prod": [0, 1, 1, 0, 0], "bxor": [0, 0, 0, 1, 1]}.items():
+        out = np.empty_like(a)
+        kernels.fold([move([a, b], [out])], a.dtype, op, 2, 0)
+        assert out.view(np.uint8).tolist() == want
+
+
 OFFSETS = st.integers(0, 63)
 LEVEL = OFFSETS.map(lambda offset: [offset % 16] * 17)
 ANYWHERE = st.lists(OFFSETS, min_size=17, max_size=17)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -73,7 +74,7 @@ def measured(used: Driver, nbytes: int) -> Iterator[tuple[tuple[Any, ...], dict[
             for dtype, (k, m) in itertools.product(DTYPES, SHAPES):
                 move = Move(tuple(buffers[:k]), tuple(buffers[half : half + m]), nbytes)
                 (queue,) = folding.prepared([move], np.dtype(dtype), "sum", k)
-                found[dtype, k, m] = (k + m) * nbytes / seconds(used, stream, lambda queue=queue: queue(stream))
+                found[dtype, k, m] = (k + m) * nbytes / seconds(used, stream, partial(queue, stream))
         yield change, found
     for buffer in buffers:
         used.free(buffer)
