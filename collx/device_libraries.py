@@ -85,9 +85,9 @@ class Interface:
             )
         if told.get("mask") is not None:
             raise TypeError(f"{name} is a masked array, whose mask would be lost")
-        dtype, own = np.dtype(told["typestr"]), getattr(given, "dtype", None)
-        if dtype.kind == "V" and isinstance(own, np.dtype) and own.itemsize == dtype.itemsize:
-            dtype = own  # as bfloat16, which has no letter there
+        letters, dtype = told["typestr"], getattr(given, "dtype", None)
+        if not isinstance(dtype, np.dtype) or dtype.str[1:] != letters[1:]:  # bfloat16 and float8 have no letter there
+            dtype = np.dtype(letters)
         (address, read_only), shape = told["data"], tuple(told["shape"])
         device = driver().device_at(address) if address else 0
         if device is None:

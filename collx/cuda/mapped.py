@@ -69,6 +69,8 @@ class Mapped:
         captures = self._driver.capturing(stream)
         barrier = self._shares.barrier.captured(here) if captures else self._shares.barrier
         call = Call(request, stream, barrier, deadline, here)
+        if self._queued and not captures:  # calls share workspaces, and words that only grow
+            self._queued[-1].precede(stream)
         if barrier.meets:  # what all meet at on the host is the announcement
             self._arrive(call, self._everyone)
         told = self._announced(call, source, target)

@@ -26,10 +26,16 @@ class Queued:
 
     def __init__(self, driver: Driver, ordinal: int, stream: int, what: str, deadline: Deadline, keep: object) -> None:
         self.what, self.deadline, self.begun = what, deadline, time.monotonic()
-        self._driver, self._ordinal, self._keep = driver, ordinal, keep
+        self._driver, self._ordinal, self._stream, self._keep = driver, ordinal, stream, keep
         self._lock = threading.Lock()  # two threads ask
         self._event: int | None = driver.event()
         driver.record(self._event, stream)
+
+    def precede(self, stream: int) -> None:
+        """Have what is queued on `stream` from now on come after it."""
+        with self._lock:
+            if self._event is not None and stream != self._stream:
+                self._driver.wait_event(stream, self._event)
 
     def done(self) -> bool:
         """Whether it has ended; then it needs nothing any more."""

@@ -77,18 +77,18 @@ def empty(
     shareable: bool = True,
 ) -> FakeArray:
     """`offset`: so many bytes into its memory, for arrays that are not aligned."""
-    kind = np.dtype(dtype)
+    kind, queue = np.dtype(dtype), current(driver) if stream is None else stream
     nbytes = int(np.prod(shape)) * kind.itemsize + offset
     with driver.on(driver.ordinal if ordinal is None else ordinal):
         if shareable:
-            address, give_back = driver.pooled(nbytes)
+            address, give_back = driver.pooled(nbytes, queue)
         else:
             address = driver.unshareable(max(nbytes, 1))
     owner = _Memory(address + offset, nbytes - offset)
     if shareable:
         weakref.finalize(owner, give_back).atexit = False
     host = np.ndarray(shape, kind, np.asarray(owner))
-    return FakeArray(driver, host, current(driver) if stream is None else stream, owner)
+    return FakeArray(driver, host, queue, owner)
 
 
 def array(driver: StandIn, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None, **where: Any) -> FakeArray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 GRAIN = 512  # what bases are multiples of, as a driver's are
 PAGE = mmap.PAGESIZE
 SPAN = 1 << 36  # of addresses; nothing is behind them until something is mapped there
-FREED = 0xDB  # what freed memory is filled with, for those who read it all the same
+FREED, POISONED = 0xDB, 1 << 20  # what freed memory is filled with, for those who read it all the same; and how much
 UNSET = 0xA7  # what memory holds that nobody has set
 
 FIXED, ANONYMOUS, NORESERVE = 0x10, 0x20, 0x4000
@@ -41,6 +41,11 @@ class Block:
     fd: int = -1
     handle: bytes = b""
     opened: int = 0  # how often, where it is another process's
+
+
+def poison(block: Block) -> None:
+    """Leave what nobody should rely on; of a slab, which is large and mostly never used, the beginning."""
+    ctypes.memset(block.base, FREED, min(block.nbytes, POISONED))
 
 
 class Arena:
@@ -74,7 +79,7 @@ class Arena:
         self._blocks.remove(block)
         writable = mmap.PROT_READ | mmap.PROT_WRITE
         _map(block.base, max(block.nbytes, 1), writable, mmap.MAP_PRIVATE | ANONYMOUS | NORESERVE | FIXED)
-        ctypes.memset(block.base, FREED, block.nbytes)
+        poison(block)
         if block.fd >= 0:
             os.close(block.fd)
 

@@ -21,11 +21,10 @@ from typing import Any
 from collx.transports.cuda import driver as interface
 from collx.transports.cuda.driver import LEGACY_STREAM, THREAD_STREAM, Allocation, CudaError, Device
 from tests.cuda.host_program import HostProgram, Kernel
-from tests.cuda.memory import FREED, UNSET, Arena, Block, Pool
+from tests.cuda.memory import UNSET, Arena, Block, Pool, poison
 from tests.cuda.streams import Event, Graph, Stream, wait_until
 
 HANDLE = struct.Struct("<4s I Q Q Q Q I 20x")  # kind, pid, process, base, bytes, descriptor, device
-RAW = 0x5A  # what raw memory would hold if `allocate` did not set it to zero
 _generations = itertools.count(1)
 _numbers = itertools.count(1000)  # of streams and events
 
@@ -54,7 +53,7 @@ class StandIn:
         self._arena = Arena()
         self._streams: dict[Any, Stream] = {}
         self._events: dict[int, Event] = {}
-        self._pools = [Pool() for _ in self.uuids]
+        self._pools: dict[tuple[int, int], Pool] = {}
         self._local = threading.local()
         self._ended = False
         atexit.register(self.end)
@@ -115,7 +114,8 @@ class StandIn:
             block = self._arena.add(nbytes, self.ordinal, next(_generations), fd)
             if shareable:
                 block.handle = HANDLE.pack(b"mem", os.getpid(), self.process, block.base, nbytes, fd, block.ordinal)
-        ctypes.memset(block.base, fill, nbytes)
+        if fill:  # the file's memory is zero
+            ctypes.memset(block.base, fill, nbytes)
         return block
 
     def unshareable(self, nbytes: int) -> int:
@@ -131,7 +131,7 @@ class StandIn:
         self._drain()
         with self._lock:
             self.calls.append("free")
-            ctypes.memset(block.base, FREED, block.nbytes)  # peers that still have it mapped must not rely on it
+            poison(block)  # peers that still have it mapped must not rely on it
             self._arena.drop(block)
 
     def allocation(self, address: int) -> Allocation:
@@ -219,10 +219,11 @@ class StandIn:
         """How many allocations of its own this process has, pools' chunks among them."""
         return len(self._arena.first(-1, *range(len(self.uuids)))) - self.mapped
 
-    def pooled(self, nbytes: int) -> tuple[int, Callable[[], None]]:
-        """Memory from the device's pool, set to nothing in particular, and what gives it back."""
+    def pooled(self, nbytes: int, stream: int) -> tuple[int, Callable[[], None]]:
+        """Memory for what is queued on the stream, set to nothing in particular, and what gives it back; pools are by
+        stream, as it may still be used by what was queued there before."""
         with self._lock:
-            pool = self._pools[self.ordinal]
+            pool = self._pools.setdefault((self.ordinal, stream), Pool())
             address = pool.take(nbytes, lambda size: self._new(size, UNSET).base)
         return address, lambda: pool.give_back(address, nbytes)
 
