@@ -6,13 +6,14 @@ call does not wait for that. The stream, because what the caller queues meanwhil
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable
 
 from collx.errors import TimeoutError
-from collx.transports.cuda.driver import Driver
+from collx.transports.cuda.driver import CudaError, Driver
 from collx.transports.waiting import Pause
 
 
@@ -56,7 +57,7 @@ class Later:
             self._driver.wait_event(self._stream(), self.ended)
 
     def __del__(self) -> None:
-        with self._driver.on(self._ordinal):
+        with contextlib.suppress(CudaError), self._driver.on(self._ordinal):
             for event in (self.begun, self.ended):
                 self._driver.destroy_event(event)
 

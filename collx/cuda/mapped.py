@@ -105,8 +105,9 @@ class Mapped:
         return self._ranks
 
     def release(self) -> None:
-        """Give up what was queued: a peer will not come."""
-        self._shares.barrier.release()
+        """Give up what was queued: a peer will not come. From any thread."""
+        with self._driver.on(self._ordinal):
+            self._shares.barrier.release()
         if self._nccl is not None:
             self._nccl.abort()
 
