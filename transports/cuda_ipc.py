@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from collx.errors import TransportError
 from collx.transports.cuda.cards import Card
@@ -83,10 +83,9 @@ class CudaIpc:
         for held in self._kept:
             held.release()
         self._kept.clear()
-        for process in self._others:
-            self._mappings.leave(process)
-        try:
+        with ExitStack() as stack:  # whatever fails, the others are met; the last one first
+            stack.callback(self.slabs.free)
             if meet is not None:
-                meet()
-        finally:
-            self.slabs.free()
+                stack.callback(meet)
+            for process in self._others:
+                stack.callback(self._mappings.leave, process)

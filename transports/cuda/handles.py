@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections import OrderedDict
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from collx.transports.cuda.driver import CudaError, Driver
 
 _LAYOUT = struct.Struct("<Q Q Q Q Q 64s 160s")
 SHARED_BYTES = _LAYOUT.size
-MOST = 128  # mappings that nothing uses: as long as one is there, so is the memory, even if its owner has freed it
+MOST = 64  # mappings of one owner that nothing uses: each keeps the memory, even if its owner has freed it
 KNOWN = 1024  # allocations of this process whose handles are kept
 
 
@@ -154,8 +154,9 @@ class Mappings:
             self._members[owner] -= 1
             if not self._members[owner]:
                 del self._members[owner]
-                for mapping in [each for each in self._open.values() if each.owner == owner]:
-                    self._close(mapping)
+                with ExitStack() as stack:  # all are closed, also where one cannot be
+                    for mapping in [each for each in self._open.values() if each.owner == owner]:
+                        stack.callback(self._close, mapping)
 
     def taken(self, owner: int, shared: Shared, ordinal: int) -> _Mapping:
         """The mapping of that allocation, opened if need be, with one user more."""
@@ -165,7 +166,7 @@ class Mappings:
             if mapping is None:
                 for old in [each for each in self._open.values() if _replaced(each, owner, shared)]:
                     self._close(old)
-                self._thin_out()
+                self._thin_out(owner)
                 mapping = self._open[key] = _Mapping(shared, owner, ordinal, self._opened(shared))
             elif mapping.shared.room != shared.room:
                 raise TransportError("another rank described one allocation with two sizes")
@@ -193,9 +194,9 @@ class Mappings:
                 raise TransportError(f"a rank described {shared.room} bytes of memory that has {found.nbytes}")
         return address
 
-    def _thin_out(self) -> None:
+    def _thin_out(self, owner: int) -> None:
         """Close what was used longest ago, before one more comes."""
-        idle = [mapping for mapping in self._open.values() if not mapping.users]
+        idle = [mapping for mapping in self._open.values() if mapping.owner == owner and not mapping.users]
         for mapping in idle[: max(len(idle) - self.most + 1, 0)]:
             self._close(mapping)
 
