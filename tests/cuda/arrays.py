@@ -91,6 +91,13 @@ def empty(
     return FakeArray(driver, host, queue, owner)
 
 
+def placed(driver: StandIn, address: int, shape: int | tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> FakeArray:
+    """An array in memory that somebody else looks after."""
+    kind = np.dtype(dtype)
+    owner = _Memory(address, int(np.prod(shape)) * kind.itemsize)
+    return FakeArray(driver, np.ndarray(shape, kind, np.asarray(owner)), current(driver), owner)
+
+
 def array(driver: StandIn, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None, **where: Any) -> FakeArray:
     """The values come by the stream, as by `cupy.asarray` from pinned memory: not at once."""
     given = np.asarray(value, dtype)
