@@ -21,7 +21,7 @@ from collx.transports.cuda.driver import Driver, Program, driver
 
 REPEATS = 7
 SHAPES = ((2, 1), (4, 1), (4, 4), (8, 8))  # sources and targets
-DTYPES = ("float32", "float16")
+CASES = (("float32", 1, 1), ("float32", 1, 4), *((d, k, m) for d in ("float32", "float16") for k, m in SHAPES))
 DEFAULT = (kernels.THREADS, kernels.RESIDENT, kernels.BLOCKS, "rows = 2, columns = 4")
 CHANGES = (  # threads of a block, blocks in registers, blocks at most, loads at once: one changed at a time
     DEFAULT,
@@ -61,17 +61,17 @@ def seconds(used: Driver, stream: int, queue: Callable[[], object]) -> float:
 def measured(used: Driver, nbytes: int) -> Iterator[tuple[tuple[Any, ...], dict[tuple[str, int, int], float]]]:
     """By change of constants: bytes per second of each case, beginning with the copy's own."""
     stream = used.stream()
-    buffers = [used.allocate(nbytes) for _ in range(2 * max(k for k, _ in SHAPES))]
+    buffers = [used.allocate(nbytes) for _ in range(2 * max(k for _, k, _ in CASES))]
     half = len(buffers) // 2
     roof = 2 * nbytes / seconds(used, stream, lambda: used.copy(buffers[0], buffers[half], nbytes, stream))
     yield ("copy",), {("copy", 1, 1): roof}
     for change in CHANGES:
         threads, resident, blocks, loads = change
         found = {}
-        with mock.patch.multiple(kernels, THREADS=threads, RESIDENT=resident, BLOCKS=blocks):
+        with mock.patch.multiple(kernels, THREADS=threads, RESIDENT=resident, BLOCKS=blocks, COPIED=nbytes + 1):
             made: Any = Changed(used, loads)
             folding = Kernels(made, 0)
-            for dtype, (k, m) in itertools.product(DTYPES, SHAPES):
+            for dtype, k, m in CASES:
                 move = Move(tuple(buffers[:k]), tuple(buffers[half : half + m]), nbytes)
                 (queue,) = folding.prepared([move], np.dtype(dtype), "sum", k)
                 found[dtype, k, m] = (k + m) * nbytes / seconds(used, stream, partial(queue, stream))
@@ -85,13 +85,12 @@ def main(nbytes: int = 64 << 20) -> None:
     used = driver()
     with used.on(0):
         print(f"{used.device(0).name}, {nbytes >> 20} MiB each; TB/s, and the share of the copy's")
-        cases = [(dtype, k, m) for dtype in DTYPES for k, m in SHAPES]
         rows = measured(used, nbytes)
         roof = next(rows)[1]["copy", 1, 1]
         print(f"copy: {roof / 1e12:.2f} TB/s")
-        print("threads resident blocks loads".ljust(44), *(f"{d}:{k}>{m}".rjust(12) for d, k, m in cases))
+        print("threads resident blocks loads".ljust(44), *(f"{d}:{k}>{m}".rjust(12) for d, k, m in CASES))
         for change, found in rows:
-            rates = (f"{found[case] / 1e12:5.2f} {found[case] / roof:6.1%}".rjust(12) for case in cases)
+            rates = (f"{found[case] / 1e12:5.2f} {found[case] / roof:6.1%}".rjust(12) for case in CASES)
             print(" ".join(map(str, change)).ljust(44), *rates, flush=True)
 
 
