@@ -35,6 +35,7 @@ class OnGpu(Member):
         self._alive()
         if self._gpus is None:
             self._gpus = self._join_gpus(limit)
+        self._gpus.check(call.request)
         call.prepare(where)
         return self._queue(self._gpus, call, where, async_op, limit)
 

@@ -22,7 +22,6 @@ from collx.selector import KIB, MIB, Rule
 from collx.wishes import FOREIGN, MPI, NCCL, Wish, may_choose
 
 SHARED_GPU = "ranks share a GPU, and NCCL wants one for each"
-_HOST_ONLY = "MPI is given no memory of GPUs"
 
 # The first rule that fits decides, and of its algorithms the one with the fewest steps, the first of those: every step
 # is a barrier. Where one rank works for all, all_reduces come out as the same fold. Where each has a GPU, reading
@@ -92,27 +91,29 @@ def choose(
     contest = _Contest(request, ranks, inplace, given)
     if request.algorithm is not None:
         return contest.asked_for()
-    wish = None if request.called else guide.wish(request.collective, elsewhere=MPI)
+    wish = _wish(request, guide)
     for names in contest.preferred(wish):
         wanted = [contest.candidate(name) for name in names if wish is None or wish.allows(name)]
         able = [candidate for candidate in wanted if candidate.objection is None]
         if able:
             best = min(able, key=lambda candidate: len(candidate.plan.steps) if candidate.plan else 0)
             return Chosen(best.name, best.plan, "rule" if wish is None or wish.without else "COLLX_ALGO")
-    reasons = contest.reasons()
-    if wish is None:
-        raise contest.error(f"no algorithm of {request.collective} serves this call on GPUs ({reasons})")
-    nothing = f"COLLX_ALGO leaves {request.collective} nothing that serves this call on GPUs, {wish}"
-    raise contest.error(f"{nothing} ({reasons}); change it")
+    raise contest.nothing(wish)
 
 
-def named(request: Request, ranks: Ranks) -> str:
+def named(request: Request, ranks: Ranks, guide: Guide = UNGUIDED) -> str:
     """The algorithm that the call names, as ranks compare it: a user's own with a hash of its schedules. Empty where it
-    names none. Raises as `choose` does, but for what depends on ranks' memory."""
-    asked = request.algorithm
-    if asked is None or (isinstance(asked, str) and asked in FOREIGN):
-        return asked or ""
-    return _asked_for(request, ranks).name
+    names none. Raises what `choose` does, but NoRoom: what the call alone tells, before others hear of it."""
+    contest = _Contest(request, ranks)
+    if request.algorithm is not None:
+        algorithm = contest.named()
+        return NCCL if algorithm is None else algorithm.name
+    wish = _wish(request, guide)
+    if wish is not None:
+        allowed = [name for name in (*may_choose(request.collective), NCCL) if wish.allows(name)]
+        if all(contest.objection(name) for name in allowed):
+            raise contest.nothing(wish)
+    return ""
 
 
 def candidates(request: Request, ranks: Ranks) -> list[Candidate]:
@@ -142,39 +143,54 @@ class _Contest:
         yield from ((name,) for name in (wish.names if wish else ()))
         yield from ((name,) for name in sorted(shipped, key=over.__contains__))
 
+    def objection(self, name: str) -> str | None:
+        """Why an algorithm that comes with collx, or a foreign one, cannot serve the call, but for its workspace."""
+        if name == MPI:
+            return "MPI is given no memory of GPUs"
+        if name == NCCL:
+            return self._ranks.no_nccl or nccl.objection(self._request)
+        return selector.objection(name, self._request, self._size, math.inf, hosts=self._ranks.hosts)
+
     def candidate(self, name: str) -> Candidate:
-        """An algorithm that comes with collx, or NCCL."""
         if name not in self._found:
-            self._found[name] = self._candidate(name)
+            why = self.objection(name)
+            if why is not None or name in FOREIGN:
+                self._found[name] = Candidate(name, None, why)
+            else:
+                self._found[name] = self._planned(selector.placed(name, self._request, self._ranks.hosts))
         return self._found[name]
 
-    def _candidate(self, name: str) -> Candidate:
-        request, ranks = self._request, self._ranks
-        if name in FOREIGN:
-            return Candidate(name, None, _HOST_ONLY if name == MPI else ranks.no_nccl or nccl.objection(request))
-        why = selector.objection(name, request, self._size, math.inf, hosts=ranks.hosts)
-        if why is not None:
-            return Candidate(name, None, why)
-        return self._planned(selector.placed(name, request, ranks.hosts))
+    def named(self) -> Algorithm | None:
+        """What the call names; None is NCCL. Raises ValueError where that cannot serve it."""
+        asked = self._request.algorithm
+        if not (isinstance(asked, str) and asked in FOREIGN):
+            return selector.choose(self._request, self._size, math.inf, hosts=self._ranks.hosts).algorithm
+        if why := self.objection(asked):
+            raise self._refused(asked, why)
+        return None
 
     def asked_for(self) -> Chosen:
-        """What the call names."""
-        request, asked = self._request, self._request.algorithm
-        if isinstance(asked, str) and asked in FOREIGN:
-            found = self.candidate(asked)
-        else:
-            found = self._planned(_asked_for(request, self._ranks))
-        if found.objection is None:
-            return Chosen(found.name, found.plan, "explicit")
-        raise self.error(
-            f"{request.collective} cannot use {found.name!r} on GPUs here: {found.objection}; leave algorithm= out"
-        )
+        algorithm = self.named()
+        found = self.candidate(NCCL) if algorithm is None else self._planned(algorithm)
+        if found.objection is not None:
+            raise NoRoom(str(self._refused(found.name, found.objection)))
+        return Chosen(found.name, found.plan, "explicit")
 
-    def reasons(self) -> str:
-        return "; ".join(f"{name}: {candidate.objection}" for name, candidate in self._found.items())
-
-    def error(self, text: str) -> ValueError:
+    def nothing(self, wish: Wish | None) -> ValueError:
+        """What to raise where none can serve of those that may be chosen."""
+        collective = self._request.collective
+        names = [name for name in (*may_choose(collective), *FOREIGN) if wish is None or wish.allows(name)]
+        reasons = [
+            (name, self._found[name].objection if name in self._found else self.objection(name)) for name in names
+        ]
+        text = f"no algorithm of {collective} serves this call on GPUs"
+        if wish is not None:
+            text = f"COLLX_ALGO leaves {collective} nothing that serves this call on GPUs, {wish}"
+        text = f"{text} ({'; '.join(f'{name}: {why}' for name, why in reasons)}){'; change it' * (wish is not None)}"
         return NoRoom(text) if self._short_of_room else ValueError(text)
+
+    def _refused(self, name: str, why: str) -> ValueError:
+        return ValueError(f"{self._request.collective} cannot use {name!r} on GPUs here: {why}; leave algorithm= out")
 
     def _planned(self, algorithm: Algorithm) -> Candidate:
         name, room = algorithm.name.partition("@")[0], self._ranks.room
@@ -185,8 +201,5 @@ class _Contest:
         return Candidate(name, None, f"it needs {plan.workspace} bytes of workspace, and ranks have {room}")
 
 
-def _asked_for(request: Request, ranks: Ranks) -> Algorithm:
-    """One of ours or the user's own, by its name or as it is."""
-    algorithm = selector.choose(request, len(ranks.workers), math.inf, hosts=ranks.hosts).algorithm
-    assert algorithm is not None
-    return algorithm
+def _wish(request: Request, guide: Guide) -> Wish | None:
+    return None if request.called else guide.wish(request.collective, elsewhere=MPI)

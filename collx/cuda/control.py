@@ -9,9 +9,10 @@ import numpy as np
 
 from collx.engine import Engine
 from collx.guide import UNGUIDED, Guide
-from collx.planner import make_plan
+from collx.planner import make_plan, room_of
 from collx.request import Request
 from collx.schedule import Groups
+from collx.selector import choose
 
 PLANS = 1024  # kept; where every call has another shape, old ones go
 
@@ -59,6 +60,11 @@ class Control:
         prepared, _ = self._plans.get(request) or self._planned(request)
         engine.sequence = sequence = engine.sequence + 1
         engine.run(prepared, source, target, sequence, deadline.left)
+
+    def check(self, request: Request) -> None:
+        """Raise ValueError where nothing can serve a collective that may be chosen for it."""
+        engine = self.engine
+        choose(request, self.size, room_of(engine.capacity), engine.far, engine.mpi, self.guide, self.groups)
 
     def _planned(self, request: Request) -> Any:
         engine = self.engine

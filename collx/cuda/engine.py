@@ -8,11 +8,12 @@ call is staged, and `explain` says why.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from collx.cuda.background import Background, Later
-from collx.cuda.choosing import Ranks
-from collx.cuda.control import Control, Deadline
+from collx.cuda.choosing import Ranks, named
+from collx.cuda.control import PLANS, Control, Deadline
 from collx.cuda.joining import LEAVE, Joined, join
 from collx.cuda.mapped import Mapped
 from collx.cuda.on_host import OnHost
@@ -41,7 +42,23 @@ class CudaEngine:
         self._background = Background()
         self._side = 0  # the stream of asynchronous calls, once there are any
         self._calls = 0
+        self._checked = set[Request]()
         self._over: str | None = None  # why it takes no more calls
+
+    def check(self, request: Request) -> None:
+        """Raise ValueError where the call, or COLLX_ALGO, names nothing that serves it: before anybody hears of it."""
+        with contextlib.suppress(TypeError):  # what names an algorithm by what has no hash is wrong
+            if request in self._checked:
+                return
+        control = self._control
+        if request.custom or (self._ways is not None and self._ways[0] is None):
+            control.check(request)
+        else:
+            everyone = Ranks(tuple(range(self.size)), hosts=control.groups, no_nccl=None)
+            named(request, self.ranks or everyone, control.guide)
+        if len(self._checked) >= PLANS:
+            self._checked.clear()
+        self._checked.add(request)
 
     def run(self, request: Request, source: int, target: int, where: Where, limit: float) -> None:
         """Run a call from the input at `source` to the output at `target`, of the GPU and on the stream of `where`."""
