@@ -18,7 +18,7 @@ from collx.cuda.joining import LEAVE, Joined, join
 from collx.cuda.mapped import Mapped
 from collx.cuda.on_host import OnHost
 from collx.engine import Engine
-from collx.errors import ClosedError, TransportError
+from collx.errors import ClosedError, MismatchError, TransportError
 from collx.guide import UNGUIDED, Guide
 from collx.request import Request
 from collx.schedule import Groups
@@ -103,7 +103,8 @@ class CudaEngine:
                 else:
                     mapped.run(request, source, target, where.stream, deadline, here)
         except BaseException as error:
-            self.fail(f"{here}: {type(error).__name__}: {' '.join(str(error).split())}")
+            text, mismatch = " ".join(str(error).split()), isinstance(error, MismatchError)
+            self.fail(text if mismatch else f"{here}: {type(error).__name__}: {text}", mismatch=mismatch)
             raise
 
     def _met(self, where: Where, deadline: Deadline) -> Joined:
@@ -130,11 +131,12 @@ class CudaEngine:
         mapped = None if self._ways is None else self._ways[0]
         return None if mapped is None else mapped.ranks
 
-    def fail(self, reason: str) -> None:
-        """Take no more calls, and tell the other ranks why. Idempotent."""
+    def fail(self, reason: str, *, mismatch: bool = False) -> None:
+        """Take no more calls, and tell the other ranks why; with `mismatch` theirs end with MismatchError too.
+        Idempotent."""
         if self._over is None:
             self._over = reason
-            self._control.engine.fail(reason)
+            self._control.engine.fail(reason, mismatch=mismatch)
             if self._ways is not None and self._ways[0] is not None:
                 self._ways[0].release()
 

@@ -88,12 +88,16 @@ def graphs(comm: Any, kit: Kit, captures: bool) -> Found:
     found = Found()
     with kit.stream():
         x, out = kit.put(np.zeros(5003, FLOAT)), kit.put(np.zeros(5003, FLOAT))
-        again = comm.plan("all_reduce", x, out=out)
-        again()
         if not captures:
-            said = _error(lambda: kit.captured(again))
+            with comm.split(0) as other:
+                refused = other.plan("all_reduce", x, out=out)
+                refused()
+                comm.barrier()  # who fails to capture it ends what others have not ended yet
+                said = _error(lambda: kit.captured(refused))
             found.true(f"a capture says {said!r}, and not which modes can be", "memop" in said and "spin" in said)
             return found
+        again = comm.plan("all_reduce", x, out=out)
+        again()
         replay = kit.captured(again)
         for step in range(6):
             x[...] = step + comm.rank
