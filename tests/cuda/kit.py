@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import numpy as np
-
 from collx.types import DTYPES, Array
 from tests.cuda import arrays
 from tests.cuda import library as library
