@@ -19,11 +19,11 @@ COUNTS = (1, 1001, 65_536)
 FEW = ("float32", "int64", "float16", "bfloat16", "complex64")
 
 
-def every_collective(comm: Any, kit: Kit, counts: Sequence[int] = COUNTS) -> Found:
+def every_collective(comm: Any, kit: Kit, counts: Sequence[int] = COUNTS, dtypes: Sequence[str] = FEW) -> Found:
     """In every placement, of some dtypes."""
     found = Found()
     for case in MEASURED.values():
-        for dtype in (dtype for dtype in kit.dtypes if dtype.name in FEW):
+        for dtype in (dtype for dtype in kit.dtypes if dtype.name in dtypes):
             for count in (0,) if case.name == "barrier" else counts:
                 for in_place in _placements(case):
                     whole = count * comm.size if case.per_rank else count
