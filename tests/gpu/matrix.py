@@ -31,10 +31,10 @@ def every_collective(comm: Any, kit: Kit, counts: Sequence[int] = COUNTS, dtypes
     return found
 
 
-def every_dtype_and_op(comm: Any, kit: Kit, count: int = 777) -> Found:
-    """All of them by all_reduce, and sums by the other reductions."""
+def every_dtype_and_op(comm: Any, kit: Kit, count: int = 777, dtypes: Sequence[str] = ()) -> Found:
+    """All of them, or those of some dtypes, by all_reduce, and sums by the other reductions."""
     found = Found()
-    for dtype in kit.dtypes:
+    for dtype in (dtype for dtype in kit.dtypes if not dtypes or dtype.name in dtypes):
         for op in _ops(dtype):
             once(comm, kit, MEASURED["all_reduce"], dtype, op, count, False, found)
         for name in ("reduce_scatter", "reduce", "scan", "exscan"):
