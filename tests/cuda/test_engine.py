@@ -89,7 +89,7 @@ def test_order(mode: str) -> None:
         other = cuda.stream()
         handles = [parts[0].plan("all_reduce", x, out=y), parts[1].plan("all_reduce", y, out=x)]
         x[...] = comm.rank
-        values = [np.float32(rank) for rank in range(comm.size)]
+        values = [np.array([rank], np.float32) for rank in range(comm.size)]
         for _ in range(3):
             for handle in handles:  # what one gives is what the next one takes, on another communicator
                 handle()
@@ -105,8 +105,8 @@ def test_order(mode: str) -> None:
             arrays.use_stream(cuda, x.stream)  # the one that is to wait
             assert work.wait() is y
             total = y.copy()
-            assert total.numpy().tolist() == [fold(values, "sum")] * 700
-            assert late.numpy().tolist() == [values[0]] * 700
+            assert total.numpy().tolist() == fold(values, "sum").tolist() * 700
+            assert late.numpy().tolist() == values[0].tolist() * 700
         for part in parts:
             part.close()
 
@@ -121,7 +121,7 @@ def test_user_ops(mode: str) -> None:
         x = arrays.array(cuda, matrices[comm.rank])
         wanted = np.linalg.multi_dot(matrices)
         works = [comm.all_reduce(x, matrix_product(), async_op=True) for _ in range(3)]
-        assert comm.all_reduce(x).numpy().tolist() == sum(matrices).tolist()
+        assert comm.all_reduce(x).numpy().tolist() == np.sum(matrices, axis=0).tolist()
         for work in works:
             assert work.wait().numpy().tolist() == wanted.tolist()
 
