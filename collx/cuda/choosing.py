@@ -25,10 +25,10 @@ SHARED_GPU = "ranks share a GPU, and NCCL wants one for each"
 
 # The first rule that fits decides, and of its algorithms the one with the fewest steps, the first of those: every step
 # is a barrier. Where one rank works for all, all_reduces come out as the same fold. Where each has a GPU, reading
-# everything is the shortest way for little data; the sizes are vLLM's (csrc/custom_all_reduce.cuh, REDUCE_CASE). In
-# place that takes a step more, as ranks would overwrite what others still read. No size is measured here yet.
+# everything is the shortest way for little data; the sizes are vLLM's (csrc/custom_all_reduce.cuh, REDUCE_CASE), where
+# two ranks always do so, as two_shot takes a barrier more there. In place it is direct that takes one more, as ranks
+# would overwrite what others still read. No size is measured here yet.
 RULES = (
-    Rule("all_reduce", 2, math.inf, ("direct", "two_shot")),
     Rule("all_reduce", 4, 512 * KIB, ("direct", "two_shot")),
     Rule("all_reduce", 8, 256 * KIB, ("direct", "two_shot")),
     Rule("all_reduce", math.inf, math.inf, ("two_shot", "direct")),

@@ -43,7 +43,7 @@ def wishing(text: str) -> Guide:
         (OWN, 512 * KIB, True, "two_shot"),  # direct would set everything aside first
         (OWN, MIB, False, "two_shot"),
         (tuple(range(8)), 512 * KIB, False, "two_shot"),
-        ((0, 1), 256 * MIB, False, "direct"),
+        ((0, 1), 256 * MIB, False, "two_shot"),
         (tuple(range(16)), 4 * KIB, False, "two_shot"),
     ],
 )
