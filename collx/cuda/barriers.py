@@ -23,7 +23,8 @@ class Barrier(Protocol):
 
     mode: str
     meets: bool  # whether ranks must meet on the host between arriving and waiting
-    captures: bool  # whether it can become part of a CUDA graph
+    waits: bool  # whether streams wait for peers by themselves, when the call has returned
+    releases: bool  # whether such waits can be ended from here
 
     def arrive(self, number: int, stream: int, waiting: Sequence[int], deadline: Deadline) -> None:
         """Say to the `waiting` ranks that what is queued on `stream` is done, as soon as it is. Who waits itself calls
@@ -35,8 +36,8 @@ class Barrier(Protocol):
         ...
 
     def release(self) -> None:
-        """End all waits of this rank's streams, now and from now on, and have its folds write nothing: a peer will not
-        come."""
+        """Where it `releases`, end all waits of this rank's streams, now and from now on, and have its folds write
+        nothing: a peer will not come."""
         ...
 
     def captured(self, here: str) -> Barrier:
@@ -67,7 +68,7 @@ def synchronize(driver: Driver, stream: int, event: int, deadline: Deadline, her
 class HostBarrier:
     """Everything is done before anybody is told, on the host. Works wherever ranks share memory."""
 
-    mode, meets, captures = "host", True, False
+    mode, meets, waits, releases = "host", True, False, True
 
     def __init__(self, driver: Driver, here: str) -> None:
         self._driver, self._here = driver, here
@@ -90,7 +91,7 @@ class EventBarrier:
     """Interprocess events: `waits` for one that has not been recorded yet would be no wait at all, so ranks meet on the
     host in between, but no rank's host waits for a GPU."""
 
-    mode, meets, captures = "event", True, False
+    mode, meets, waits, releases = "event", True, True, False
 
     def __init__(self, driver: Driver, rank: int, events: Sequence[Sequence[int]]) -> None:
         """`events`: by rank, EVENTS of each."""
@@ -105,7 +106,7 @@ class EventBarrier:
                 self._driver.wait_event(stream, self._events[peer][number % EVENTS])
 
     def release(self) -> None:
-        """What was recorded is reached, or its process is dead and the driver ends the wait."""
+        """An event is its owner's, and CUDA does not say what becomes of one whose process has died."""
 
     def captured(self, here: str) -> Barrier:
         raise uncapturable(self.mode, here)

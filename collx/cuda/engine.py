@@ -145,16 +145,15 @@ class CudaEngine:
 
     def close(self) -> None:
         """Leave, when what was started has ended; waits a little for the others, whose GPUs may still read this rank's
-        memory. Idempotent."""
+        memory. What does not end is left to the end of the process. Idempotent."""
         self._background.close()
         alone, self._over = self._over is not None, self._over or "it was closed"
         if self._joined is not None and self._ways is not None:
             joined, self._joined = self._joined, None
             with joined.driver.on(joined.ordinal):
-                for way in self._ways:
-                    if way is not None:
-                        way.close(Deadline(LEAVE))
-            joined.close(None if alone else self._control)
+                ended = [way.close(Deadline(LEAVE)) for way in self._ways if way is not None]
+            if all(ended):  # to free memory the driver waits for every stream, and one may wait for a peer that is dead
+                joined.close(None if alone else self._control)
         self._control.engine.close()
 
     def _usable(self) -> None:

@@ -59,9 +59,9 @@ class Mapped:
         self._staging: Staging | None = None
         self._queued: deque[Queued] = deque()  # the oldest first
         self._fail = fail
-        self._watch = Watch(self._trouble, self._give_up)
+        self._watch = Watch(self._trouble, self._give_up, shares.barrier.releases)
         self._replays: Replays | None = None
-        if shares.barrier.captures:
+        if not shares.barrier.meets:
             self._replays = Replays(joined.driver, joined.ordinal, shares.kernels, self._trouble, self._give_up)
 
     def run(self, request: Request, source: int, target: int, stream: int, deadline: Deadline, here: str) -> None:
@@ -120,8 +120,8 @@ class Mapped:
         self._fail(f"{what}: {error}")
         self.release()  # once more: a graph that is replayed waits anew
 
-    def close(self, deadline: Deadline) -> None:
-        """Return when what was queued has ended, or the deadline has passed. Idempotent."""
+    def close(self, deadline: Deadline) -> bool:
+        """Return when what was queued has ended, or the deadline has passed; whether it has. Idempotent."""
         pause = Pause()
         while self._queued and not deadline.over:
             if self._queued[0].done():
@@ -134,9 +134,10 @@ class Mapped:
         if self._nccl is not None and not self._queued:
             self._nccl.close()
             self._nccl = None
-        if self._staging is not None and self._staging.ended():
+        if self._staging is not None and not self._queued:
             self._staging.close()
             self._staging = None
+        return not self._queued
 
     # -- what is agreed on before
 
@@ -286,7 +287,7 @@ class Mapped:
         while self._queued and self._queued[0].done():
             self._queued.popleft()
         self._queued.append(queued)
-        if watched or not call.barrier.meets:
+        if watched or call.barrier.waits:
             self._watch.add(queued)
 
 

@@ -53,13 +53,15 @@ class OnHost:
             self._staging = Staging(self._driver, (halves[0], halves[1]))
         return self._staging
 
-    def close(self, deadline: Deadline) -> None:
-        """Give the memory back, if what was queued has ended by the deadline. Idempotent."""
+    def close(self, deadline: Deadline) -> bool:
+        """Give the memory back if what was queued has ended by the deadline; whether it has. Idempotent."""
         pause = Pause()
-        while self._staging is not None and not self._staging.ended() and not deadline.over:
+        while self._staging is not None and not self._staging.ended():
+            if deadline.over:
+                return False
             pause()
-        if self._staging is None or self._staging.ended():
-            self._free()
+        self._free()
+        return True
 
     def _free(self) -> None:
         if self._staging is not None:

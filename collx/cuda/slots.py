@@ -109,7 +109,7 @@ class SlotBarrier:
     (`captured`).
     """
 
-    meets, captures = False, True
+    meets, waits, releases = False, True, True
 
     def __init__(self, driver: Driver, signals: Signals, rank: int, size: int, words: Words, rescue: int) -> None:
         """`rescue` is a stream that never waits."""
@@ -141,7 +141,7 @@ class CapturedBarrier:
     of a word its reader has answered its writer, as every call begins with a barrier of all ranks before those that
     work and ends with one of those before all."""
 
-    meets, captures = False, True
+    meets, waits, releases = False, True, True
 
     def __init__(self, signals: Signals, rank: int, words: Words, here: str) -> None:
         self.mode = signals.mode

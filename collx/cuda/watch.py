@@ -52,9 +52,18 @@ class Queued:
 class Watch:
     """Looks after a communicator's queued calls, in a thread that is there while there are any."""
 
-    def __init__(self, peers: Callable[[], CollxError | None], give_up: Callable[[str, BaseException], None]) -> None:
-        """`peers` tells what has happened to one of them; `give_up(what, error)` ends all waits."""
+    def __init__(
+        self,
+        peers: Callable[[], CollxError | None],
+        give_up: Callable[[str, BaseException], None],
+        releases: bool = True,
+    ) -> None:
+        """`peers` tells what has happened to one of them; `give_up(what, error)` ends all waits that can be ended:
+        all of them where it `releases`."""
         self._peers, self._give_up = peers, give_up
+        self._fate = "what its stream was waiting for is given up"
+        if not releases:
+            self._fate = "its stream may wait for ever, which nothing but the end of this process ends"
         self._calls: deque[Queued] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -115,5 +124,5 @@ class Watch:
         with self._lock:
             self._over, self._thread = True, None
             self._calls.clear()
-        print(f"collx: {error}; what its stream was waiting for is given up", file=sys.stderr, flush=True)
+        print(f"collx: {error}; {self._fate}", file=sys.stderr, flush=True)
         self._give_up(call.what, error)
