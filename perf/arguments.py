@@ -20,7 +20,6 @@ from collx.types import DTYPES, OPS
 
 _PICTURES = (".png", ".pdf", ".svg")
 MPI = "mpi"  # the algorithm that is none of the register: MPI's own collective, where MPI joins the ranks
-SYNC_MODES = ("host", "event", "memop", "spin")
 _NOT_ON_FLOATS = ("band", "bor", "bxor")
 
 
@@ -172,8 +171,8 @@ def _check_device(options: Options) -> None:
     if options.device == "cpu":
         return
     for mode in options.sync:
-        if mode not in SYNC_MODES:
-            raise nearest("sync mode", mode, SYNC_MODES)
+        if mode not in gpu.SYNC_MODES:
+            raise nearest("sync mode", mode, gpu.SYNC_MODES)
     if len(options.sync) > 1 and len(options.algorithms) > 1:
         raise UsageError("--sync compares modes, --algorithm algorithms: name several of one only")
     if options.versus not in ((), ("nccl",)):

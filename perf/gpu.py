@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from collx.errors import AbortedError, TransportError
 from collx.perf.collectives import Array, Call
 from collx.perf.device import Way, Ways
 from collx.perf.measure import longest
@@ -25,6 +26,7 @@ from collx.transports.cuda.driver import driver
 from collx.transports.cuda.interface import Driver
 
 SYNC = "COLLX_CUDA_SYNC"
+SYNC_MODES = ("host", "event", "memop", "spin")
 ROOF_BYTES = 1 << 30  # of the copy that the roof is measured by: far more than any cache holds
 _COPIES = 10
 _FLOAT = np.dtype(np.float32)
@@ -128,20 +130,35 @@ class Gpu:
         self._driver, self._ordinal, self._arrays, self._roof_bytes = found, ordinal, arrays, roof_bytes
         self._events: list[int] = []
         self._pinned, self._room = 0, 0
+        self._left_out: list[str] = []
 
     # -- what is measured, and where
 
     def ways(self, comm: Any, options: Options) -> Ways:
         """By algorithm, or by sync mode, each on a communicator of its own: it holds for all calls of one."""
-        if options.versus:
-            return {name: Way(comm, algorithm) for name, algorithm in (("collx", ""), ("nccl", "nccl"))}
         one = partial(self.empty, 1, _FLOAT)
         if len(options.sync) > 1:
-            algorithm = options.algorithms[0] if options.algorithms else ""
-            return {mode: Way(synchronised(comm, mode, one), algorithm) for mode in options.sync}
+            return self._modes(comm, options, one)
         for mode in options.sync:
             comm = synchronised(comm, mode, one)
-        return {name: Way(comm, name) for name in options.algorithms or ("",)}
+        comm.all_reduce(one())  # after which it can be told how calls are made
+        named = (
+            {"collx": "", "nccl": "nccl"} if options.versus else {name: name for name in options.algorithms or ("",)}
+        )
+        return {name: Way(comm, algorithm) for name, algorithm in named.items()}
+
+    def _modes(self, comm: Any, options: Options, one: Callable[[], Any]) -> Ways:
+        """Of the modes that are named, all that this machine has."""
+        algorithm = options.algorithms[0] if options.algorithms else ""
+        ways = {}
+        for mode in options.sync:
+            try:
+                ways[mode] = Way(synchronised(comm, mode, one), algorithm)
+            except (TransportError, AbortedError) as error:  # no rank has it, or one has told the others so
+                self._left_out.append(f"{mode}: {error}")
+        if not ways:
+            raise TransportError("; ".join(self._left_out))
+        return ways
 
     def card(self, comm: Any) -> tuple[int, str, str]:
         found = self._driver.device(self._ordinal)
@@ -154,11 +171,10 @@ class Gpu:
         ranks = tuple(map(tuple, sharing.values()))
         if "nccl" in ways and len(ranks) < comm.size:
             raise UsageError("--vs nccl needs a GPU for every rank: NCCL refuses ranks that share one")
-        one = max(map(len, ranks)) == 1 or self._driver.device(self._ordinal).shared
-        workers = "Every rank does its own work" if one else "The lowest rank of a GPU does the work of all its ranks"
-        sync = tuple(dict.fromkeys(way.comm.sync for way in ways.values()))
+        how = [way.comm.explain("all_reduce", 0, device="cuda").way for way in ways.values()]
+        sync = tuple(name for name in ways if name in SYNC_MODES)
         roof = longest(comm, [self._roof() if comm.rank == 0 else 0.0])[0] if len(ranks) == 1 else None
-        return Gpus(ranks, sync, workers, roof)
+        return Gpus(ranks, sync, tuple(dict.fromkeys(how)), tuple(self._left_out), roof)
 
     def _roof(self) -> float:
         """Bytes per second that a large copy inside this GPU reads and writes, while nobody else does anything."""
@@ -174,8 +190,8 @@ class Gpu:
                 self._driver.free(target)
 
     def chosen(self, comm: Any, collective: str, nbytes: int) -> str:
-        name: str = comm.explain(collective, nbytes, device="cuda").chosen
-        return name
+        told = comm.explain(collective, nbytes, device="cuda")
+        return str(told.chosen or told.host.chosen)
 
     # -- arrays
 

@@ -48,12 +48,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """What a sweep on GPUs depends on: the ranks of each GPU, how ranks wait for each other, and who does the work, in
-    words. `roof` is what a copy by one process reads and writes in a second, in bytes, where all ranks share a GPU."""
+    """What a sweep on GPUs depends on: the ranks of each GPU, the sync modes that were asked for, and in words how calls
+    are made, and why modes were left out. `roof` is what a copy by one process reads and writes in a second, in bytes,
+    where all ranks share a GPU."""
 
     ranks: tuple[tuple[int, ...], ...]
     sync: tuple[str, ...]
-    workers: str
+    how: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
     roof: float | None = None
 
 

@@ -45,8 +45,9 @@ def _on_gpus(sweep: Sweep) -> list[str]:
     """What figures on GPUs depend on, and how to read them where ranks share one."""
     if (gpus := sweep.gpus) is None:
         return []
-    lines = [f"# Ranks by GPU: {'; '.join(ranges(list(ranks)) for ranks in gpus.ranks)}. {gpus.workers}"]
-    lines.append(f"# Synchronisation: {', '.join(gpus.sync)}. Times are of device events")
+    lines = [f"# Ranks by GPU: {'; '.join(ranges(list(ranks)) for ranks in gpus.ranks)}. Times are of device events"]
+    lines += [f"# Calls {how}" for how in gpus.how]
+    lines += [f"# Left out: {why}" for why in gpus.left_out]
     if gpus.roof is not None:
         lines += [
             "# busbw is no wire speed here, as the ranks share a GPU. %roof: the least that the collective must read",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import collx
 from collx.perf import gpu, on_gpu, table
 from collx.perf.arguments import parse
 from collx.perf.device import Way, Ways
@@ -23,6 +24,7 @@ from collx.perf.points import Sweep
 from collx.perf.sweep import run
 from collx.types import Array
 from tests.cuda import arrays
+from tests.cuda import library as library
 from tests.cuda.standin import StandIn
 
 World = Callable[..., list[Any]]
@@ -49,13 +51,16 @@ class Copied(Gpu):
     """Its calls are those of a communicator for host memory, on copies."""
 
     def ways(self, comm: Any, options: Options) -> Ways:
-        return {name: Way(OnCopies(comm, name, self), "") for name in options.sync or ("",)}
+        return {name: Way(OnCopies(comm, self), "") for name in options.sync or ("",)}
 
 
 class OnCopies:
-    def __init__(self, comm: Any, sync: str, device: Gpu) -> None:
-        self._comm, self.sync, self._device = comm, sync or "host", device
+    def __init__(self, comm: Any, device: Gpu) -> None:
+        self._comm, self._device = comm, device
         self.rank, self.size, self.barrier = comm.rank, comm.size, comm.barrier
+
+    def explain(self, collective: str, nbytes: int, device: str) -> Any:
+        return SimpleNamespace(way="are made by copies")
 
     def all_reduce(self, x: Any, op: str = "sum", *, out: Any = None, algorithm: str | None = None) -> Any:
         if isinstance(x, np.ndarray):
@@ -93,7 +98,7 @@ def test_a_sweep_is_timed_by_the_gpu_and_held_against_a_copy(
     assert sweep.wrong == 0
     assert sweep.gpus is not None
     assert sweep.gpus.ranks == ((0, 1),)
-    assert sweep.gpus.sync == ("host",)
+    assert sweep.gpus.how == ("are made by copies",)
     roof = sweep.roof
     assert roof is not None
     for point in sweep.points:
@@ -101,7 +106,8 @@ def test_a_sweep_is_timed_by_the_gpu_and_held_against_a_copy(
             assert cell.share == pytest.approx(4 * point.nbytes / cell.timing.mean / roof)
     shown = capsys.readouterr().out
     assert "busbw is no wire speed here" in shown
-    assert "Ranks by GPU: 0-1." in shown
+    assert "# Ranks by GPU: 0-1." in shown
+    assert "# Calls are made by copies" in shown
     assert "%roof" in shown
     assert {device["device_hex"] for device in sweep.devices} == {"GPU-7"}
 
@@ -163,12 +169,32 @@ def test_on_gpus_of_their_own_no_roof_is_shared(world: World, driver: StandIn) -
 def test_nccl_needs_a_gpu_for_every_rank(world: World, driver: StandIn) -> None:
     options = parse(["all_reduce", "--device", "cuda", "--vs", "nccl"])
     device = Gpu(driver, 0, Arrays(driver))
-    ways = device.ways(None, options)
+    alone = SimpleNamespace(size=2, all_reduce=lambda x: x)
+    ways = device.ways(alone, options)
     assert {name: way.algorithm for name, way in ways.items()} == {"collx": "", "nccl": "nccl"}
     cards = [{"hostname": "here", "device_hex": "GPU-7", "rank": rank} for rank in range(2)]
-    lone = dataclasses.make_dataclass("Comm", [("size", int)])(2)
     with pytest.raises(UsageError, match="a GPU for every rank"):
-        device.gpus(lone, ways, cards)
+        device.gpus(alone, ways, cards)
+
+
+def test_a_sweep_by_processes_leaves_out_what_this_machine_has_not(capfd: pytest.CaptureFixture[str]) -> None:
+    """All of it but the GPU."""
+    options = parse(
+        ["all_to_all", "--device", "cuda", "--sync", "event,spin", "-w", "1", "--iters", "2", "-b", "1K", "-e", "1K"]
+    )
+
+    def rank(comm: Any) -> tuple[Any, ...]:
+        made = StandIn().install()
+        sweep = run(comm, options, Gpu(made, 0, Arrays(made), roof_bytes=1 << 16))
+        return sweep.wrong, sweep.names, sweep.gpus
+
+    for wrong, names, gpus in collx.spawn(rank, 2):
+        assert (wrong, names, gpus.sync) == (0, ("event",), ("event",))
+        (how,) = gpus.how
+        assert "rank 0 works for all; ranks wait for each other by event" in how
+    shown = capfd.readouterr().out
+    assert "# Left out: spin: " in shown
+    assert "without MPS" in shown
 
 
 def test_the_page_has_latencies_and_shares_first(world: World, driver: StandIn, tmp_path: Path) -> None:
