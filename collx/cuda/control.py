@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 import numpy as np
 
 from collx.engine import Engine
+from collx.errors import CollxError
 from collx.guide import UNGUIDED, Guide
 from collx.planner import make_plan, room_of
 from collx.request import Request
 from collx.schedule import Groups
 from collx.selector import choose
 
+LEAVING = 0x1EAF  # the tag of the only message between two ranks
+FOREVER = 1e8  # seconds; a message whose own time is up would end the communicator
 PLANS = 1024  # kept; where every call has another shape, old ones go
 
 
@@ -41,6 +45,7 @@ class Control:
     def __init__(self, engine: Engine, rank: int, size: int, groups: Groups = (), guide: Guide = UNGUIDED) -> None:
         self.engine, self.rank, self.size, self.groups, self.guide = engine, rank, size, groups, guide
         self._plans: dict[Request, Any] = {}
+        self._word = np.zeros(1, np.uint8)
 
     def gather(self, record: bytes, deadline: Deadline, called: str) -> list[bytes]:
         """Every rank's record, all of one length. Raises as collectives do, under the name of what is `called` so."""
@@ -53,6 +58,15 @@ class Control:
     def meet(self, deadline: Deadline, called: str) -> None:
         """Return when every rank has come."""
         self.run(Request("barrier", (0,), np.dtype(np.bool_), called=called), 0, 0, deadline)
+
+    def part(self, deadline: Deadline) -> None:
+        """Return when every rank is about to leave, has left or is dead, or at the deadline. By messages, as ranks that
+        do not mean to leave make other calls: what these say is that this one left."""
+        peers, at = [peer for peer in range(self.size) if peer != self.rank], self._word.ctypes.data
+        with contextlib.suppress(CollxError):
+            ways = (self.engine.start_send, self.engine.start_recv)
+            for pending in [start(at, 1, peer, LEAVING, FOREVER) for start in ways for peer in peers]:
+                pending.wait(deadline.left)
 
     def run(self, request: Request, source: int, target: int, deadline: Deadline) -> None:
         """Run a collective on memory of the host. Raises as collectives do."""

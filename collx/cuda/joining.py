@@ -77,16 +77,11 @@ class Joined:
         return f"by CUDA IPC ({where}{mps}); {work}; ranks wait for each other by {self.shares.barrier.mode}"
 
     def close(self, control: Control | None) -> None:
-        """Unmap what peers have, and give back what they had mapped. `control`: by which to meet them before that."""
-
-        def meet() -> None:
-            assert control is not None
-            control.meet(Deadline(LEAVE), "close")
-
+        """Unmap what peers have, and give back what they had mapped; `control`: by which to part from them first."""
         if self.shares is not None:
             shares, self.shares = self.shares, None
             with self.driver.on(self.ordinal):
-                shares.ipc.close(None if control is None else meet)
+                shares.ipc.close(None if control is None else lambda: control.part(Deadline(LEAVE)))
 
 
 def join(control: Control, where: Where, deadline: Deadline) -> Joined:

@@ -1,0 +1,82 @@
+"""A communicator with calls on GPUs, from the first of them to its end: its ranks are threads of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import collx
+from collx import Communicator
+from collx.cuda import joining
+from collx.transports.cuda import driver as interface
+from tests.cuda import arrays
+from tests.cuda import library as library
+from tests.cuda.arrays import FakeArray
+from tests.cuda.standin import StandIn
+from tests.ranks import on_threads
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    monkeypatch.setattr(joining, "LEAVE", 0.05)
+    standin = StandIn().install()
+    yield standin
+    standin.end()
+    interface.use(None)
+
+
+def ones() -> FakeArray:
+    cuda: Any = interface.driver()
+    return arrays.array(cuda, np.ones(3))
+
+
+def test_who_leaves_is_not_waited_for() -> None:
+    """Ranks that have nothing to do with each other's end do not hear of a mismatch."""
+
+    def body(comm: Communicator) -> None:
+        x = ones()
+        comm.all_reduce(x)
+        if comm.rank == 1:
+            comm.close()
+            return
+        with pytest.raises(collx.RankFailedError, match="rank 1 has closed this communicator"):
+            comm.all_reduce(x)
+
+    on_threads(body, 2)
+
+
+def test_all_memory_is_given_back(cuda: StandIn) -> None:
+    def body(comm: Communicator) -> int:
+        x, out, part = ones(), ones(), comm.split(0)
+        assert part is not None
+        before = cuda.allocated
+        comm.barrier()
+        part.all_reduce(x, out=out)
+        comm.all_reduce(x, out=out)
+        part.close()
+        return before
+
+    before = on_threads(body, 2)
+    assert (cuda.mapped, [cuda.allocated] * 2) == (0, before)
+
+
+def test_an_unknown_algorithm_harms_nothing() -> None:
+    def body(comm: Communicator) -> None:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="has no algorithm 'rign': did you mean ring"):
+                comm.all_reduce(ones(), algorithm="rign")
+            assert comm.all_reduce(ones(), algorithm="ring").numpy().tolist() == [2, 2, 2]
+
+    on_threads(body, 2)
+
+
+def test_what_the_first_call_found_out() -> None:
+    def body(comm: Communicator) -> None:
+        comm.all_reduce(ones())
+        told = str(comm.explain("all_reduce", 1 << 20, device="cuda"))
+        assert "by CUDA IPC (stand-in: ranks 0, 1); rank 0 works for all; ranks wait for each other by host" in told
+
+    on_threads(body, 2)
