@@ -110,8 +110,8 @@ def named(request: Request, ranks: Ranks, guide: Guide = UNGUIDED) -> str:
         return NCCL if algorithm is None else algorithm.name
     wish = _wish(request, guide)
     if wish is not None:
-        allowed = [name for name in (*may_choose(request.collective), NCCL) if wish.allows(name)]
-        if all(contest.objection(name) for name in allowed):
+        names = (*may_choose(request.collective), *[NCCL] * (not wish.without))  # which nobody takes unasked
+        if all(contest.objection(name) for name in names if wish.allows(name)):
             raise contest.nothing(wish)
     return ""
 
