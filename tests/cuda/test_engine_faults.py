@@ -1,0 +1,88 @@
+"""Ranks that die, do not come, call something else or leave, in the middle of calls on GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import collx
+from collx import Communicator
+from collx.cuda.barriers import MODES
+from collx.cuda.mapped import Mapped
+from tests.cuda import arrays
+from tests.cuda.cases import gpus
+from tests.cuda.host_program import HostProgram
+from tests.cuda.mortal import mortal
+
+SOON = 20.0  # seconds, of the 60 that a call may wait
+
+
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def launch_and_die(
+    program: HostProgram, kernel: str, grid: tuple[int, int], block: int, arguments: bytes, stream: int
+) -> None:
+    """Where it is no kernel by which ranks wait for each other, die when its turn comes."""
+    if kernel.startswith(("signal", "wait")):
+        launched(program, kernel, grid, block, arguments, stream)
+    else:
+        program._queue(stream, die)
+
+
+def announce_and_die(mapped: Mapped, *given: Any) -> None:
+    announced(mapped, *given)
+    die()
+
+
+announced, launched = Mapped._announced, HostProgram.launch
+MOMENTS: dict[str, tuple[type, str, Callable[..., None]]] = {
+    "before it announces": (Mapped, "_announced", die),
+    "once it has announced": (Mapped, "_announced", announce_and_die),
+    "while its kernels run": (HostProgram, "launch", launch_and_die),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_rank_dies(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every mode ranks 0 and 1 have a communicator with another one, see it die, and go on without it."""
+
+    def body(comm: Communicator) -> bool:
+        parts = [comm.split(0 if comm.rank in (0, 1, victim) else None) for victim in range(2, comm.size)]
+        for mode, part in zip(MODES, parts, strict=True):
+            if part is not None:
+                cuda = gpus(comm, mode, mps=True)
+                x, out = arrays.array(cuda, np.full(500, part.rank, np.float32)), arrays.empty(cuda, 500)
+                part.all_reduce(x, out=out)
+                assert out.numpy().tolist() == [3] * 500
+                if part.rank == 2:
+                    monkeypatch.setattr(*MOMENTS[moment])
+                out[...] = -1
+                out.numpy()
+                begun = time.monotonic()
+                with pytest.raises(collx.CollxError) as caught:
+                    while True:
+                        part.all_reduce(x, out=out)
+                with pytest.raises(collx.ClosedError, match=r"cannot be used"):
+                    part.all_reduce(x)
+                assert "\n" not in str(caught.value)
+                assert "rank 2 died" in str(caught.value), mode
+                left = part.shrink()
+                cuda.synchronize(x.stream)  # nobody waits there any more
+                assert time.monotonic() - begun < SOON
+                if mode != "event":  # where a rank's folds may have been queued before another one died
+                    assert np.isin(out.numpy(), (-1, 3)).all(), (mode, out.numpy())
+                assert left.size == 2
+                assert left.all_reduce(x, out=out).numpy().tolist() == [1] * 500
+                left.close()
+                assert cuda.mapped == 0
+        return True
+
+    assert mortal(body, 2 + len(MODES)) == [True, True, *[None] * len(MODES)]
