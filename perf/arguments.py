@@ -170,6 +170,8 @@ def _check_device(options: Options) -> None:
         raise UsageError("--sync is about calls on GPUs: --device cuda")
     if options.device == "cpu":
         return
+    if options.case.name == "barrier":
+        raise UsageError("a barrier has no arrays, on GPUs or elsewhere: leave --device cuda out")
     for mode in options.sync:
         if mode not in gpu.SYNC_MODES:
             raise nearest("sync mode", mode, gpu.SYNC_MODES)

@@ -142,10 +142,9 @@ class Gpu:
         for mode in options.sync:
             comm = synchronised(comm, mode, one)
         comm.all_reduce(one())  # after which it can be told how calls are made
-        named = (
-            {"collx": "", "nccl": "nccl"} if options.versus else {name: name for name in options.algorithms or ("",)}
-        )
-        return {name: Way(comm, algorithm) for name, algorithm in named.items()}
+        if options.versus:
+            return {"collx": Way(comm, ""), "nccl": Way(comm, "nccl")}
+        return {name: Way(comm, name) for name in options.algorithms or ("",)}
 
     def _modes(self, comm: Any, options: Options, one: Callable[[], Any]) -> Ways:
         """Of the modes that are named, all that this machine has."""

@@ -48,9 +48,9 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """What a sweep on GPUs depends on: the ranks of each GPU, the sync modes that were asked for, and in words how calls
-    are made, and why modes were left out. `roof` is what a copy by one process reads and writes in a second, in bytes,
-    where all ranks share a GPU."""
+    """What a sweep on GPUs depends on: the ranks of each GPU, the sync modes that were asked for, and in words how
+    calls are made, and why modes were left out. `roof` is what a copy by one process reads and writes in a second, in
+    bytes, where all ranks share a GPU."""
 
     ranks: tuple[tuple[int, ...], ...]
     sync: tuple[str, ...]

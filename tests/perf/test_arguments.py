@@ -52,6 +52,7 @@ MISTAKES = {
         ["all_reduce", "--device", "cuda", "--sync", "host,event", "--algorithm", "all"],
         "several of one only",
     ),
+    "a barrier on GPUs": (["barrier", "--device", "cuda"], "has no arrays"),
     "another library on GPUs": (["all_reduce", "--device", "cuda", "--vs", "gloo"], "--vs nccl"),
     "a comparison of algorithms": (["all_reduce", "--vs", "mpi", "--algorithm", "ring"], "--algorithm"),
     "a comparison of what others have not": (["barrier", "--vs", "mpi"], "all_reduce"),

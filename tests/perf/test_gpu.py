@@ -35,7 +35,7 @@ class Arrays:
     """The stand-in's."""
 
     def __init__(self, driver: StandIn) -> None:
-        self.driver, self.stream = driver, driver.stream()
+        self.driver, self.stream = driver, arrays.current(driver)
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> Any:
         return arrays.empty(self.driver, count, dtype, stream=self.stream)
