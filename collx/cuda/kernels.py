@@ -234,16 +234,22 @@ def _text() -> str:
 
 
 def _wrapper(kernel: str) -> str:
-    name, _, nwords = kernel.rpartition("_")
-    what, _, of = name.partition("_")
-    match what:
-        case "signal" | "wait" | "count":
-            argument, body = f"Signals<{nwords}>", f"{what}(argument)"
-        case "copy":
-            argument, body = f"Table<{nwords}>", f"folds<u{8 * int(of)}, Copy>(argument)"
-        case _:
-            dtype, _, op = of.rpartition("_")
-            operation = (_OPS_OF_BOOL if dtype == "bool" else _OPS)[op]
-            argument, body = f"Table<{nwords}>", f"folds<{_TYPES[dtype]}, {operation}>(argument)"
+    argument, body = signature(kernel)
     head = f'extern "C" __global__ void __launch_bounds__({THREADS}, {RESIDENT}) {kernel}'
     return f"{head}(const __grid_constant__ {argument} argument) {{ {body}; }}"
+
+
+def signature(kernel: str) -> tuple[str, str]:
+    """What a kernel takes, and what it does with it: the same for some of them, as integers' sums know no sign."""
+    name, _, nwords = kernel.rpartition("_")
+    what, _, of = name.partition("_")
+    if what == "copy":
+        return f"Table<{nwords}>", f"folds<u{8 * int(of)}, Copy>(argument)"
+    if what == "fold":
+        dtype, _, op = of.rpartition("_")
+        operation = (_OPS_OF_BOOL if dtype == "bool" else _OPS)[op]
+        element = _TYPES[dtype]
+        if dtype.startswith("int") and op not in ("min", "max"):
+            element = element.replace("i", "u")
+        return f"Table<{nwords}>", f"folds<{element}, {operation}>(argument)"
+    return f"Signals<{nwords}>", f"{what}(argument)"
