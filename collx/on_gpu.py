@@ -51,10 +51,28 @@ class OnGpu(Member):
             self._engine.hold(call)
             self._break(what, error)
             raise
+        if self._guide.tells and self.rank == 0:
+            self._tell_on_gpus(gpus, call)
         return call.result
 
+    def _tell_on_gpus(self, gpus: CudaEngine, call: Call) -> None:
+        """Print how calls on GPUs are made, once, and what was chosen for the call, once for its size class."""
+        from collx.cuda.explain import first_choice  # which most programs never ask for
+
+        lines = [f"calls on GPUs go {gpus.story()}"]
+        if gpus.ranks is not None and call.request.agreed and not call.request.custom:
+            lines.append(first_choice(call.request, gpus.ranks, self._guide))
+        for line in lines:
+            if line not in self._told:
+                self._told.add(line)
+                self._say(line)
+
     def bound(self, call: Call) -> Recall:
-        return super().bound(call) if call.where is None else unknown
+        if call.where is None:
+            return super().bound(call)
+        if self._gpus is not None:
+            self._gpus.check(call.request)
+        return unknown
 
     def close(self) -> None:
         super().close()

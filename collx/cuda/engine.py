@@ -123,7 +123,10 @@ class CudaEngine:
 
     def story(self) -> str | None:
         """How calls on GPUs are made, and why so; None where there was none yet."""
-        return None if self._joined is None else self._joined.story()
+        if self._joined is None or self._ways is None:
+            return None
+        staged = self._ways[0].staged if self._ways[0] is not None else ""
+        return self._joined.story() + (f"; staged where it must be, last because of {staged}" if staged else "")
 
     @property
     def ranks(self) -> Ranks | None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from collx.cuda.choosing import Ranks, candidates, choose
+from collx.cuda.choosing import NoRoom, Ranks, candidates, choose
 from collx.cuda.plan import DevicePlan
-from collx.explain import Explanation, bytes_text, sentence, typical
+from collx.explain import Explanation, bytes_text, class_text, sentence, typical
 from collx.guide import UNGUIDED, Guide
+from collx.request import Request
 from collx.selector import Choice
 
 UNKNOWN = (
@@ -89,6 +90,16 @@ def explain(
     found.sort(key=lambda entry: (entry.name != choice.name, entry.objection is not None, entry.steps or 0))
     why = sentence(Choice(choice.name, None, choice.by), request, guide)
     return DeviceExplanation(collective, request.nbytes, size, way, choice.name, why, tuple(found))
+
+
+def first_choice(request: Request, ranks: Ranks, guide: Guide) -> str:
+    """What COLLX_DEBUG=INFO says of a call."""
+    begins = f"{class_text(request)} on GPUs: "
+    try:
+        choice = choose(request, ranks, guide)
+    except NoRoom as error:
+        return f"{begins}staged, as {error}"
+    return f"{begins}{choice.name}, {sentence(Choice(choice.name, None, choice.by), request, guide)}"
 
 
 def _candidate(name: str, plan: DevicePlan | None, objection: str | None) -> Candidate:

@@ -55,6 +55,7 @@ class Mapped:
         self._ranks = Ranks(shares.workers, shares.slab.room, control.groups, shares.no_nccl)
         self._chosen: dict[tuple[Request, tuple[bool, ...]], DevicePlan | None] = {}
         self._nccl: Nccl | None = None
+        self.staged = ""  # why the newest call was that could not be made on the memory given
         self._number = 1  # of the newest barrier, the same on all ranks; the first was a probe
         self._staging: Staging | None = None
         self._queued: deque[Queued] = deque()  # the oldest first
@@ -74,13 +75,17 @@ class Mapped:
         if barrier.meets:  # what all meet at on the host is the announcement
             self._arrive(call, self._everyone)
         told = self._announced(call, source, target)
-        unshared = next((why for one in told for why in (one.source.why, one.target.why) if why), "")
+        unshared = next(
+            (f"rank {rank}: {why}" for rank, one in enumerate(told) for why in (one.source.why, one.target.why) if why),
+            "",
+        )
         plan: DevicePlan | None = None
         if not unshared:
             try:
                 plan = self._planned(call, tuple(one.inplace for one in told))
             except NoRoom as error:
                 unshared = str(error)
+        self.staged = unshared or self.staged
         if captures and unshared:
             raise TransportError(f"{here} cannot be captured in a CUDA graph: {unshared}")
         if unshared and not request.agreed:  # nobody knows how much goes through the slabs of all

@@ -11,12 +11,14 @@ import pytest
 import collx
 from collx import Communicator
 from collx.cuda import joining
+from collx.decisions import Decisions
 from collx.transports.cuda import driver as interface
+from tests.collectives.numbers import matrix_product
 from tests.cuda import arrays
 from tests.cuda import library as library
 from tests.cuda.arrays import FakeArray
 from tests.cuda.standin import StandIn
-from tests.ranks import on_threads
+from tests.ranks import on_hosts, on_threads
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +82,25 @@ def test_what_the_first_call_found_out() -> None:
         assert "by CUDA IPC (stand-in: ranks 0, 1); rank 0 works for all; ranks wait for each other by host" in told
 
     on_threads(body, 2)
+
+
+def test_why_memory_is_staged() -> None:
+    def body(comm: Communicator) -> None:
+        cuda: Any = interface.driver()
+        x = arrays.array(cuda, np.ones(3), shareable=comm.rank == 0)
+        assert comm.all_reduce(x).numpy().tolist() == [2, 2, 2]
+        assert "staged where it must be, last because of rank 1: " in str(comm.explain("scan", 64, device="cuda"))
+
+    on_threads(body, 2)
+
+
+def test_rank_0_tells_what_was_chosen(cuda: StandIn, capfd: pytest.CaptureFixture[str]) -> None:
+    def body(comm: Communicator) -> None:
+        for op in ("sum", "max", matrix_product()):
+            comm.all_reduce(arrays.array(cuda, np.ones((2, 2))), op)
+
+    on_hosts(body, ["here"] * 2, decisions=Decisions(tells=True))
+    first, way, choice = (line.partition(">: ")[2] for line in capfd.readouterr().err.splitlines() if "GPUs" in line)
+    assert first.startswith("the first call on GPUs: ")
+    assert way.startswith("calls on GPUs go by CUDA IPC (stand-in: ranks 0, 1)")
+    assert choice == "all_reduce of 32 B to 64 B on GPUs: direct, by the rules that collx comes with"
