@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from collx.request import Request
 from collx.transports.cuda.handles import Shared
 from collx.types import DTYPE_CODES
 
+REMEMBERED = 1024  # of each: most calls are alike, and all this is done for every one
 _TRAITS = WORDS * 8  # bytes
 
 
@@ -25,15 +27,22 @@ class Announcement(NamedTuple):
 
     def pack(self) -> bytes:
         """As many bytes for every call."""
-        return b"".join((self.traits.words().tobytes(), bytes([self.inplace]), self.source.pack(), self.target.pack()))
+        return b"".join((_words(self.traits), bytes([self.inplace]), self.source.pack(), self.target.pack()))
 
     @staticmethod
+    @lru_cache(maxsize=REMEMBERED)
     def unpack(record: bytes) -> Announcement:
         traits, places = Traits.of(np.frombuffer(record[:_TRAITS], np.int64)), record[_TRAITS + 1 :]
         half = len(places) // 2
         return Announcement(traits, record[_TRAITS] != 0, *map(Shared.unpack, (places[:half], places[half:])))
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _words(traits: Traits) -> bytes:
+    return traits.words().tobytes()
+
+
+@lru_cache(maxsize=REMEMBERED)
 def traits_of(request: Request, algorithm: str, size: int) -> Traits:
     """What ranks must agree on in a call on GPUs."""
     op = request.op.name if request.op is not None else "sum"
