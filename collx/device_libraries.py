@@ -114,6 +114,12 @@ class Numba(Interface):
 
     name = "Numba"
 
+    def read(self, given: Any, name: str) -> DeviceArray:
+        array = super().read(given, name)
+        if not array.flags.c_contiguous:
+            raise TypeError(f"{name} is not C-contiguous, and Numba copies no such arrays; pass {name} as one of CuPy")
+        return array
+
     def stream(self, given: Any, device: int) -> int | None:
         return super().stream(given, device) or LEGACY_STREAM  # its interface names no stream where it is this one
 
@@ -121,9 +127,6 @@ class Numba(Interface):
         cuda = _module("numba").cuda
         with cuda.gpus[device]:
             return cuda.device_array(shape, dtype)
-
-    def copy(self, target: Any, source: Any, device: int) -> None:
-        raise TypeError("Numba does not copy arrays that are not contiguous; pass cupy.ascontiguousarray(x)")
 
 
 class Lent(Interface):

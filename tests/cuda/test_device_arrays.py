@@ -166,6 +166,32 @@ def test_misaligned_input_is_copied(cuda: StandIn) -> None:
         for_output(x)
 
 
+class NumbaArray(Foreign):
+    """As numba.cuda's device arrays, whose interface names a stream only where it is not the default one."""
+
+
+NumbaArray.__module__ = "numba.cuda.cudadrv.devicearray"
+
+
+def test_numba(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gpus:
+        def __getitem__(self, device: int) -> Any:
+            return cuda.on(device)
+
+    numba: Any = types.ModuleType("numba")
+    numba.cuda = SimpleNamespace(
+        gpus=Gpus(), device_array=lambda shape, dtype: NumbaArray(arrays.empty(cuda, shape, dtype), stream=None)
+    )
+    monkeypatch.setitem(sys.modules, "numba", numba)
+    x = NumbaArray(arrays.empty(cuda, 4, ordinal=1), stream=None)
+    call = calls.all_gather(0, 2, x)
+    assert isinstance(call.result, NumbaArray)
+    assert (call.result.array.shape, call.where) == ((8,), Where(1, LEGACY_STREAM))
+    assert for_input(NumbaArray(arrays.empty(cuda, 4), stream=77)).kind.device == 0
+    with pytest.raises(TypeError, match="x is not C-contiguous, and Numba copies no such arrays"):
+        for_input(NumbaArray(arrays.empty(cuda, 4)[::2]))
+
+
 # -- DLPack ------------------------------------------------------------------------------------------
 
 
