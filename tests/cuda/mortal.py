@@ -27,18 +27,22 @@ def mortal(body: Callable[[Communicator], Any], size: int) -> list[Any]:
             if pid == 0:
                 _live(body, Place(rank, size, rank, f"unix:{directory}", size), write)
             os.close(write)
-            ranks.append((pid, open(read, "rb")))
-        told = [pipe.read() for _, pipe in ranks]
+            ranks.append((pid, read))
+        told = [_all(read) for _, read in ranks]
     finally:
-        for pid, pipe in ranks:
+        for pid, read in ranks:
             os.kill(pid, signal.SIGKILL)  # not reaped yet, so nobody else's
             os.waitpid(pid, 0)
-            pipe.close()
+            os.close(read)
         shutil.rmtree(directory, ignore_errors=True)
     outcomes = [pickle.loads(text) if text else (None, "") for text in told]
     failures = [f"rank {rank}: {trace}" for rank, (_, trace) in enumerate(outcomes) if trace]
     assert not failures, "\n".join(failures)
     return [result for result, _ in outcomes]
+
+
+def _all(pipe: int) -> bytes:
+    return b"".join(iter(lambda: os.read(pipe, 1 << 16), b""))
 
 
 def _live(body: Callable[[Communicator], Any], place: Place, pipe: int) -> None:

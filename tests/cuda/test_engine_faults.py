@@ -16,6 +16,7 @@ from collx import Communicator
 from collx.cuda.barriers import MODES
 from collx.cuda.mapped import Mapped
 from tests.cuda import arrays
+from tests.cuda.arrays import FakeArray
 from tests.cuda.cases import gpus
 from tests.cuda.host_program import HostProgram
 from tests.cuda.mortal import mortal
@@ -50,6 +51,11 @@ MOMENTS: dict[str, tuple[type, str, Callable[..., None]]] = {
 }
 
 
+def forever(comm: Communicator, x: FakeArray, out: FakeArray) -> None:
+    while True:
+        comm.all_reduce(x, out=out)
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_rank_dies(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every mode ranks 0 and 1 have a communicator with another one, see it die, and go on without it."""
@@ -68,8 +74,7 @@ def test_a_rank_dies(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 out.numpy()
                 begun = time.monotonic()
                 with pytest.raises(collx.CollxError) as caught:
-                    while True:
-                        part.all_reduce(x, out=out)
+                    forever(part, x, out)
                 with pytest.raises(collx.ClosedError, match=r"cannot be used"):
                     part.all_reduce(x)
                 assert "\n" not in str(caught.value)
@@ -86,3 +91,40 @@ def test_a_rank_dies(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return True
 
     assert mortal(body, 2 + len(MODES)) == [True, True, *[None] * len(MODES)]
+
+
+def ended(comm: Communicator) -> None:
+    with pytest.raises(collx.ClosedError):
+        comm.barrier()
+
+
+@pytest.mark.parametrize("mode", ["host", "memop"])
+def test_calls_that_differ(mode: str) -> None:
+    def body(comm: Communicator) -> None:
+        cuda = gpus(comm, mode)
+        x = arrays.array(cuda, np.ones(4, np.float32))
+        whole = arrays.array(cuda, np.ones(4, np.int32))
+        custom = collx.ReduceOp.custom(np.add)
+        pairs: list[tuple[Callable[[Communicator], Any], Callable[[Communicator], Any], str]] = [
+            (lambda c: c.all_reduce(x), lambda c: c.all_reduce(x, "max"), "op"),
+            (lambda c: c.all_reduce(x), lambda c: c.all_reduce(x[:3]), "count|elements"),
+            (lambda c: c.all_reduce(x), lambda c: c.all_reduce(whole), "dtype|int32"),
+            (lambda c: c.broadcast(x), lambda c: c.broadcast(x, 1), "root"),
+            (lambda c: c.all_reduce(x), lambda c: c.scan(x), "scan"),
+            (lambda c: c.all_reduce(x), lambda c: c.all_reduce(x, algorithm="ring"), "ring"),
+            (lambda c: c.all_reduce(x), lambda c: c.all_reduce(x, custom), "on GPUs"),
+            (lambda c: c.all_reduce(x, timeout=0.2), lambda c: c.all_reduce(np.ones(4, np.float32), timeout=0.2), ""),
+            (lambda c: c.all_reduce(x, async_op=True).wait(), lambda c: c.scan(x, async_op=True).wait(), "scan"),
+        ]
+        parts = [comm.split(0) for _ in pairs]
+        for part, (first, second, told) in zip(parts, pairs, strict=True):
+            assert part is not None
+            part.all_reduce(x)
+            with pytest.raises(collx.CollxError, match=told) as caught:
+                (second if comm.rank else first)(part)
+            if told:
+                assert type(caught.value) is collx.MismatchError, (told, caught.value)
+            ended(part)
+        assert comm.all_reduce(x).numpy().tolist() == [2] * 4
+
+    collx.spawn(body, 2)
