@@ -30,13 +30,16 @@ class Result(enum.IntEnum):
 
 
 class Buffer:
-    """A struct of the bindings, which only gives its address."""
+    """A struct of the bindings, which only gives its address, and whose memory is gone with it."""
 
     def __init__(self, content: bytes = bytes(64)) -> None:
         self.room = ctypes.create_string_buffer(content, 64)
 
     def getPtr(self) -> int:
         return ctypes.addressof(self.room)
+
+    def __del__(self) -> None:
+        ctypes.memset(self.room, 0xFF, 64)
 
 
 class Recorder(types.SimpleNamespace):
@@ -107,12 +110,12 @@ def everything() -> list[tuple[Any, ...]]:
         cuDriverGetVersion=13000,
         cuMemAlloc=0x1000,
         cuMemGetAddressRange=(0x1000, 4096),
-        cuIpcGetMemHandle=Buffer(HANDLE),
+        cuIpcGetMemHandle=lambda _: Buffer(HANDLE),
         cuIpcOpenMemHandle=0x2000,
         cuMemHostAlloc=0x3000,
         cuStreamCreate=11,
         cuEventCreate=12,
-        cuIpcGetEventHandle=Buffer(HANDLE),
+        cuIpcGetEventHandle=lambda _: Buffer(HANDLE),
         cuIpcOpenEventHandle=13,
         cuEventElapsedTime=1500.0,
         cuStreamIsCapturing=1,

@@ -155,7 +155,7 @@ class Bindings:
         return Allocation(int(base), int(nbytes), int(self._do("cuPointerGetAttribute", kind, address)))
 
     def export(self, base: int) -> bytes:
-        return ctypes.string_at(self._do("cuIpcGetMemHandle", base).getPtr(), HANDLE)
+        return _bytes(self._do("cuIpcGetMemHandle", base))
 
     def open(self, handle: bytes) -> int:
         found = self._cuda.CUipcMemHandle()
@@ -188,7 +188,7 @@ class Bindings:
         self._do("cuEventDestroy", event)
 
     def export_event(self, event: int) -> bytes:
-        return ctypes.string_at(self._do("cuIpcGetEventHandle", event).getPtr(), HANDLE)
+        return _bytes(self._do("cuIpcGetEventHandle", event))
 
     def open_event(self, handle: bytes) -> int:
         found = self._cuda.CUipcEventHandle()
@@ -233,6 +233,11 @@ class Bindings:
             if self.version() >= LOADS_FUNCTIONS:
                 self._do("cuFuncLoad", functions[name])
         return _Loaded(self._cuda, module, functions, self._launches)
+
+
+def _bytes(handle: Any) -> bytes:
+    """What is in a struct of the bindings, which only tells its address, and is gone with the object."""
+    return ctypes.string_at(handle.getPtr(), HANDLE)
 
 
 class _Launches(threading.local):
