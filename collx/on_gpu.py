@@ -6,6 +6,7 @@ import contextlib
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from collx import flight
 from collx.calls import Call
 from collx.checks import seconds
 from collx.errors import CollxError
@@ -89,6 +90,14 @@ class OnGpu(Member):
         if self._gpus is not None:
             with contextlib.suppress(CollxError):
                 self._gpus.fail(self._over or what)
+
+    def _flown(self) -> str:
+        told = super()._flown()
+        return (
+            told
+            if self._gpus is None
+            else told + flight.table("what they told each other of calls on GPUs", self._gpus.flown())
+        )
 
     def _inherited(self) -> None:
         keep_in_child(self._gpus)

@@ -19,6 +19,7 @@ from collx.cuda.mapped import Mapped
 from collx.cuda.on_host import OnHost
 from collx.engine import Engine
 from collx.errors import ClosedError, MismatchError, TransportError
+from collx.flight import Flown
 from collx.guide import UNGUIDED, Guide
 from collx.request import Request
 from collx.schedule import Groups
@@ -142,6 +143,10 @@ class CudaEngine:
             self._control.engine.fail(reason, mismatch=mismatch)
             if self._ways is not None and self._ways[0] is not None:
                 self._ways[0].release()
+
+    def flown(self) -> dict[int, list[Flown]]:
+        """What ranks last told each other on the host, as `Engine.flown`."""
+        return self._control.engine.flown()
 
     def revoke(self) -> None:
         self._control.engine.revoke()

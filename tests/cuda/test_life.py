@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,3 +105,13 @@ def test_rank_0_tells_what_was_chosen(cuda: StandIn, capfd: pytest.CaptureFixtur
     assert first.startswith("the first call on GPUs: ")
     assert way.startswith("calls on GPUs go by CUDA IPC (stand-in: ranks 0, 1)")
     assert choice == "all_reduce of 32 B to 64 B on GPUs: direct, by the rules that collx comes with"
+
+
+def test_the_flight_recorder_knows_of_them() -> None:
+    def body(comm: Communicator) -> None:
+        comm.all_reduce(ones())
+        told = io.StringIO()
+        comm.dump(told)
+        assert "what they told each other of calls on GPUs" in told.getvalue()
+
+    on_threads(body, 2)
