@@ -11,13 +11,13 @@ import numpy as np
 from collx.cuda import nccl
 from collx.cuda.announcement import Announcement, input_bytes, output_bytes, traits_of
 from collx.cuda.barriers import Barrier
-from collx.cuda.choosing import NoRoom, Ranks, choose, named
+from collx.cuda.choosing import Chosen, NoRoom, Ranks, choose, named
 from collx.cuda.control import PLANS, Control, Deadline
 from collx.cuda.joining import Joined, Shares
 from collx.cuda.kernels import Move, Queue
 from collx.cuda.nccl import Nccl
 from collx.cuda.on_host import OnHost
-from collx.cuda.plan import DevicePlan, Fold, Place, Wave
+from collx.cuda.part import Address, Part
 from collx.cuda.replays import Replays
 from collx.cuda.segments import cut
 from collx.cuda.staging import Stage, Staging
@@ -28,8 +28,6 @@ from collx.request import Request
 from collx.transports.waiting import Pause
 
 CALLED = "a call on GPUs"  # what ranks on the host are in when they announce one, or wait for each other
-
-Address = Callable[[int, Space], int]  # where a rank's input, output or workspace begins, as it is mapped here
 
 
 class Call(NamedTuple):
@@ -53,7 +51,7 @@ class Mapped:
         self._driver, self._ordinal = joined.driver, joined.ordinal
         self._rank, self._everyone = control.rank, range(control.size)
         self._ranks = Ranks(shares.workers, shares.slab.room, control.groups, shares.no_nccl)
-        self._chosen: dict[tuple[Request, tuple[bool, ...]], DevicePlan | None] = {}
+        self._chosen: dict[tuple[Request, tuple[bool, ...]], Part | None] = {}
         self._nccl: Nccl | None = None
         self.staged = ""  # why the newest call was that could not be made on the memory given
         self._number = 1  # of the newest barrier, the same on all ranks; the first was a probe
@@ -79,10 +77,10 @@ class Mapped:
             (f"rank {rank}: {why}" for rank, one in enumerate(told) for why in (one.source.why, one.target.why) if why),
             "",
         )
-        plan: DevicePlan | None = None
+        part: Part | None = None
         if not unshared:
             try:
-                plan = self._planned(call, tuple(one.inplace for one in told))
+                part = self._planned(call, tuple(one.inplace for one in told))
             except NoRoom as error:
                 unshared = str(error)
         self.staged = unshared or self.staged
@@ -92,16 +90,16 @@ class Mapped:
             self._on_host.run(request, source, target, stream, deadline, here)
         elif unshared:
             self._by_slab(call, source, target)
-        elif plan is None:
+        elif part is None:
             self._by_nccl(call, source, target)
         else:
             with self._shares.ipc.using() as mappings:
                 address = self._mapped(told, source, target)
                 if captures:
-                    self._capture(call, plan, address)
+                    self._capture(call, part, address)
                     self._shares.ipc.keep(mappings)
                 else:
-                    self._queue(call, plan, address)
+                    self._queue(call, part, address)
                     self._after(call, mappings)
 
     @property
@@ -159,16 +157,19 @@ class Mapped:
                 raise MismatchError(f"{call.here}: {traits.difference(one.traits, peer)}")
         return told
 
-    def _planned(self, call: Call, inplace: tuple[bool, ...]) -> DevicePlan | None:
-        """The plan of what all ranks choose; None for NCCL's own. Raises NoRoom, on all ranks."""
+    def _planned(self, call: Call, inplace: tuple[bool, ...]) -> Part | None:
+        """This rank's part in what all choose; None for NCCL's own. Raises NoRoom, on all ranks."""
         request, guide = call.request, self._control.guide
         if not request.agreed:
-            return choose(request, self._ranks, guide, inplace, self._exchanged(call)).plan
+            return self._part(choose(request, self._ranks, guide, inplace, self._exchanged(call)))
         key = request, inplace
         if key not in self._chosen:
             _make_room(self._chosen)
-            self._chosen[key] = choose(request, self._ranks, guide, inplace).plan
+            self._chosen[key] = self._part(choose(request, self._ranks, guide, inplace))
         return self._chosen[key]
+
+    def _part(self, chosen: Chosen) -> Part | None:
+        return None if chosen.plan is None else Part.of(chosen.plan, self._rank)
 
     def _exchanged(self, call: Call) -> list[list[int]]:
         """By rank, what it sends to each, as it alone knows. Nothing is written where another receives less or more."""
@@ -211,12 +212,12 @@ class Mapped:
             def address(rank: int, space: Space) -> int:
                 return slab.workspace(rank) if space is Space.WORKSPACE else slab.stage(rank, side)[space]
 
-            plan = self._planned(call._replace(request=part), (False,) * size)
-            assert plan is not None, "NCCL takes any memory"
+            own = self._planned(call._replace(request=part), (False,) * size)
+            assert own is not None, "NCCL takes any memory"
             if call.barrier.meets:
                 self._arrive(call, self._everyone)
                 self._control.meet(call.deadline, CALLED)
-            self._queue(call._replace(request=part), plan, address)
+            self._queue(call._replace(request=part), own, address)
 
         segments = cut(call.request, self._rank, size, slab.stage_bytes)
         staging.run(segments, source, target, call.stream, execute)
@@ -235,38 +236,35 @@ class Mapped:
 
     # -- what is queued
 
-    def _queue(self, call: Call, plan: DevicePlan, address: Address) -> None:
+    def _queue(self, call: Call, part: Part, address: Address) -> None:
         """Queue this rank's part, from the first barrier, at which it has arrived where ranks meet for it."""
-        if not plan.steps:
+        if not part.workers:
             return
         guard = 0 if call.barrier.meets else self._shares.words.status(self._rank)
-        steps = self._prepared(call.request, plan, address, guard)
+        steps = self._prepared(call.request, part, address, guard)
         arriving: Sequence[int] = self._everyone
-        for number, (workers, queues) in enumerate(zip(plan.workers, steps, strict=True)):
+        for number, (workers, queues) in enumerate(zip(part.workers, steps, strict=True)):
             self._cross(call, arriving, workers, met=number == 0)
             for queue in queues:
                 queue(call.stream)
             arriving = workers
         self._cross(call, arriving, self._everyone)
 
-    def _capture(self, call: Call, plan: DevicePlan, address: Address) -> None:
+    def _capture(self, call: Call, part: Part, address: Address) -> None:
         assert self._replays is not None, "it was made with the barrier, which can be captured"
         self._replays.begin(call.here, call.stream, call.deadline.seconds)
-        self._queue(call, plan, address)
+        self._queue(call, part, address)
         self._replays.end(call.stream)
 
-    def _prepared(self, request: Request, plan: DevicePlan, address: Address, guard: int) -> list[list[Queue]]:
+    def _prepared(self, request: Request, part: Part, address: Address, guard: int) -> list[list[Queue]]:
         """By step, what does this rank's part: made before anything waits for a peer, since to load a kernel, or to map
         memory, the driver may wait for all streams."""
-        at, op = _found(address), request.op.name if request.op is not None else "sum"
+        op = request.op.name if request.op is not None else "sum"
 
-        def move(fold: Fold) -> Move:
-            return Move(tuple(map(at, fold.sources)), tuple(map(at, fold.targets)), fold.nbytes, fold.scale)
+        def made(moves: list[Move]) -> list[Queue]:
+            return self._shares.kernels.prepared(moves, request.dtype, op, self._control.size, guard)
 
-        def wave(folds: Wave) -> list[Queue]:
-            return self._shares.kernels.prepared(map(move, folds), request.dtype, op, self._control.size, guard)
-
-        return [[queue for folds in waves for queue in wave(folds)] for waves in plan.done_by(self._rank)]
+        return part.queues(address, made, guard)
 
     def _cross(self, call: Call, arriving: Sequence[int], waiting: Sequence[int], met: bool = False) -> None:
         """A barrier: what the waiting ranks queue from now on comes after what the arriving ones have queued. Where
@@ -300,16 +298,3 @@ def _make_room(known: dict[Any, Any]) -> None:
     """Where every call has another shape, old ones go."""
     if len(known) >= PLANS:
         del known[next(iter(known))]
-
-
-def _found(address: Address) -> Callable[[Place], int]:
-    """Where a place is, with what `address` says kept: it may have to map a peer's memory."""
-    begins = dict[tuple[int, Space], int]()
-
-    def at(place: Place) -> int:
-        key = place.rank, place.space
-        if key not in begins:
-            begins[key] = address(*key)
-        return begins[key] + place.offset
-
-    return at
