@@ -7,6 +7,7 @@ from collx.perf.report import Document, lines, size_text, time_text
 
 LATENCY = 4096  # bytes
 LARGE = (64 << 20, 256 << 20)
+UNDER = {"mps": ", under MPS", "each": ", each rank doing its work"}
 
 
 def page(state: Document) -> str:
@@ -17,7 +18,7 @@ def page(state: Document) -> str:
     parts += ["## all_reduce: share of the copy roof", "", *_shares(sweeps), ""]
     for entry in sweeps:
         heading, *rest = report.sweep_markdown(entry["document"])
-        parts += [heading + (", under MPS" if entry["what"] == "mps" else ""), *rest]
+        parts += [heading + UNDER.get(entry["what"], ""), *rest]
     failed = [entry["document"] for entry in state["sweeps"] if "failed" in entry["document"]]
     if failed:
         parts += ["## Not measured", ""]
@@ -44,8 +45,8 @@ def _where(state: Document, sweeps: list[Document]) -> list[str]:
 
 def _of_modes(sweeps: list[Document]) -> list[Document]:
     """The sweeps of all_reduce that compare sync modes."""
-    wanted = (entry for entry in sweeps if entry["what"] in ("modes", "mps"))
-    return [entry for entry in wanted if entry["document"]["collective"] == "all_reduce"]
+    documents = [(entry, entry["document"]) for entry in sweeps]
+    return [entry for entry, it in documents if it["collective"] == "all_reduce" and len(it["gpus"]["sync"]) > 1]
 
 
 def _by_mode(entry: Document, size: int) -> dict[str, Document]:
@@ -57,7 +58,7 @@ def _by_mode(entry: Document, size: int) -> dict[str, Document]:
 
 
 def _ranks(entry: Document) -> str:
-    return f"{len(entry['document']['config']['devices'])}{', MPS' if entry['what'] == 'mps' else ''}"
+    return f"{len(entry['document']['config']['devices'])}{UNDER.get(entry['what'], '')}"
 
 
 def _latencies(sweeps: list[Document]) -> list[str]:

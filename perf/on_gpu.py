@@ -23,17 +23,18 @@ from collx.perf.report import Document
 from collx.perf.versus import revision
 
 NO_MPS = "nvidia-cuda-mps-control is not here, or does not start"
+MOST = 90  # seconds of a sweep
 MODES, RANKS = "host,event,memop", (4, 2, 8)
 _BRIEF = ["--seconds", "0.25", "-w", "5", "--iters", "20"]
 _WHOLE = ["-b", str(LATENCY), "-e", "256M", "-f", "4"]
 _COARSE = ["-b", str(LATENCY), "-e", "64M", "-f", "128"]
-# Sweeps by part, the most telling first: what they are about, and what `collx perf` is asked.
+# Sweeps by part, the most telling first: what they are about (under MPS, or each rank doing its own work, or neither),
+# and what `collx perf` is asked.
 PARTS: dict[str, list[tuple[str, list[str]]]] = {
     "first": [("modes", ["all_reduce", "-n", str(ranks), "--sync", MODES, *_WHOLE]) for ranks in RANKS],
     "rest": [
         ("mps", ["all_reduce", "-n", "4", "--sync", f"{MODES},spin", *_WHOLE]),
-        ("algorithms", ["all_reduce", "-n", "4", "--algorithm", "direct,two_shot", *_WHOLE]),
-        ("algorithms", ["all_reduce", "-n", "8", "--algorithm", "direct,two_shot", *_WHOLE]),
+        ("each", ["all_reduce", "-n", "4", "--sync", MODES, *_WHOLE]),
         *(
             ("modes", [name, "-n", "4", "--sync", MODES, *_COARSE])
             for name in ("reduce_scatter", "all_gather", "all_to_all", "broadcast")
@@ -86,9 +87,11 @@ def swept(arguments: list[str], environment: dict[str, str]) -> Document:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.json")
         command = [sys.executable, "-m", "collx", "perf", *arguments, "--device", "cuda", *_BRIEF, "--json", str(path)]
-        done = subprocess.run(
-            command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, env=os.environ | environment
-        )
+        here = os.environ | environment
+        try:
+            done = subprocess.run(command, stdout=2, stderr=subprocess.PIPE, text=True, env=here, timeout=MOST)
+        except subprocess.TimeoutExpired:
+            return {"args": arguments, "failed": f"it took more than {MOST} s"}
         sys.stderr.write(done.stderr)
         if path.exists():
             document: Document = json.loads(path.read_text())
@@ -135,7 +138,7 @@ def main(argv: list[str]) -> int:
         with mps(what == "mps") as asking:
             document: Document = {"args": arguments, "failed": NO_MPS}
             if asking or what != "mps":
-                document = swept(arguments, asking)
+                document = swept(arguments, asking | ({"COLLX_CUDA_WORKERS": "each"} if what == "each" else {}))
         results.state["sweeps"].append({"what": what, "document": document})
         results.write()
         status |= "failed" in document or document["out_of_bounds"]["count"] > 0

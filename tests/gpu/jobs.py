@@ -13,14 +13,14 @@ import collx
 from collx.perf.gpu import synchronised
 from collx.transports.cuda.driver import driver
 from tests.gpu.found import Found
-from tests.gpu.kits import Cupy, Kit, Torch
+from tests.gpu.kits import Kit
 
 MODES = tuple(os.environ.get("COLLX_GPU_MODES", "host,event,memop").split(","))  # spin: under MPS, or with GPUs enough
 Check = Callable[[Any, Kit], Found]
 Checks = Callable[[str], Sequence[Check]]  # by sync mode
 
 
-def found(size: int, checks: Checks, kits: Sequence[Callable[[int], Kit]] = (Cupy, Torch)) -> list[str]:
+def found(size: int, checks: Checks, kits: Sequence[Callable[[int], Kit]]) -> list[str]:
     """What `size` ranks found wrong, none being all there is to hope for."""
     return [line for lines in collx.spawn(_rank, size, checks, kits) for line in lines]
 

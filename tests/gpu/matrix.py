@@ -15,7 +15,7 @@ from collx.types import BUILT_IN, Array, supports
 from tests.gpu.found import Found
 from tests.gpu.kits import Kit
 
-COUNTS = (1, 1001, 65_536)
+COUNTS = (1, 1001, 20_000)
 FEW = ("float32", "int64", "float16", "bfloat16", "complex64")
 
 

@@ -7,20 +7,29 @@ from functools import partial
 import pytest
 
 from tests.gpu import calls, jobs, matrix, memory
-from tests.gpu.kits import Cupy
+from tests.gpu.kits import Cupy, Torch
 
 SIZES = pytest.mark.parametrize("size", [2, 4, 8])
 CAPTURED = ("memop", "spin")
+BOTH = {4: [Cupy, Torch]}  # torch takes its time to begin, so it is there for one size only
 
 
 @SIZES
 def test_every_collective(size: int) -> None:
-    assert jobs.found(size, lambda mode: [matrix.every_collective]) == []
+    assert jobs.found(size, lambda mode: [matrix.every_collective], BOTH.get(size, [Cupy])) == []
 
 
 @SIZES
 def test_every_dtype_and_op(size: int) -> None:
-    assert jobs.found(size, lambda mode: [matrix.every_dtype_and_op, matrix.rounded_once, matrix.unusual_numbers]) == []
+    checks = [matrix.every_dtype_and_op, matrix.rounded_once, matrix.unusual_numbers]
+    assert jobs.found(size, lambda mode: checks, [Cupy]) == []
+
+
+@SIZES
+def test_every_op_of_dtypes_that_torch_alone_has(size: int) -> None:
+    narrow = partial(matrix.every_dtype_and_op, dtypes=("bfloat16", "float8_e4m3fn", "float8_e5m2"))
+    checks = [narrow, matrix.rounded_once, matrix.unusual_numbers]
+    assert jobs.found(size, lambda mode: checks, [Torch]) == []
 
 
 @SIZES
@@ -32,7 +41,7 @@ def test_memory(size: int) -> None:
         memory.memory_that_cannot_be_shared,
         memory.streams,
     ]
-    assert jobs.found(size, lambda mode: checks) == []
+    assert jobs.found(size, lambda mode: checks, BOTH.get(size, [Cupy])) == []
 
 
 @SIZES
@@ -41,10 +50,10 @@ def test_calls(size: int) -> None:
         calls.results, calls.counts, calls.asynchronous, calls.handles, calls.ops_of_the_user, calls.mistakes,
         calls.mismatches,
     ]  # fmt: skip
-    assert jobs.found(size, lambda mode: checks) == []
+    assert jobs.found(size, lambda mode: checks, BOTH.get(size, [Cupy])) == []
 
 
 @SIZES
 def test_graphs(size: int) -> None:
     graphs = [partial(calls.graphs, captures=captures) for captures in (False, True)]
-    assert jobs.found(size, lambda mode: [graphs[mode in CAPTURED]], [Cupy]) == []
+    assert jobs.found(size, lambda mode: [graphs[mode in CAPTURED]], BOTH.get(size, [Cupy])) == []

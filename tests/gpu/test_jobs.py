@@ -30,7 +30,8 @@ try:
 except collx.CollxError as error:
     with open(f"{folder}/{comm.rank}", "w") as file:
         file.write(f"{time.monotonic()} {type(error).__name__} {error}")
-    cupy.cuda.Device().synchronize()  # nothing is left that waits for who is gone
+    if os.environ["COLLX_CUDA_SYNC"] != "event":  # whose waits are the driver's to end
+        cupy.cuda.Device().synchronize()  # nothing is left that waits for who is gone
     raise
 """
 

@@ -215,7 +215,7 @@ def test_the_page_has_latencies_and_shares_first(world: World, driver: StandIn, 
     latencies = lines[lines.index("## all_reduce: latency by sync mode") :]
     assert latencies[2] == "| ranks, 4KiB | host | memop |"
     assert latencies[4].startswith("| 2 | ")
-    assert latencies[5].startswith("| 2, MPS | ")
+    assert latencies[5].startswith("| 2, under MPS | ")
     assert "| 2 | 64M | memop | 333 us | " in text
     assert " | 75% |" in text
     assert "- `collx perf all_reduce -n 8`: no room" in lines
