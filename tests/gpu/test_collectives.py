@@ -26,20 +26,20 @@ def test_every_collective(size: int) -> None:
 
 @SIZES
 def test_every_dtype_and_op(size: int) -> None:
-    checks = [matrix.every_dtype_and_op, matrix.rounded_once, matrix.unusual_numbers]
+    checks: list[jobs.Check] = [matrix.every_dtype_and_op, matrix.rounded_once, matrix.unusual_numbers]
     assert jobs.found(size, lambda mode: checks, [Cupy]) == []
 
 
 @SIZES
 def test_every_op_of_dtypes_that_torch_alone_has(size: int) -> None:
     narrow = partial(matrix.every_dtype_and_op, dtypes=("bfloat16", "float8_e4m3fn", "float8_e5m2"))
-    checks = [narrow, matrix.rounded_once, matrix.unusual_numbers]
+    checks: list[jobs.Check] = [narrow, matrix.rounded_once, matrix.unusual_numbers]
     assert jobs.found(size, lambda mode: checks, [Torch]) == []
 
 
 @SIZES
 def test_memory(size: int) -> None:
-    checks = [
+    checks: list[jobs.Check] = [
         memory.offsets,
         memory.small_elements_anywhere,
         memory.memory_comes_and_goes,
@@ -51,7 +51,7 @@ def test_memory(size: int) -> None:
 
 @SIZES
 def test_calls(size: int) -> None:
-    checks = [
+    checks: list[jobs.Check] = [
         calls.results, calls.counts, calls.asynchronous, calls.handles, calls.ops_of_the_user, calls.mistakes,
         calls.mismatches,
     ]  # fmt: skip
