@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,8 @@ static unsigned long long host_now() {
 """
 AFTER = """
 template <class Argument>
+constexpr unsigned bytes_of(void (*)(Argument)) { return sizeof(Argument); }
+template <class Argument>
 static void launch(void (*kernel)(Argument), unsigned width, unsigned height, unsigned block, const void* bytes) {
     Argument argument;
     __builtin_memcpy(&argument, bytes, sizeof(argument));
@@ -54,21 +57,31 @@ def run(source: str, kernel: str, grid: tuple[int, int], block: int, arguments: 
     """Run a kernel of `source`, which kernels.py made, to its end. The memory that it names must be mapped here."""
     if source != kernels.source([kernel]):
         raise ValueError(f"{kernel} runs from another source than collx.cuda.kernels makes of it")
-    getattr(_library(), f"run_{kernel}")(*grid, block, arguments)
+    getattr(_loaded(), f"run_{kernel}")(*grid, block, arguments)
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    """All kernels in one library, so that whoever uses one, in whatever process, compiles but once."""
+def _loaded() -> ctypes.CDLL:
+    return ctypes.CDLL(str(library()))
+
+
+def library() -> Path:
+    """All kernels in one library, so that whoever uses one, in whatever process, compiles but once: of each
+    `run_<kernel>`, and the bytes of its `argument_of_<kernel>`."""
     names = kernels.everything()
     calls = [
-        f'extern "C" void run_{name}(unsigned x, unsigned y, unsigned block, const void* argument)'
-        f"{{ launch({name}, x, y, block, argument); }}"
+        f'extern "C" {{ unsigned argument_of_{name} = bytes_of({name});'
+        f" void run_{name}(unsigned x, unsigned y, unsigned block, const void* argument)"
+        f" {{ launch({name}, x, y, block, argument); }} }}"
         for name in names
     ]
-    text = "\n".join([BEFORE, kernels.source(names), AFTER, *calls])
+    return built("\n".join([BEFORE, kernels.source(names), AFTER, *calls]), FLAGS)
+
+
+def built(text: str, flags: Sequence[str]) -> Path:
+    """The library that the compiler makes of C++, made once."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
-    command = [compiler, *FLAGS, "-x", "c++", "-"]
+    command = [compiler, *flags, "-x", "c++", "-"]
     path = BUILD / f"{hashlib.sha256(repr((command, text)).encode()).hexdigest()[:16]}.so"
     BUILD.mkdir(parents=True, exist_ok=True)
     with open(path.with_suffix(".lock"), "w") as lock:
@@ -77,4 +90,4 @@ def _library() -> ctypes.CDLL:
             fresh = path.with_suffix(".fresh")
             subprocess.run([*command, "-o", str(fresh)], input=text.encode(), check=True)
             fresh.replace(path)
-    return ctypes.CDLL(str(path))
+    return path
