@@ -11,7 +11,7 @@ import pytest
 import collx
 from tests.cuda.kit import Fakes
 from tests.cuda.standin import StandIn
-from tests.gpu import calls, jobs, matrix, memory
+from tests.gpu import calls, given, jobs, matrix, memory
 from tests.gpu.found import Found
 from tests.gpu.kits import Kit
 
@@ -47,6 +47,7 @@ def test_on_the_stand_in(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
         calls.ops_of_the_user,
         calls.mistakes,
         calls.mismatches,
+        *(given.EVERY if mode == "event" else ()),
     ]
     assert found(3 if mode == "memop" else 2, mode, checks, monkeypatch) == []
 

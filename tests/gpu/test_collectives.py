@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.gpu import calls, jobs, matrix, memory
+from tests.gpu import calls, given, jobs, matrix, memory
 from tests.gpu.kits import Cupy, Kit, Torch
 
 SIZES = pytest.mark.parametrize("size", [2, 4, 8])
@@ -47,6 +47,11 @@ def test_memory(size: int) -> None:
         memory.streams,
     ]
     assert jobs.found(size, lambda mode: checks, kits(size)) == []
+
+
+@SIZES
+def test_what_is_given(size: int) -> None:
+    assert jobs.found(size, lambda mode: given.EVERY, kits(size)) == []
 
 
 @SIZES
