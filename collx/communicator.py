@@ -19,7 +19,7 @@ from collx.known import quick
 from collx.layout import Counts
 from collx.memory import shared_array
 from collx.request import Chosen
-from collx.types import Array, nearest
+from collx.types import Array, Where, nearest
 
 if TYPE_CHECKING:
     from collx.cuda.engine import CudaEngine
@@ -328,9 +328,11 @@ class Communicator(Bearings):
         self.close()
         return self._of(members, engine, self._shrunk(attempt))
 
-    def _join_gpus(self, limit: float) -> CudaEngine:
-        from collx.cuda.engine import CudaEngine
+    def _join_gpus(self, where: Where, limit: float) -> CudaEngine:
+        from collx.cuda.engine import CudaEngine  # which those without GPUs never need
+        from collx.cuda.joining import refuse_capture
 
+        refuse_capture(where)
         met = calls.barrier(self.rank, self.size)  # whose other calls are on the CPU is found out here
         met.request = met.request._replace(called=FIRST)
         self._do(met, False, limit)

@@ -25,8 +25,8 @@ class OnGpu(Member):
     _gpus: CudaEngine | None = None
 
     @abstractmethod
-    def _join_gpus(self, limit: float) -> CudaEngine:
-        """Make the engine. Collective."""
+    def _join_gpus(self, where: Where, limit: float) -> CudaEngine:
+        """Make the engine, for a call on the stream of `where`. Collective."""
 
     def _do(self, call: Call, async_op: bool, timeout: float | None, *given: Any) -> Any:
         where = call.where
@@ -35,7 +35,7 @@ class OnGpu(Member):
         limit = self.timeout if timeout is None else seconds(timeout)
         self._alive()
         if self._gpus is None:
-            self._gpus = self._join_gpus(limit)
+            self._gpus = self._join_gpus(where, limit)
         self._gpus.check(call.request)
         call.prepare(where)
         return self._queue(self._gpus, call, where, async_op, limit)

@@ -84,6 +84,13 @@ class Joined:
                 shares.ipc.close(None if control is None else lambda: control.part(Deadline(LEAVE)))
 
 
+def refuse_capture(where: Where) -> None:
+    """Raise TransportError where what comes first would become part of a CUDA graph. Local, and harms nothing."""
+    with driver().on(where.ordinal):
+        if driver().capturing(where.stream):
+            raise TransportError(f"{CALLED} cannot be captured in a CUDA graph: make it once before, on all ranks")
+
+
 def join(control: Control, where: Where, deadline: Deadline) -> Joined:
     """What all ranks agree on. Collective. Raises TransportError, on all ranks alike, where one has no usable GPU,
     where the driver would take one process for another, or where they cannot wait as COLLX_CUDA_SYNC of rank 0 says."""

@@ -85,6 +85,19 @@ def test_what_the_first_call_found_out() -> None:
     on_threads(body, 2)
 
 
+def test_the_first_call_is_not_captured(cuda: StandIn) -> None:
+    def body(comm: Communicator) -> None:
+        x = ones()
+        stream = arrays.current(cuda)
+        cuda.begin_capture(stream)
+        with pytest.raises(collx.TransportError, match="the first call on GPUs cannot be captured in a CUDA graph"):
+            comm.all_reduce(x)
+        cuda.end_capture(stream)
+        assert comm.all_reduce(x).numpy().tolist() == [2, 2, 2]
+
+    on_threads(body, 2)
+
+
 def test_why_memory_is_staged() -> None:
     def body(comm: Communicator) -> None:
         cuda: Any = interface.driver()
