@@ -120,7 +120,7 @@ class Mapped:
         return TransportError(f"NCCL failed: {failed}") if failed else self._vigil.trouble()
 
     def _give_up(self, what: str, error: BaseException) -> None:
-        self._fail(f"{what}: {error}")
+        self._fail(str(error) if what in str(error) else f"{what}: {error}")
         self.release()  # once more: a graph that is replayed waits anew
 
     def close(self, deadline: Deadline) -> bool:

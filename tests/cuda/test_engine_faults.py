@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,9 @@ import collx
 from collx import Communicator
 from collx.cuda.barriers import MODES
 from collx.cuda.mapped import Mapped
-from tests.cuda import arrays
+from tests.cuda import arrays, host_kernels
 from tests.cuda.arrays import FakeArray
 from tests.cuda.cases import gpus
-from tests.cuda.host_program import HostProgram
 from tests.cuda.mortal import mortal
 
 SOON = 20.0  # seconds, of the 60 that a call may wait
@@ -28,14 +30,11 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def launch_and_die(
-    program: HostProgram, kernel: str, grid: tuple[int, int], block: int, arguments: bytes, stream: int
-) -> None:
-    """Where it is no kernel by which ranks wait for each other, die when its turn comes."""
-    if kernel.startswith(("signal", "wait")):
-        launched(program, kernel, grid, block, arguments, stream)
-    else:
-        program._queue(stream, die)
+def run_or_die(source: str, kernel: str, *given: Any) -> None:
+    """Die where it is no kernel by which ranks wait for each other."""
+    if not kernel.startswith(("signal", "wait")):
+        die()
+    ran(source, kernel, *given)
 
 
 def announce_and_die(mapped: Mapped, *given: Any) -> None:
@@ -43,17 +42,17 @@ def announce_and_die(mapped: Mapped, *given: Any) -> None:
     die()
 
 
-announced, launched = Mapped._announced, HostProgram.launch
-MOMENTS: dict[str, tuple[type, str, Callable[..., None]]] = {
+announced, ran = Mapped._announced, host_kernels.run
+MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "before it announces": (Mapped, "_announced", die),
     "once it has announced": (Mapped, "_announced", announce_and_die),
-    "while its kernels run": (HostProgram, "launch", launch_and_die),
+    "while its kernels run": (host_kernels, "run", run_or_die),
 }
 
 
-def forever(comm: Communicator, x: FakeArray, out: FakeArray) -> None:
+def forever(comm: Communicator, x: FakeArray, out: FakeArray, **options: Any) -> None:
     while True:
-        comm.all_reduce(x, out=out)
+        comm.all_reduce(x, out=out, **options)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -128,3 +127,76 @@ def test_calls_that_differ(mode: str) -> None:
         assert comm.all_reduce(x).numpy().tolist() == [2] * 4
 
     collx.spawn(body, 2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_waits_end(mode: str) -> None:
+    """A rank that does not come, a stream that does not get there, Ctrl-C, `revoke`; each in another communicator."""
+
+    def body(comm: Communicator) -> None:
+        cuda = gpus(comm, mode, mps=True)
+        word = cuda.allocate(8)
+        x, out = arrays.array(cuda, np.ones(4, np.float32)), arrays.empty(cuda, 4)
+        parts = [part for _ in range(6) if (part := comm.split(0)) is not None]
+        for part in parts:
+            part.all_reduce(x, out=out)
+        late, later, stuck, interrupted, waited, revoked = parts
+
+        if comm.rank == 0:  # the other one does not come
+            with pytest.raises(collx.TimeoutError, match="rank 1"):
+                late.all_reduce(x, timeout=0.1)
+            ended(late)
+            work = later.all_reduce(x, async_op=True, timeout=0.1)
+            for _ in range(2):
+                with pytest.raises(collx.TimeoutError, match="rank 1"):
+                    work.wait()
+            ended(later)
+        comm.barrier()
+        if comm.rank == 1:
+            with pytest.raises(collx.CollxError, match="rank 0"):
+                late.all_reduce(x)
+            with pytest.raises(collx.CollxError, match="rank 0"):
+                later.all_reduce(x)
+
+        if comm.rank == 1:  # its stream does not get there
+            cuda.wait_value(x.stream, word, 1)
+        with pytest.raises(collx.CollxError) as caught:
+            forever(stuck, x, out, timeout=0.2)
+        assert "timeout= too short" in str(caught.value), caught.value
+        ended(stuck)
+        if comm.rank == 1:
+            ctypes.c_uint64.from_address(word).value = 1
+        comm.barrier()
+
+        if comm.rank == 0:
+            with pytest.raises(KeyboardInterrupt), interrupting():
+                interrupted.all_reduce(x)
+            ended(interrupted)
+            work = waited.all_reduce(x, async_op=True)
+            with pytest.raises(KeyboardInterrupt), interrupting():
+                work.wait()
+        comm.barrier()
+        if comm.rank == 1:
+            with pytest.raises(collx.AbortedError, match="KeyboardInterrupt"):
+                interrupted.all_reduce(x)
+            assert waited.all_reduce(x).numpy().tolist() == [2] * 4
+        else:
+            assert work.wait().numpy().tolist() == [2] * 4
+
+        if comm.rank == 1:
+            revoked.revoke()
+        with pytest.raises((collx.RevokedError, collx.ClosedError)):
+            revoked.all_reduce(x)
+        left = revoked.shrink()
+        assert left.all_reduce(x).numpy().tolist() == [2] * 4
+
+    collx.spawn(body, 2)
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """Ctrl-C a moment later."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # after the first one spawn takes no other
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    yield
