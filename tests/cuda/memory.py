@@ -41,6 +41,7 @@ class Block:
     fd: int = -1
     handle: bytes = b""
     opened: int = 0  # how often, where it is another process's
+    context: int = 0  # the device that it was opened on
 
 
 def poison(block: Block) -> None:

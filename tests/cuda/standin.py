@@ -166,7 +166,7 @@ class StandIn:
                     os.close(mine)
                     raise CudaError("cuIpcOpenMemHandle", "CUDA_ERROR_INVALID_HANDLE")
                 block = self._arena.add(nbytes, ordinal, next(_generations), mine)
-                block.handle = handle
+                block.handle, block.context = handle, self.ordinal
             block.opened += 1
             return block.base
 
@@ -175,7 +175,7 @@ class StandIn:
         with self._lock:
             self.calls.append("close")
             block = self._arena.at(base)
-            if block is None or block.base != base or not block.opened:
+            if block is None or block.base != base or not block.opened or block.context != self.ordinal:
                 raise CudaError("cuIpcCloseMemHandle", "CUDA_ERROR_INVALID_VALUE")
             block.opened -= 1
             if not block.opened:

@@ -120,6 +120,18 @@ def test_the_last_communicator_unmaps_all(theirs: StandIn, ours: StandIn) -> Non
     assert ours.mapped == len(mappings) == 0
 
 
+def test_mappings_are_closed_on_the_device_that_they_were_opened_on(theirs: StandIn) -> None:
+    ours = StandIn(("GPU-0", "GPU-1"))
+    mappings = Mappings(ours)
+    mappings.join(OWNER)
+    for ordinal in (0, 1):
+        with ours.on(ordinal):
+            Held(mappings).address(OWNER, described(theirs, 64, 1)[1], ordinal)
+    mappings.leave(OWNER)
+    assert ours.mapped == 0
+    ours.end()
+
+
 def test_what_cannot_be_shared_has_a_reason(theirs: StandIn, ours: StandIn) -> None:
     exports = Exports(theirs)
     unshared = sent(exports.describe(theirs.unshareable(64) + 8, 8))

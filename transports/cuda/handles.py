@@ -203,7 +203,8 @@ class Mappings:
     def _close(self, mapping: _Mapping) -> None:
         shared = mapping.shared
         del self._open[mapping.owner, shared.base, shared.generation, mapping.ordinal]
-        self.driver.close(mapping.address)
+        with self.driver.on(mapping.ordinal):  # who leaves may be another one
+            self.driver.close(mapping.address)
 
 
 def _replaced(mapping: _Mapping, owner: int, by: Shared) -> bool:
