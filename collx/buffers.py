@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +38,11 @@ class Kind(Protocol):
     def fill(self, array: Array, value: Array, where: Where | None) -> None: ...
     def share(self, one: Array, other: Array) -> bool:
         """Whether they have a byte in common."""
+        ...
+
+    def where(self, all_of_them: Sequence[Kind]) -> Where | None:
+        """The GPU that has the memory of all of them, by the stream that is the caller's now; None on the CPU. Raises
+        ValueError where there are two streams, so that nothing orders a call behind what is queued on both."""
         ...
 
 
@@ -73,6 +78,9 @@ class Host:
 
     def share(self, one: Array, other: Array) -> bool:
         return np.shares_memory(one, other)
+
+    def where(self, all_of_them: Sequence[Kind]) -> Where | None:
+        return None
 
 
 Reader = Callable[[Any, str], tuple[Array, Kind]]  # takes the object, and the name of the argument
@@ -141,14 +149,11 @@ def together(source: Buffer, target: Buffer) -> None:
         raise TypeError(f"x lies on {source.kind}, but out on {target.kind}: both must lie on the same device")
 
 
-def where_of(buffers: tuple[Buffer, ...]) -> Where | None:
-    """The GPU on which all of them lie and the caller's stream there; None on the CPU. Raises ValueError where there
-    are two streams, so that nothing orders the call behind what is queued on both."""
-    if not buffers or buffers[0].kind is PLAIN or buffers[0].kind.device is None:
+def where_of(buffers: Sequence[Buffer]) -> Where | None:
+    """Where a call with these, which lie together, is to be queued. Raises as `Kind.where`."""
+    if not buffers or buffers[0].kind is PLAIN:
         return None
-    from collx.device_arrays import stream_of  # which those without GPUs never need
-
-    return Where(buffers[0].kind.device, stream_of([buffer.kind for buffer in buffers]))
+    return buffers[0].kind.where([buffer.kind for buffer in buffers])
 
 
 def supported(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
@@ -213,7 +218,7 @@ def _reader_of(given: Any, name: str) -> Reader:
     if any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in kind.__mro__):
         return _read_tensor
     if hasattr(kind, "__cuda_array_interface__") or hasattr(kind, "__dlpack_device__"):
-        return _read_anywhere
+        return _anywhere()
     if _has_buffer(given):
         return _read_buffer
     raise TypeError(
@@ -256,7 +261,7 @@ _BITS: dict[str, tuple[str, np.dtype[Any]]] = {
 def _read_tensor(tensor: Any, name: str) -> tuple[Array, Kind]:
     torch: Any = sys.modules["torch"]  # whoever has a tensor has imported it; collx itself never does
     if tensor.device.type == "cuda":
-        return _read_anywhere(tensor, name)
+        return _anywhere()(tensor, name)
     _on_cpu(tensor.device.type == "cpu", tensor.device)
     if str(tensor.dtype) not in _BITS:
         return tensor.detach().numpy(), Host(torch.from_numpy)
@@ -268,14 +273,17 @@ def _read_tensor(tensor: Any, name: str) -> tuple[Array, Kind]:
     return tensor.detach().view(getattr(torch, bits)).numpy().view(dtype), Host(wrap)
 
 
-def _read_anywhere(owner: Any, name: str) -> tuple[Array, Kind]:
-    """What may lie on a GPU, or be a library's array on the CPU, which its type does not tell."""
+def _anywhere() -> Reader:
+    """The reader of what may lie on a GPU, or be a library's array on the CPU, which its type does not tell."""
     from collx.device_libraries import read  # which those without GPUs never need
 
-    found: Any = read(owner, name)
-    if found is not None:
-        return found  # type: ignore[no-any-return]
-    return _read_buffer(owner, name) if _has_buffer(owner) else _read_dlpack(owner)
+    def read_anywhere(owner: Any, name: str) -> tuple[Array, Kind]:
+        found: Any = read(owner, name)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
+        return _read_buffer(owner, name) if _has_buffer(owner) else _read_dlpack(owner)
+
+    return read_anywhere
 
 
 def _read_dlpack(owner: Any) -> tuple[Array, Kind]:

@@ -53,7 +53,9 @@ class DeviceArray:
     @property
     def flags(self) -> Flags:
         grain = self.dtype.alignment
-        aligned = not any(place % grain for place in (self.address, *(self.strides or ())))
+        if self.strides is None:
+            return Flags(True, self.address % grain == 0 or not self.size, self.writeable)
+        aligned = not any(place % grain for place in (self.address, *self.strides))
         return Flags(_contiguous(self.shape, self.strides, self.itemsize), aligned or not self.size, self.writeable)
 
     def outline(self) -> Array:
@@ -68,8 +70,8 @@ class DeviceArray:
         return np.asarray(SimpleNamespace(__array_interface__=interface))
 
 
-def _contiguous(shape: Sequence[int], strides: Sequence[int] | None, itemsize: int) -> bool:
-    if strides is None or 0 in shape:
+def _contiguous(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
+    if 0 in shape:
         return True
     step = itemsize
     for length, stride in zip(reversed(shape), reversed(strides), strict=True):
@@ -116,6 +118,20 @@ class Gpu:
     def stream(self) -> int | None:
         stream = self._library.stream(self._given, self.device)
         return LEGACY_STREAM if stream == 0 else stream
+
+    def where(self, all_of_them: Sequence[Any]) -> Where:
+        found: dict[int, Gpu] = {}
+        for kind in all_of_them:
+            stream = kind.stream()
+            if stream is not None:
+                found.setdefault(stream, kind)
+        if len(found) > 1:
+            (first, one), (second, other) = list(found.items())[:2]
+            raise ValueError(
+                f"two streams order this call, {one.ordered} ({first:#x}) and {other.ordered} ({second:#x}): make one"
+                " stream current in both libraries"
+            )
+        return Where(self.device, next(iter(found), LEGACY_STREAM))
 
     @property
     def ordered(self) -> str:
@@ -165,19 +181,3 @@ def _pattern(cuda: Driver, element: bytes) -> int:
         found = _patterns[cuda, element] = cuda.allocate_host(PATTERN)
         ctypes.memmove(found, element * (PATTERN // len(element)), PATTERN)
     return found
-
-
-def stream_of(kinds: Sequence[Any]) -> int:
-    """The one stream that these order work by; see `collx.buffers.where_of`."""
-    found: dict[int, Gpu] = {}
-    for kind in kinds:
-        stream = kind.stream()
-        if stream is not None:
-            found.setdefault(stream, kind)
-    if len(found) > 1:
-        (first, one), (second, other) = list(found.items())[:2]
-        raise ValueError(
-            f"two streams order this call, {one.ordered} ({first:#x}) and {other.ordered} ({second:#x}): make one"
-            " stream current in both libraries"
-        )
-    return next(iter(found), LEGACY_STREAM)

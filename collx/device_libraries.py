@@ -160,24 +160,28 @@ class _Held:
         self.given, self.tensor = given, tensor
 
 
+_known: dict[type, Library] = {}
 LIBRARIES: dict[str, Library] = {"cupy": CuPy(), "torch": Torch(), "numba": Numba(), "jax": Lent(), "jaxlib": Lent()}
 
 
 def read(given: Any, name: str) -> tuple[DeviceArray, Gpu] | None:
     """An array on a GPU; None where it lies elsewhere. Raises TypeError for what cannot be told by addresses."""
-    library = _library_of(given)
+    kind = type(given)
+    library = _known.get(kind)
+    if library is None:
+        library = _known[kind] = _library_of(kind)
     if isinstance(library, Lent) and not _on_gpu(given):
         return None
     array = library.read(given, name)
     return array, Gpu(library, array, name)
 
 
-def _library_of(given: Any) -> Library:
-    for kind in type(given).__mro__:
-        library = LIBRARIES.get(kind.__module__.partition(".")[0])
+def _library_of(kind: type) -> Library:
+    for base in kind.__mro__:
+        library = LIBRARIES.get(base.__module__.partition(".")[0])
         if library is not None:
             return library
-    return Interface() if hasattr(type(given), "__cuda_array_interface__") else Lent()
+    return Interface() if hasattr(kind, "__cuda_array_interface__") else Lent()
 
 
 def _on_gpu(given: Any) -> bool:
