@@ -24,6 +24,7 @@ KERNEL = 'struct T { unsigned long long word; }; extern "C" __global__ void touc
 class Result(enum.IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_NOT_INITIALIZED = 3
     CUDA_ERROR_NO_DEVICE = 100
     CUDA_ERROR_INVALID_CONTEXT = 201
     CUDA_ERROR_NOT_READY = 600
@@ -245,6 +246,9 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = Recorder()
     cuda.refused["cuInit"] = Result.CUDA_ERROR_NO_DEVICE
     with pytest.raises(TransportError, match=r"^no GPU: .* CUDA_VISIBLE_DEVICES"):
+        Bindings(cuda)
+    cuda.refused["cuInit"] = Result.CUDA_ERROR_NOT_INITIALIZED
+    with pytest.raises(TransportError, match=r"^no GPU after a fork: .* by spawn$"):
         Bindings(cuda)
     with pytest.raises(TransportError, match=r"^no GPU: "):
         Bindings(Recorder(cuDeviceGetCount=0))

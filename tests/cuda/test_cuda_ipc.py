@@ -104,11 +104,11 @@ def _seen_by_all(comm: collx.Communicator) -> None:
             assert [ctypes.c_uint8.from_address(a).value for a in at] == [10 * turn + r for r in range(comm.size)]
             comm.barrier()
     ctypes.memset(ipc.slabs.workspace(comm.rank), comm.rank + 1, LAYOUT.room)
-    ctypes.memset(ipc.slabs.stage(comm.rank, 1).output, comm.rank + 5, LAYOUT.stage)
+    ctypes.memset(ipc.slabs.stage(comm.rank, 1)[1], comm.rank + 5, LAYOUT.stage)
     comm.barrier()
     for peer in range(comm.size):
         assert ctypes.string_at(ipc.slabs.workspace(peer), LAYOUT.room) == bytes([peer + 1]) * LAYOUT.room
-        assert ctypes.string_at(ipc.slabs.stage(peer, 1).output, LAYOUT.stage) == bytes([peer + 5]) * LAYOUT.stage
+        assert ctypes.string_at(ipc.slabs.stage(peer, 1)[1], LAYOUT.stage) == bytes([peer + 5]) * LAYOUT.stage
         assert ctypes.string_at(ipc.slabs.begins[peer], LAYOUT.workspace) == bytes(LAYOUT.workspace)
     driver.calls.clear()
 

@@ -28,6 +28,7 @@ LOADS_FUNCTIONS = 12040  # the CUDA from which on there is cuFuncLoad
 NO_EVENTS = "events between processes need one /dev/shm: start containers with --ipc=host, or set COLLX_CUDA_SYNC=memop"
 NO_PACKAGE = "GPU arrays need the cuda-bindings package: pip install 'collx[cuda]'"
 NO_DRIVER = "no NVIDIA driver: libcuda.so.1 cannot be loaded; install it, or start the container with --gpus all"
+FORKED = "no GPU after a fork: the parent had used CUDA; fork before it does, or start processes by spawn"
 NO_GPU = "no GPU: the NVIDIA driver is there, but this process sees no device; is CUDA_VISIBLE_DEVICES too narrow?"
 
 
@@ -47,8 +48,9 @@ class Bindings:
             outcome = self._cuda.cuInit(0)[0]
         except Exception:  # cuda-bindings looks for the library at its first call, and each release has its own error
             raise TransportError(NO_DRIVER) from None
-        if getattr(outcome, "name", "") == "CUDA_ERROR_NO_DEVICE":
-            raise TransportError(NO_GPU)
+        for name, sentence in (("CUDA_ERROR_NO_DEVICE", NO_GPU), ("CUDA_ERROR_NOT_INITIALIZED", FORKED)):
+            if getattr(outcome, "name", "") == name:
+                raise TransportError(sentence)
         self._checked("cuInit", outcome)
         if not self.devices():
             raise TransportError(NO_GPU)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from collx.transports.cuda.interface import (
     LEGACY_STREAM,
     THREAD_STREAM,
@@ -24,6 +26,7 @@ def driver() -> Driver:
         from collx.transports.cuda.bindings import Bindings  # cuda-bindings is an extra
 
         _driver = Bindings()
+        os.register_at_fork(after_in_child=lambda: use(None))  # whose driver says that it cannot go on
     return _driver
 
 

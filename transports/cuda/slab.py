@@ -12,13 +12,6 @@ ROOM = 32 << 20  # bytes of a plan's workspace
 STAGE = 8 << 20  # bytes of a segment's input, and of its output
 
 
-class Stage(NamedTuple):
-    """Where a segment's input and output lie."""
-
-    input: int
-    output: int
-
-
 class Layout(NamedTuple):
     """What a slab has, in this order: `words` bytes of signals, `room` bytes of workspace, and two stages with `stage`
     bytes for an input and for an output, so that one is filled while the other is read. The same on all ranks."""
@@ -51,9 +44,10 @@ class Slabs:
     def workspace(self, rank: int) -> int:
         return self.begins[rank] + self.layout.workspace
 
-    def stage(self, rank: int, side: int) -> Stage:
+    def stage(self, rank: int, side: int) -> tuple[int, int]:
+        """Where a segment's input and output lie."""
         begin = self.begins[rank] + self.layout.staged(side)
-        return Stage(begin, begin + self.layout.stage)
+        return begin, begin + self.layout.stage
 
     def free(self) -> None:
         """Give this rank's back: when no peer has it mapped any more. Idempotent."""
