@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import time
 from pathlib import Path
+from typing import IO
 
 SECONDS = 560.0  # for all of it
 ENVIRONMENT = Path(".venvs/gpu")
@@ -24,6 +25,8 @@ NEEDED = {  # by module, what brings it
 }  # fmt: skip
 # A test that hangs costs its own time: what it hangs in is a wait in Python, which a signal ends.
 TESTS = ["-m", "pytest", "-v", "--timeout", "100", "--timeout-method", "signal", "--durations", "10", "tests/gpu"]
+# What can be shared is found out by trying, so errors of the API are no defects.
+SANITIZING = ["--target-processes", "all", "--report-api-errors", "no", "--error-exitcode", "9"]
 SANITIZED = ["-m", "collx", "run", "-n", "2", "--tag", "off", "-m", "tests.gpu.small"]
 
 
@@ -58,6 +61,7 @@ class Parts:
         self._end = time.monotonic() + SECONDS
         self._log = log
         self.notes: list[str] = []
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("")
 
     def do(self, what: str, most: float, *command: object, reserve: float = 0.0) -> bool:
@@ -65,22 +69,27 @@ class Parts:
         seconds = min(most, self._end - time.monotonic() - reserve)
         begun = time.monotonic()
         with self._log.open("a") as log:
-            print(f"\n=== {what}: {' '.join(map(str, command))}", file=log, flush=True)
+            print(f"\n#### {what}: {' '.join(map(str, command))}", file=log, flush=True)
             text = "not begun: no time was left" if seconds < 5 else _ended([str(c) for c in command], seconds, log)
         line = f"{what}: {text}, after {time.monotonic() - begun:.0f} s"
         last = [line for line in self._log.read_text().splitlines() if line.strip()][-1]
-        if not last.startswith("==="):
-            line += f" ({last.strip()[:160]})"
+        if not last.startswith("####"):
+            line += f" ({last.strip(' =')[:160]})"
         print(f"make gpu: {line}", flush=True)
         self.notes.append(line)
         return text == "well"
 
 
-def _ended(command: list[str], seconds: float, log: object) -> str:
+def _ended(command: list[str], seconds: float, log: IO[str]) -> str:
     cache = str(Path("build/gpu/cache").absolute())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COLLX_")}
     environment |= {"XDG_CACHE_HOME": cache, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)  # type: ignore[call-overload]
+    try:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    except OSError as error:
+        return f"cannot be started: {error}"
     try:
         status = process.wait(seconds)
     except BaseException as error:
@@ -119,23 +128,26 @@ def main(results: Path) -> int:
     if lacks := lacking():
         print(f"make gpu: {sys.executable} lacks {', '.join(lacks)}; name one that has them: make gpu PYTHON=...")
         return 2
-    Path("build/gpu").mkdir(parents=True, exist_ok=True)
-    parts = Parts(results / "gpu.log")
-    python = ENVIRONMENT / "bin/python"
-    sweeps = [python, "-m", "collx.perf.on_gpu", "--output", results]
-    sanitizer = [shutil.which("compute-sanitizer") or "compute-sanitizer", "--target-processes", "all"]
-    sanitizer += ["--report-api-errors", "no", "--error-exitcode", "9"]  # what can be shared is found out by trying
-    well = build(parts) and parts.do("a small program", 60, python, "-m", "tests.gpu.small")
+    parts = Parts((results if "OUT" in os.environ else Path("build/gpu")) / "gpu.log")
+    well = build(parts)
     if well:
-        well = parts.do("sweeps of all_reduce", 150, *sweeps, "first", reserve=20)
+        python = ENVIRONMENT / "bin/python"
+        sweeps = [python, "-m", "collx.perf.on_gpu", "--output", results]
+        well &= parts.do("a small program", 60, python, "-m", "tests.gpu.small")
+        well &= parts.do("sweeps of all_reduce", 150, *sweeps, "first", reserve=20)
         well &= parts.do("tests/gpu", 220, python, *TESTS, reserve=120)
         for tool in ("memcheck", "racecheck"):
-            well &= parts.do(
-                f"compute-sanitizer {tool}", 60, *sanitizer, "--tool", tool, python, *SANITIZED, reserve=20
-            )
+            command = [sanitizer(), *SANITIZING, "--tool", tool, python, *SANITIZED]
+            well &= parts.do(f"compute-sanitizer {tool}", 60, *command, reserve=20)
         well &= parts.do("other sweeps", 180, *sweeps, "rest", reserve=10)
         parts.do("the page", 10, *sweeps, "page", *(argument for note in parts.notes for argument in ("--note", note)))
+        parts.do("kernels by other constants", 60, python, "-m", "tests.gpu.tuning")
     return 0 if well else 1
+
+
+def sanitizer() -> str:
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
+    return shutil.which("compute-sanitizer", path=path) or "compute-sanitizer"
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def device() -> str:
     look = "from collx.transports.cuda.driver import driver; print(driver().device(0).name)"
     asked = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
     if asked.returncode:
-        raise UsageError(asked.stderr.strip().rpartition("\n")[2])
+        raise UsageError(asked.stderr.strip().rpartition("\n")[2].partition(": ")[2])
     return asked.stdout.strip()
 
 

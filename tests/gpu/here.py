@@ -20,7 +20,7 @@ def missing() -> str:
     if lacking := gpu.missing(np.dtype(np.float32)):
         return lacking
     looked = subprocess.run([sys.executable, "-c", _LOOK], capture_output=True, text=True, timeout=120)
-    return "" if looked.returncode == 0 else looked.stderr.strip().rpartition("\n")[2]
+    return "" if looked.returncode == 0 else looked.stderr.strip().rpartition("\n")[2].partition(": ")[2]
 
 
 if __name__ == "__main__":
