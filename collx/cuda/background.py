@@ -22,7 +22,7 @@ class Later:
 
     def __init__(self, driver: Driver, ordinal: int, what: str, stream: Callable[[], int]) -> None:
         """`stream()` is what the caller would queue on where it waits."""
-        self._driver, self._ordinal, self._what, self._stream = driver, ordinal, what, stream
+        self.driver, self._ordinal, self._what, self._stream = driver, ordinal, what, stream
         self._queued = threading.Event()
         self._error: BaseException | None = None
         with driver.on(ordinal):
@@ -41,8 +41,8 @@ class Later:
             return False
         if self._error is not None:
             return True
-        with self._driver.on(self._ordinal):
-            return self._driver.done(self.ended)
+        with self.driver.on(self._ordinal):
+            return self.driver.done(self.ended)
 
     def wait(self, timeout: float) -> None:
         """Return when the call is queued: what the caller queues from now on comes after it."""
@@ -53,13 +53,13 @@ class Later:
             pause()
         if self._error is not None:
             raise self._error
-        with self._driver.on(self._ordinal):
-            self._driver.wait_event(self._stream(), self.ended)
+        with self.driver.on(self._ordinal):
+            self.driver.wait_event(self._stream(), self.ended)
 
     def __del__(self) -> None:
-        with contextlib.suppress(CudaError), self._driver.on(self._ordinal):
+        with contextlib.suppress(CudaError), self.driver.on(self._ordinal):
             for event in (self.begun, self.ended):
-                self._driver.destroy_event(event)
+                self.driver.destroy_event(event)
 
 
 class Background:
@@ -72,7 +72,7 @@ class Background:
 
     def submit(self, later: Later, perform: Callable[[], None]) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="collx cuda", daemon=True)
+            self._thread = threading.Thread(target=self._work, args=(later.driver,), name="collx cuda", daemon=True)
             self._thread.start()
         self._last = later
         self._jobs.put(lambda: later.run(perform))
@@ -91,7 +91,8 @@ class Background:
             self._thread.join()
             self._thread = None
 
-    def _work(self) -> None:
+    def _work(self, driver: Driver) -> None:
+        driver.beside_captures()
         while (job := self._jobs.get()) is not None:
             job()
             del job  # and the memory that it keeps

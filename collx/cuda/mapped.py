@@ -58,7 +58,7 @@ class Mapped:
         self._staging: Staging | None = None
         self._queued: deque[Queued] = deque()  # the oldest first
         self._fail = fail
-        self._watch = Watch(self._trouble, self._give_up, shares.barrier.releases)
+        self._watch = Watch(self._driver, self._trouble, self._give_up, shares.barrier.releases)
         self._replays: Replays | None = None
         if not shares.barrier.meets:
             self._replays = Replays(joined.driver, joined.ordinal, shares.kernels, self._trouble, self._give_up)

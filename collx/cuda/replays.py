@@ -66,6 +66,7 @@ class Replays:
             self._thread.join()
 
     def _look(self) -> None:
+        self._driver.beside_captures()
         ended, since, told = -1, 0.0, False
         while not self._over.wait(TURN):
             now = ctypes.c_uint64.from_address(self._words + WORD).value

@@ -54,13 +54,14 @@ class Watch:
 
     def __init__(
         self,
+        driver: Driver,
         peers: Callable[[], CollxError | None],
         give_up: Callable[[str, BaseException], None],
         releases: bool = True,
     ) -> None:
         """`peers` tells what has happened to one of them; `give_up(what, error)` ends all waits that can be ended:
         all of them where it `releases`."""
-        self._peers, self._give_up = peers, give_up
+        self._driver, self._peers, self._give_up = driver, peers, give_up
         self._fate = "what its stream was waiting for is given up"
         if not releases:
             self._fate = "its stream may wait for ever, which nothing but the end of this process ends"
@@ -87,6 +88,7 @@ class Watch:
             thread.join()
 
     def _look(self) -> None:
+        self._driver.beside_captures()
         while True:
             time.sleep(TURN)
             with self._lock:

@@ -30,6 +30,7 @@ class Graph:
     origin: int
     strict: bool
     ended: bool = False
+    spoiled: bool = False
     works: list[Work] = field(default_factory=list)
 
 

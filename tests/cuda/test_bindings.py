@@ -48,6 +48,7 @@ class Recorder(types.SimpleNamespace):
 
     CUipcMemHandle = CUipcEventHandle = Buffer
     CUpointer_attribute, CUdevice_attribute = installed.CUpointer_attribute, installed.CUdevice_attribute
+    CUstreamCaptureMode = installed.CUstreamCaptureMode
 
     def __init__(self, **results: Any) -> None:
         super().__init__(calls=[], refused={}, absent=[], results={"cuDeviceGetCount": 1, **results})
@@ -120,6 +121,7 @@ def everything() -> list[tuple[Any, ...]]:
         cuIpcOpenEventHandle=13,
         cuEventElapsedTime=1500.0,
         cuStreamIsCapturing=1,
+        cuThreadExchangeStreamCaptureMode=0,
         cuModuleLoadData="module",
         cuModuleGetFunction="function",
         cuLaunchKernel=launch,
@@ -150,6 +152,7 @@ def everything() -> list[tuple[Any, ...]]:
         assert driver.elapsed(12, 13) == 1.5
         driver.destroy_event(12)
         assert driver.capturing(11)
+        driver.beside_captures()
         driver.write_value(11, 0x1000, 5)
         driver.wait_value(11, 0x1000, 5)
         driver.program(KERNEL, ["touch"]).launch("touch", (6, 2), 128, b"argument", 11)
@@ -168,6 +171,7 @@ def test_arguments_in_order() -> None:
     assert [arguments for call, *arguments in calls if call == "cuEventCreate"] == [[2 | 4], [0]]
     assert called["cuEventRecord"] == [12, 11]
     assert called["cuStreamWaitEvent"] == [11, 13, 0]
+    assert [mode.name for mode in called["cuThreadExchangeStreamCaptureMode"]] == ["CU_STREAM_CAPTURE_MODE_RELAXED"]
     assert called["cuStreamWriteValue64"] == called["cuStreamWaitValue64"] == [11, 0x1000, 5, 0]
     handle, flags = called["cuIpcOpenMemHandle"]
     assert (handle.room.raw, flags) == (HANDLE, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -130,6 +131,13 @@ def test_bytes_outside_of_an_allocation_break_the_device(gpu: StandIn) -> None:
 def test_graphs(gpu: StandIn) -> None:
     stream, side, memory = gpu.stream(), gpu.stream(), gpu.allocate(64)
     fork, join = gpu.event(), gpu.event()
+    forbidden: list[Callable[[], object]] = [lambda: gpu.allocate(8), lambda: gpu.done(join)]
+    for call in forbidden:
+        gpu.begin_capture(stream, strict=True)
+        with pytest.raises(CudaError, match="CAPTURE"):
+            call()
+        with pytest.raises(CudaError, match="INVALIDATED"):
+            gpu.end_capture(stream)
     gpu.begin_capture(stream, strict=True)
     gpu.record(fork, stream)
     gpu.wait_event(side, fork)
@@ -140,11 +148,9 @@ def test_graphs(gpu: StandIn) -> None:
     assert gpu.capturing(stream)
     assert gpu.capturing(side)
     with pytest.raises(CudaError, match="CAPTURE"):
-        gpu.allocate(8)
-    with pytest.raises(CudaError, match="CAPTURE"):
-        gpu.done(join)
-    with pytest.raises(CudaError, match="CAPTURE"):
         gpu.record(gpu.event(interprocess=True), stream)
+    with ThreadPoolExecutor(1, initializer=gpu.beside_captures) as others:
+        assert others.submit(gpu.done, gpu.event()).result()
     graph = gpu.end_capture(stream)
     assert not gpu.capturing(side)
     gpu.synchronize(stream)

@@ -216,6 +216,10 @@ class Bindings:
     def capturing(self, stream: int) -> bool:
         return bool(int(self._do("cuStreamIsCapturing", stream)))
 
+    def beside_captures(self) -> None:
+        relaxed = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        self._do("cuThreadExchangeStreamCaptureMode", relaxed)
+
     # -- stream memory operations
     def write_value(self, stream: int, address: int, value: int) -> None:
         self._do("cuStreamWriteValue64", stream, address, value, 0)

@@ -121,6 +121,9 @@ class Driver(Protocol):
         ...
 
     def capturing(self, stream: int) -> bool: ...
+    def beside_captures(self) -> None:
+        """For a thread of collx's own: from now on nothing that it does spoils what other threads have captured."""
+        ...
 
     # -- stream memory operations, on 64-bit words
     def write_value(self, stream: int, address: int, value: int) -> None:

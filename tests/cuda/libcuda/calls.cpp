@@ -39,6 +39,7 @@ CUresult CUDAAPI cuGetProcAddress_v2(const char* name, void** found, int version
         SINCE(4000, "cuStreamDestroy", cuStreamDestroy_v2),
         SINCE(2000, "cuStreamSynchronize", cuStreamSynchronize),
         SINCE(10000, "cuStreamIsCapturing", cuStreamIsCapturing),
+        SINCE(10010, "cuThreadExchangeStreamCaptureMode", cuThreadExchangeStreamCaptureMode),
         SINCE(2000, "cuEventCreate", cuEventCreate),
         SINCE(4000, "cuEventDestroy", cuEventDestroy_v2),
         SINCE(2000, "cuEventRecord", cuEventRecord),

@@ -33,6 +33,12 @@ CUresult CUDAAPI cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* sta
     return CUDA_SUCCESS;
 }
 
+CUresult CUDAAPI cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
+    static thread_local CUstreamCaptureMode own = CU_STREAM_CAPTURE_MODE_GLOBAL;
+    std::swap(own, *mode);
+    return CUDA_SUCCESS;
+}
+
 CUresult CUDAAPI cuEventCreate(CUevent* made, unsigned flags) {
     NEEDS_CONTEXT;
     REFUSED_IF(flags & ~7u || (flags & CU_EVENT_INTERPROCESS && !(flags & CU_EVENT_DISABLE_TIMING)), INVALID_VALUE);
