@@ -159,6 +159,6 @@ def write_plot(sweep: Sweep, path: Path) -> None:
         axes.grid(alpha=0.3)
     times.set_yscale("log")
     times.legend(fontsize="small")
-    figure.suptitle(f"{sweep.options.case.name}, {sweep.ranks} ranks, {sweep.type}, {sweep.host['cpu']}")
+    figure.suptitle(f"{sweep.options.case.name}, {sweep.ranks} ranks, {sweep.type}, {sweep.devices[0]['device_info']}")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -67,17 +67,23 @@ def _by_algorithm(document: Document) -> list[str]:
 
 
 def _by_placement(document: Document) -> list[str]:
-    """A sweep of one algorithm: time, p99 and bus bandwidth, out of place and in place."""
-    head = ["size", *(f"{name}{place}" for place in ("", ", in place") for name in ("time", "p99", "busbw GB/s"))]
+    """A sweep of one algorithm: time, p99 and bus bandwidth, out of place and in place; on a GPU that ranks share, the
+    share of the copy roof too."""
+    shared = any("roof_share" in _cell(result) for result in document["results"])
+    names = ["time", "p99", "busbw GB/s", *["of the roof"] * shared]
     rows = []
     for result in document["results"]:
         row = [size_text(result["size"])]
         for place in ("out_of_place", "in_place"):
             cell = result[place]
+            if cell is None:
+                row += [""] * len(names)
+                continue
             p99 = result.get(f"{place}_per_iter", {}).get("p99_us", 0.0)
-            row += ["", "", ""] if cell is None else [time_text(cell["time"]), time_text(p99), f"{cell['bus_bw']:.2f}"]
+            row += [time_text(cell["time"]), time_text(p99), f"{cell['bus_bw']:.2f}"]
+            row += [f"{cell['roof_share']:.0%}"] * shared
         rows.append(row)
-    return lines(head, rows)
+    return lines(["size", *(f"{name}{place}" for place in ("", ", in place") for name in names)], rows)
 
 
 def sweep_markdown(document: Document) -> list[str]:

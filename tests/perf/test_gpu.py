@@ -207,7 +207,8 @@ def test_the_page_has_latencies_and_shares_first(world: World, driver: StandIn, 
         result["out_of_place"] |= {"roof_share": 0.75 if result["experiment_name"] == "memop" else 0.5, "time": 333.0}
     document["results"] += large
     failed = {"args": ["all_reduce", "-n", "8"], "failed": "no room"}
-    entries = [("modes", document), ("mps", document), ("mps", failed)]
+    swept(world, driver, ["-b", "64", "-e", "64", "--json", str(path)])
+    entries = [("modes", document), ("mps", document), ("mps", failed), ("dtypes", json.loads(path.read_text()))]
     sweeps = [{"what": what, "document": each} for what, each in entries]
     text = page({"device": "NVIDIA H200", "commit": "abc", "begun": "now", "sweeps": sweeps, "notes": ["tests: well"]})
     lines = text.splitlines()
@@ -219,6 +220,7 @@ def test_the_page_has_latencies_and_shares_first(world: World, driver: StandIn, 
     assert "| 2 | 64M | memop | 333 us | " in text
     assert " | 75% |" in text
     assert "- `collx perf all_reduce -n 8`: no room" in lines
+    assert "| size | time | p99 | busbw GB/s | of the roof | time, in place |" in text
     assert lines[-1] == "- tests: well"
 
 
