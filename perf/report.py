@@ -81,7 +81,7 @@ def _by_placement(document: Document) -> list[str]:
                 continue
             p99 = result.get(f"{place}_per_iter", {}).get("p99_us", 0.0)
             row += [time_text(cell["time"]), time_text(p99), f"{cell['bus_bw']:.2f}"]
-            row += [f"{cell['roof_share']:.0%}"] * shared
+            row += [f"{cell['roof_share']:.0%}"] if shared else []
         rows.append(row)
     return lines(["size", *(f"{name}{place}" for place in ("", ", in place") for name in names)], rows)
 
