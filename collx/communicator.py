@@ -18,13 +18,13 @@ from collx.handle import Handle
 from collx.known import quick
 from collx.layout import Counts
 from collx.memory import shared_array
+from collx.on_gpu import FIRST
 from collx.request import Chosen
 from collx.types import Array, Where, nearest
 
 if TYPE_CHECKING:
     from collx.cuda.engine import CudaEngine
 
-FIRST = "the first call on GPUs"
 Look = Callable[[], None] | None
 # Makes the engine of a new group: (world ranks of its members in their new order, a label all give alike and use
 # once, seconds, what to call every now and then while members are waited for, instead of looking who has died).
@@ -328,7 +328,7 @@ class Communicator(Bearings):
         self.close()
         return self._of(members, engine, self._shrunk(attempt))
 
-    def _join_gpus(self, where: Where, limit: float) -> CudaEngine:
+    def _gpu_engine(self, where: Where, limit: float) -> CudaEngine:
         from collx.cuda.engine import CudaEngine  # which those without GPUs never need
         from collx.cuda.joining import refuse_capture
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collx.cuda.engine import CudaEngine
 
 
+FIRST = "the first call on GPUs"
+
+
 class OnGpu(Member):
     """A Member that takes calls on GPUs as well. They share its order, its errors and its end with those on the CPU; an
     asynchronous one of these is not waited for, as nothing on a stream waits for the host's calls."""
@@ -25,8 +28,8 @@ class OnGpu(Member):
     _gpus: CudaEngine | None = None
 
     @abstractmethod
-    def _join_gpus(self, where: Where, limit: float) -> CudaEngine:
-        """Make the engine, for a call on the stream of `where`. Collective."""
+    def _gpu_engine(self, where: Where, limit: float) -> CudaEngine:
+        """Make it, for a call on the stream of `where`. Collective."""
 
     def _do(self, call: Call, async_op: bool, timeout: float | None, *given: Any) -> Any:
         where = call.where
@@ -34,11 +37,19 @@ class OnGpu(Member):
             return super()._do(call, async_op, timeout, *given)
         limit = self.timeout if timeout is None else seconds(timeout)
         self._alive()
-        if self._gpus is None:
-            self._gpus = self._join_gpus(where, limit)
-        self._gpus.check(call.request)
+        gpus = self._gpus or self._joined_gpus(where, limit)
+        gpus.check(call.request, where)
         call.prepare(where)
-        return self._queue(self._gpus, call, where, async_op, limit)
+        return self._queue(gpus, call, where, async_op, limit)
+
+    def _joined_gpus(self, where: Where, limit: float) -> CudaEngine:
+        self._gpus = gpus = self._gpu_engine(where, limit)
+        try:
+            gpus.join(where, limit)
+        except BaseException as error:
+            self._break(FIRST, error)
+            raise
+        return gpus
 
     def _queue(self, gpus: CudaEngine, call: Call, where: Where, async_op: bool, limit: float) -> Any:
         what = f"{call.request.collective} on GPUs"
@@ -69,10 +80,11 @@ class OnGpu(Member):
                 self._say(line)
 
     def bound(self, call: Call) -> Recall:
-        if call.where is None:
+        where = call.where
+        if where is None:
             return super().bound(call)
         if self._gpus is not None:
-            self._gpus.check(call.request)
+            self._gpus.check(call.request, where)
         return unknown
 
     def close(self) -> None:

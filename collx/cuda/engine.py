@@ -14,11 +14,11 @@ from collections.abc import Callable
 from collx.cuda.background import Background, Later
 from collx.cuda.choosing import Ranks, named
 from collx.cuda.control import PLANS, Control, Deadline
-from collx.cuda.joining import LEAVE, Joined, join
+from collx.cuda.joining import CALLED, LEAVE, Joined, join
 from collx.cuda.mapped import Mapped
 from collx.cuda.on_host import OnHost
 from collx.engine import Engine
-from collx.errors import ClosedError, MismatchError, TransportError
+from collx.errors import ClosedError, MismatchError
 from collx.flight import Flown
 from collx.guide import UNGUIDED, Guide
 from collx.request import Request
@@ -28,7 +28,7 @@ from collx.types import Where
 
 
 class CudaEngine:
-    """One rank's collectives on GPU memory in one communicator, over an `engine` that nothing else uses.
+    """One rank's collectives on GPU memory in one communicator, over an `engine` that nothing else uses. `join` first.
 
     Calls are made in one order on all ranks, and are ordered on the caller's stream as kernels are: after what is
     queued there already, before what comes later. In mode "host" a call returns when it has ended, in the others when
@@ -46,17 +46,33 @@ class CudaEngine:
         self._checked = set[Request]()
         self._over: str | None = None  # why it takes no more calls
 
-    def check(self, request: Request) -> None:
-        """Raise ValueError where the call, or COLLX_ALGO, names nothing that serves it: before anybody hears of it."""
+    def join(self, where: Where, limit: float) -> None:
+        """Find out with all other ranks how calls are made, on the GPU of `where` from then on. Collective."""
+        try:
+            self._joined = joined = join(self._control, where, Deadline(limit))
+            on_host, shares = OnHost(joined.driver, self._control, joined.apart), joined.shares
+            mapped = None if shares is None else Mapped(joined, shares, self._control, on_host, self.fail)
+            self._ways = mapped, on_host
+        except BaseException as error:
+            self.fail(f"rank {self.rank} in {CALLED}: {type(error).__name__}: {' '.join(str(error).split())}")
+            raise
+
+    def check(self, request: Request, where: Where) -> None:
+        """Raise ValueError, before anybody hears of the call, where it is on another GPU than those before, or nothing
+        serves it of what it names, or COLLX_ALGO."""
+        if self._joined is not None and where.ordinal != self._joined.ordinal:
+            raise ValueError(
+                f"rank {self.rank}: this communicator's calls are on GPU {self._joined.ordinal}, and this array is on"
+                f" GPU {where.ordinal}; give each GPU a communicator of its own: comm.split(0)"
+            )
         with contextlib.suppress(TypeError):  # what names an algorithm by what has no hash is wrong
             if request in self._checked:
                 return
-        control = self._control
-        if request.custom or (self._ways is not None and self._ways[0] is None):
+        control, ranks = self._control, self.ranks
+        if request.custom or ranks is None:
             control.check(request)
         else:
-            everyone = Ranks(tuple(range(self.size)), hosts=control.groups, no_nccl=None)
-            named(request, self.ranks or everyone, control.guide)
+            named(request, ranks, control.guide)
         if len(self._checked) >= PLANS:
             self._checked.clear()
         self._checked.add(request)
@@ -95,7 +111,8 @@ class CudaEngine:
         self._calls += 1
         here = f"rank {self.rank} in {request.called or request.collective} #{self._calls} on GPUs"
         try:
-            joined = self._met(where, deadline)
+            joined = self._joined
+            assert joined is not None, "join comes first"
             assert self._ways is not None
             mapped, on_host = self._ways
             with joined.driver.on(joined.ordinal):
@@ -107,20 +124,6 @@ class CudaEngine:
             text, mismatch = " ".join(str(error).split()), isinstance(error, MismatchError)
             self.fail(text if mismatch else f"{here}: {type(error).__name__}: {text}", mismatch=mismatch)
             raise
-
-    def _met(self, where: Where, deadline: Deadline) -> Joined:
-        """What all ranks have found out of each other, at the first call."""
-        if self._joined is None:
-            self._joined = joined = join(self._control, where, deadline)
-            on_host, shares = OnHost(joined.driver, self._control, joined.apart), joined.shares
-            mapped = None if shares is None else Mapped(joined, shares, self._control, on_host, self.fail)
-            self._ways = mapped, on_host
-        if self._joined.ordinal != where.ordinal:
-            raise TransportError(
-                f"rank {self.rank}: this communicator's calls are on GPU {self._joined.ordinal}, and this array is on"
-                f" GPU {where.ordinal}; give each GPU a communicator of its own: comm.split(0)"
-            )
-        return self._joined
 
     def story(self) -> str | None:
         """How calls on GPUs are made, and why so; None where there was none yet."""

@@ -42,7 +42,8 @@ class OnHost:
         plan, op = make_plan(request, self.rank, self.size, self.engine.capacity, self.engine.window)
         return self.engine.prepare(plan, op)
 
-    def check(self, request: Request) -> None: ...
+    def join(self, where: Where, limit: float) -> None: ...
+    def check(self, request: Request, where: Where) -> None: ...
 
     def run(self, request: Request, source: int, target: int, where: Where, limit: float) -> None:
         self.engine.run(self._prepared(request, where), source, target, self.engine.sequence, limit)

@@ -128,3 +128,24 @@ def test_the_flight_recorder_knows_of_them() -> None:
         assert "what they told each other of calls on GPUs" in told.getvalue()
 
     on_threads(body, 2)
+
+
+def test_mistakes_leave_the_communicator_as_it_was() -> None:
+    """The first call, when nothing is known of GPUs yet, and one on another GPU later."""
+
+    def body(comm: Communicator) -> None:
+        x = ones()
+        with pytest.raises(ValueError, match="cannot use 'nccl' on GPUs here: ranks share a GPU"):
+            comm.all_reduce(x, algorithm="nccl")
+        assert comm.all_reduce(x).numpy()[0] == 2
+        if comm.rank == 0:
+            with pytest.raises(ValueError, match="calls are on GPU 0, and this array is on GPU 1; give each GPU"):
+                comm.all_reduce(elsewhere())
+        assert comm.all_reduce(x).numpy()[0] == 2
+
+    def elsewhere() -> FakeArray:
+        return arrays.empty(driver, 3, ordinal=1)
+
+    driver = StandIn(("GPU-0", "GPU-1")).install()
+    on_threads(body, 2)
+    driver.end()
