@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from collx.errors import TransportError
@@ -51,7 +51,7 @@ class Bindings:
         for name, sentence in (("CUDA_ERROR_NO_DEVICE", NO_GPU), ("CUDA_ERROR_NOT_INITIALIZED", FORKED)):
             if getattr(outcome, "name", "") == name:
                 raise TransportError(sentence)
-        self._checked("cuInit", outcome)
+        _check("cuInit", outcome)
         if not self.devices():
             raise TransportError(NO_GPU)
         self._contexts: dict[int, Any] = {}
@@ -60,13 +60,9 @@ class Bindings:
 
     def _do(self, call: str, *arguments: Any, remedy: str = "") -> Any:
         """One call; its result, where it has one."""
-        outcome, *results = getattr(self._cuda, call)(*arguments)
-        self._checked(call, outcome, remedy)
-        return results[0] if len(results) == 1 else results
-
-    def _checked(self, call: str, outcome: Any, remedy: str = "") -> None:
-        if int(outcome):
-            raise CudaError(call, getattr(outcome, "name", str(outcome)), remedy)
+        found = getattr(self._cuda, call)(*arguments)
+        _check(call, found[0], remedy)
+        return found[1] if len(found) == 2 else found[1:]
 
     # -- devices
     def version(self) -> int:
@@ -124,13 +120,8 @@ class Bindings:
                     break
         return (outcome.name, 0) if int(outcome) else ("", int(found))
 
-    @contextmanager
-    def on(self, ordinal: int) -> Iterator[None]:
-        self._do("cuCtxPushCurrent", self._contexts.get(ordinal) or self._retained(ordinal))
-        try:
-            yield
-        finally:
-            self._do("cuCtxPopCurrent")
+    def on(self, ordinal: int) -> AbstractContextManager[None]:
+        return _On(self._cuda, self._contexts.get(ordinal) or self._retained(ordinal))
 
     def _retained(self, ordinal: int) -> Any:
         """The device's primary context, kept until the process ends, as CuPy and torch do."""
@@ -207,7 +198,7 @@ class Bindings:
         (outcome,) = self._cuda.cuEventQuery(event)
         if getattr(outcome, "name", "") == "CUDA_ERROR_NOT_READY":
             return False
-        self._checked("cuEventQuery", outcome)
+        _check("cuEventQuery", outcome)
         return True
 
     def elapsed(self, begun: int, ended: int) -> float:
@@ -244,6 +235,26 @@ class Bindings:
 def _bytes(handle: Any) -> bytes:
     """What is in a struct of the bindings, which only tells its address, and is gone with the object."""
     return ctypes.string_at(handle.getPtr(), HANDLE)
+
+
+class _On:
+    """A block with a context. Every call is made in one or two of these, so they ask the bindings directly."""
+
+    __slots__ = ("_context", "_cuda")
+
+    def __init__(self, cuda: Any, context: Any) -> None:
+        self._cuda, self._context = cuda, context
+
+    def __enter__(self) -> None:
+        _check("cuCtxPushCurrent", self._cuda.cuCtxPushCurrent(self._context)[0])
+
+    def __exit__(self, *_: object) -> None:
+        _check("cuCtxPopCurrent", self._cuda.cuCtxPopCurrent()[0])
+
+
+def _check(call: str, outcome: Any, remedy: str = "") -> None:
+    if outcome:
+        raise CudaError(call, getattr(outcome, "name", str(outcome)), remedy)
 
 
 class _Launches(threading.local):
