@@ -24,10 +24,14 @@ NEEDED = {  # by module, what brings it
     "hypothesis": "hypothesis", "nanobind": "nanobind", "scikit_build_core": "scikit-build-core", "pip": "pip",
 }  # fmt: skip
 # A test that hangs costs its own time: what it hangs in is a wait in Python, which a signal ends.
-TESTS = ["-m", "pytest", "-v", "--timeout", "100", "--timeout-method", "signal", "--durations", "10", "tests/gpu"]
+LIMITED = ["--timeout", "100", "--timeout-method", "signal", "--durations", "10"]
 # What can be shared is found out by trying, so errors of the API are no defects.
 SANITIZING = ["--target-processes", "all", "--report-api-errors", "no", "--error-exitcode", "9"]
-SANITIZED = ["-m", "collx", "run", "-n", "2", "--tag", "off", "-m", "tests.gpu.small"]
+SANITIZED = [  # threads too, in case a tool does not know what another process has allocated
+    ("memcheck", "processes", ["-m", "collx", "run", "-n", "2", "--tag", "off", "-m", "tests.gpu.small"]),
+    ("racecheck", "processes", ["-m", "collx", "run", "-n", "2", "--tag", "off", "-m", "tests.gpu.small"]),
+    ("memcheck", "threads", ["-m", "tests.gpu.small", "threads"]),
+]
 
 
 def no_gpu() -> str:
@@ -135,13 +139,14 @@ def main(results: Path) -> int:
         sweeps = [python, "-m", "collx.perf.on_gpu", "--output", results]
         well &= parts.do("a small program", 60, python, "-m", "tests.gpu.small")
         well &= parts.do("sweeps of all_reduce", 150, *sweeps, "first", reserve=20)
-        well &= parts.do("tests/gpu", 220, python, *TESTS, reserve=120)
-        for tool in ("memcheck", "racecheck"):
-            command = [sanitizer(), *SANITIZING, "--tool", tool, python, *SANITIZED]
-            well &= parts.do(f"compute-sanitizer {tool}", 60, *command, reserve=20)
-        well &= parts.do("other sweeps", 180, *sweeps, "rest", reserve=10)
-        parts.do("the page", 10, *sweeps, "page", *(argument for note in parts.notes for argument in ("--note", note)))
-        parts.do("kernels by other constants", 60, python, "-m", "tests.gpu.tuning")
+        well &= parts.do("tests/gpu", 220, python, "-m", "pytest", "-v", *LIMITED, "tests/gpu", reserve=120)
+        for tool, ranks, program in SANITIZED:
+            command = [sanitizer(), *SANITIZING, "--tool", tool, python, *program]
+            well &= parts.do(f"compute-sanitizer {tool}, {ranks}", 60, *command, reserve=20)
+        well &= parts.do("other sweeps", 180, *sweeps, "rest", reserve=30)
+        parts.do("tests/gpu under MPS", 70, python, "-m", "tests.gpu.under_mps", *LIMITED, reserve=15)
+        parts.do("kernels by other constants", 60, python, "-m", "tests.gpu.tuning", reserve=15)
+        parts.do("the page", 15, *sweeps, "page", *(argument for note in parts.notes for argument in ("--note", note)))
     return 0 if well else 1
 
 
