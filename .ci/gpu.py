@@ -4,6 +4,7 @@ Builds collx for the Python that runs this, in .venvs/gpu beside that Python's p
 the sweeps and compute-sanitizer. What has been measured is written at once, so whoever ends this early keeps it.
 """
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 SECONDS = 560.0  # for all of it
+GRACE = 6.0  # seconds that a part has to end when its time is over
 ENVIRONMENT = Path(".venvs/gpu")
 NEEDED = {  # by module, what brings it
     "numpy": "numpy", "ml_dtypes": "ml_dtypes", "rich": "rich", "cuda.bindings": "cuda-bindings",
@@ -97,7 +99,11 @@ def _ended(command: list[str], seconds: float, log: IO[str]) -> str:
     try:
         status = process.wait(seconds)
     except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGINT)  # so that it tells how far it came, and ends what it has started
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if isinstance(error, subprocess.TimeoutExpired):
             return f"ended at its limit of {seconds:.0f} s"
