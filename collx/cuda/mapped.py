@@ -73,6 +73,8 @@ class Mapped:
         if barrier.meets:  # what all meet at on the host is the announcement
             self._arrive(call, self._everyone)
         told = self._announced(call, source, target)
+        while self._queued and not captures and self._queued[0].done():  # so that mappings of freed memory can go
+            self._queued.popleft()
         unshared = next(
             (f"rank {rank}: {why}" for rank, one in enumerate(told) for why in (one.source.why, one.target.why) if why),
             "",
@@ -287,8 +289,6 @@ class Mapped:
     def _after(self, call: Call, mappings: object, watched: bool = False) -> None:
         """Keep mappings while what was queued may use them, and look after waits that nobody else looks after."""
         queued = Queued(self._driver, self._ordinal, call.stream, call.here, call.deadline, mappings)
-        while self._queued and self._queued[0].done():
-            self._queued.popleft()
         self._queued.append(queued)
         if watched or call.barrier.waits:
             self._watch.add(queued)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from collx.errors import TransportError
+from collx.transports.cuda.driver import CudaError
 from collx.transports.cuda.handles import SHARED_BYTES, Exports, Held, Mappings, Shared
 from tests.cuda.arrays import empty
 from tests.cuda.standin import StandIn
@@ -98,6 +99,33 @@ def test_what_overlaps_a_new_allocation_was_freed(theirs: StandIn, ours: StandIn
     assert ours.mapped == 1
 
 
+def test_a_freed_block_that_is_still_mapped_makes_room(
+    theirs: StandIn, ours: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drivers cut small allocations from blocks, and map these."""
+    freed, used, new = (described(theirs, 64, fill)[1] for fill in (1, 2, 3))
+    mappings = Mappings(ours)
+    Held(mappings).address(OWNER, freed, 0)
+    kept = Held(mappings)
+    kept.address(OWNER, used, 0)
+    opened, in_the_way = ours.open, 1
+
+    def refused(handle: bytes) -> int:
+        if handle == new.handle and ours.mapped > in_the_way:
+            raise CudaError("cuIpcOpenMemHandle", "CUDA_ERROR_ALREADY_MAPPED")
+        return opened(handle)
+
+    monkeypatch.setattr(ours, "open", refused)
+    held = Held(mappings)
+    assert byte(held.address(OWNER, new, 0)) == 3
+    assert ours.mapped == 2
+    held.release()
+    mappings.taken(OWNER, freed, 0)
+    in_the_way = 0  # now it is one that is used
+    with pytest.raises(TransportError, match="CUDA_ERROR_ALREADY_MAPPED"):
+        mappings.taken(OWNER, new._replace(generation=99), 0)
+
+
 def test_mappings_nobody_uses_are_bounded(theirs: StandIn, ours: StandIn) -> None:
     mappings = Mappings(ours, most=3)
     used = Held(mappings)
@@ -170,6 +198,7 @@ def test_memory_freed_early_is_not_mapped_as_if_it_were_there(theirs: StandIn, o
 
 OWNERS_PROGRAM = """
 import sys
+from collx.transports.cuda.driver import CudaError
 from collx.transports.cuda.handles import Exports
 from tests.cuda.standin import StandIn
 driver = StandIn()

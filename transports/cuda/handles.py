@@ -166,8 +166,8 @@ class Mappings:
             if mapping is None:
                 for old in [each for each in self._open.values() if _replaced(each, owner, shared)]:
                     self._close(old)
-                self._thin_out(owner)
-                mapping = self._open[key] = _Mapping(shared, owner, ordinal, self._opened(shared))
+                self._thin_out(owner, self.most)
+                mapping = self._open[key] = _Mapping(shared, owner, ordinal, self._opened(owner, shared))
             elif mapping.shared.room != shared.room:
                 raise TransportError("another rank described one allocation with two sizes")
             self._open.move_to_end(key)
@@ -179,9 +179,16 @@ class Mappings:
             while used:
                 used.pop().users -= 1
 
-    def _opened(self, shared: Shared) -> int:
+    def _opened(self, owner: int, shared: Shared) -> int:
         try:
-            address = self.driver.open(shared.handle)
+            try:
+                address = self.driver.open(shared.handle)
+            except CudaError as error:
+                if error.name != "CUDA_ERROR_ALREADY_MAPPED":
+                    raise
+                # Drivers map whole blocks, so what is in the way may be a freed one that other memory was mapped by.
+                self._thin_out(owner, 1)
+                address = self.driver.open(shared.handle)
         except CudaError as error:
             raise TransportError(
                 f"memory of another rank cannot be mapped: {error}; has it been freed, and do the GPUs reach each other"
@@ -194,10 +201,10 @@ class Mappings:
                 raise TransportError(f"a rank described {shared.room} bytes of memory that has {found.nbytes}")
         return address
 
-    def _thin_out(self, owner: int) -> None:
-        """Close what was used longest ago, before one more comes."""
+    def _thin_out(self, owner: int, most: int) -> None:
+        """Close what was used longest ago, so that with one more there are at most so many that nobody uses."""
         idle = [mapping for mapping in self._open.values() if mapping.owner == owner and not mapping.users]
-        for mapping in idle[: max(len(idle) - self.most + 1, 0)]:
+        for mapping in idle[: max(len(idle) - most + 1, 0)]:
             self._close(mapping)
 
     def _close(self, mapping: _Mapping) -> None:
