@@ -125,14 +125,19 @@ class Mapped:
         self._fail(str(error) if what in str(error) else f"{what}: {error}")
         self.release()  # once more: a graph that is replayed waits anew
 
-    def close(self, deadline: Deadline) -> bool:
-        """Return when what was queued has ended, or the deadline has passed; whether it has. Idempotent."""
-        pause = Pause()
-        while self._queued and not deadline.over:
-            if self._queued[0].done():
+    def close(self, leave: float, over: Callable[[], bool]) -> bool:
+        """Return when what was queued has ended: peers whose GPUs come to it late need this rank until then. Where the
+        communicator is `over`, or a call's time is up, return `leave` seconds later. Whether all has ended. Idempotent.
+        """
+        pause, until = Pause(), None
+        while self._queued and not (until and until.over):
+            oldest = self._queued[0]
+            if oldest.done():
                 self._queued.popleft()
-            else:
-                pause()
+                continue
+            if until is None and (over() or oldest.deadline.over):
+                until = Deadline(leave)
+            pause()
         self._watch.close()
         if self._replays is not None:
             self._replays.close()

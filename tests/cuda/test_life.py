@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +48,31 @@ def test_who_leaves_is_not_waited_for() -> None:
             return
         with pytest.raises(collx.RankFailedError, match="rank 1 has closed this communicator"):
             comm.all_reduce(x)
+
+    on_threads(body, 2)
+
+
+@pytest.mark.parametrize("mode", ["event", "memop"])
+def test_who_leaves_waits_for_what_it_has_queued(cuda: StandIn, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it returned at once, the others may come to it much later."""
+    monkeypatch.setenv("COLLX_CUDA_SYNC", mode)
+    left, late = threading.Event(), threading.Event()
+
+    def come_late() -> None:
+        if not left.wait(0.5):
+            late.set()
+
+    def body(comm: Communicator) -> None:
+        x, out = ones(), ones()
+        comm.all_reduce(x)
+        if comm.rank == 1:
+            cuda._on(x.stream).queue(come_late)
+        comm.all_reduce(x, out=out)
+        if comm.rank == 0:
+            comm.close()
+            left.set()
+        assert late.is_set() or comm.rank == 1
+        assert out.numpy().tolist() == [2, 2, 2]
 
     on_threads(body, 2)
 
