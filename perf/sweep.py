@@ -198,6 +198,7 @@ def _device(comm: Any, options: Options) -> Device:
 
 def _in_job(options: Options) -> int:
     with collx.init() as comm:
+        comm.barrier()  # a mistake ends the ranks, and is to be told by all, not by one while another still joins
         if options.ranks not in (None, comm.size):
             raise UsageError(f"-n {options.ranks} inside a job of {comm.size} ranks; leave -n out")
         affordable(fits(options, comm.size), comm.size)
