@@ -6,7 +6,7 @@ from typing import Any
 
 import collx
 from collx.transports.cuda.driver import driver
-from tests.cuda import conformance
+from tests.cuda import conformance, on_libcuda
 
 
 def _alone(_: Any) -> None:
@@ -26,3 +26,7 @@ def test_the_driver_conforms() -> None:
 
 def test_it_conforms_between_processes() -> None:
     collx.spawn(_between, 2)
+
+
+def test_calls_on_memory_that_no_library_made() -> None:
+    collx.spawn(on_libcuda.everything, 2)
