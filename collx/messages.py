@@ -117,7 +117,9 @@ class Messages(OnGpu):
         """By way of the host, and from there by the stream that is the caller's when it waits."""
         from collx.cuda.parcels import Parcel  # which those without GPUs never need
 
-        parcel = Parcel(target.array.nbytes)
+        device = target.kind.device
+        assert device is not None
+        parcel = Parcel(target.array.nbytes, device)
         coming = self.recv(parcel.array, source, tag, async_op=async_op, timeout=limit)
 
         def deliver() -> None:
@@ -191,7 +193,7 @@ def _at_hand(source: Buffer, limit: float) -> Buffer:
         return source
     from collx.cuda.parcels import Parcel  # which those without GPUs never need
 
-    parcel = Parcel(source.array.nbytes)
+    parcel = Parcel(source.array.nbytes, where.ordinal)
     parcel.load(source.address, where, limit)
     return replace(for_input(parcel.array), given=parcel)
 

@@ -51,7 +51,8 @@ class CudaEngine:
         try:
             self._joined = joined = join(self._control, where, Deadline(limit))
             on_host, shares = OnHost(joined.driver, self._control, joined.apart), joined.shares
-            mapped = None if shares is None else Mapped(joined, shares, self._control, on_host, self.fail)
+            with joined.driver.on(joined.ordinal):
+                mapped = None if shares is None else Mapped(joined, shares, self._control, on_host, self.fail)
             self._ways = mapped, on_host
         except BaseException as error:
             self.fail(f"rank {self.rank} in {CALLED}: {type(error).__name__}: {' '.join(str(error).split())}")

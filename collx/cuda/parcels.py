@@ -19,13 +19,18 @@ _free: defaultdict[tuple[Driver, int], list[int]] = defaultdict(list)  # by byte
 
 
 class Parcel:
-    """`nbytes` bytes of the host as `array`, and the way to a GPU and back. The memory is its own until it goes."""
+    """`nbytes` bytes of the host as `array`, and the way to the GPU and back. The memory is its own until it goes."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, ordinal: int) -> None:
+        self._ordinal = ordinal
+        self._room, self._at = 0, 0  # nothing to give back, where the driver has nothing to give
         self._driver = driver()
-        self._room = max(_SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes else 0
-        free = _free[self._driver, self._room]
-        self._at = (free.pop() if free else self._driver.allocate_host(self._room)) if nbytes else 0
+        if nbytes:
+            room = max(_SMALLEST, 1 << (nbytes - 1).bit_length())
+            free = _free[self._driver, room]
+            with self._driver.on(ordinal):
+                self._at = free.pop() if free else self._driver.allocate_host(room)
+            self._room = room
         self.array: Array = np.empty(0, np.uint8)
         if nbytes:
             self.array = np.frombuffer(memoryview((ctypes.c_char * nbytes).from_address(self._at)).cast("B"), np.uint8)
@@ -60,6 +65,7 @@ class Parcel:
 
     def __del__(self) -> None:
         if self._room > _KEPT:
-            self._driver.free_host(self._at)
+            with self._driver.on(self._ordinal):
+                self._driver.free_host(self._at)
         elif self._room:
             _free[self._driver, self._room].append(self._at)

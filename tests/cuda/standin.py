@@ -89,7 +89,7 @@ class StandIn:
     @contextmanager
     def on(self, ordinal: int) -> Iterator[None]:
         self.device(ordinal)
-        before = self.ordinal
+        before = getattr(self._local, "ordinal", None)
         self._local.ordinal = ordinal
         try:
             yield
@@ -98,7 +98,12 @@ class StandIn:
 
     @property
     def ordinal(self) -> int:
-        return getattr(self._local, "ordinal", 0)
+        return getattr(self._local, "ordinal", None) or 0
+
+    def _in_use(self, call: str) -> None:
+        """Threads that have used no GPU have no context, where collx asks for what belongs to one."""
+        if getattr(self._local, "ordinal", None) is None:
+            raise CudaError(call, "CUDA_ERROR_INVALID_CONTEXT")
 
     # -- memory
     def allocate(self, nbytes: int) -> int:
@@ -182,10 +187,12 @@ class StandIn:
                 self._arena.drop(block)
 
     def allocate_host(self, nbytes: int) -> int:
+        self._in_use("cuMemHostAlloc")
         with self._lock:
             return self._arena.add(nbytes, -1, next(_generations)).base
 
     def free_host(self, address: int) -> None:
+        self._in_use("cuMemFreeHost")
         with self._lock:
             block = self._arena.at(address)
             if block is None or block.base != address or block.ordinal >= 0:
@@ -375,6 +382,7 @@ class StandIn:
 
     # -- kernels
     def program(self, source: str, kernels: Sequence[str]) -> HostProgram:
+        self._in_use("cuModuleLoadData")
         return HostProgram(self.kernels, lambda stream, work: self._on(stream).queue(work), source, kernels)
 
     # -- what every call begins with

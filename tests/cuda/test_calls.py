@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 import collx
 from collx import Communicator
+from collx.cuda import parcels
 from collx.engine import Engine
 from collx.planner import make_plan
 from collx.request import Request
@@ -274,3 +276,19 @@ def test_a_dropped_receive_is_delivered() -> None:
         assert out.numpy().tolist() == [3, 4]
 
     on_threads(body, 2)
+
+
+def test_a_message_without_a_driver_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is printed of what was not even made."""
+
+    def none() -> Any:
+        raise collx.TransportError("no NVIDIA driver")
+
+    x, noise = there(np.ones(3)), list[Any]()
+    monkeypatch.setattr(parcels, "driver", none)
+    monkeypatch.setattr(sys, "unraisablehook", noise.append)
+    with pytest.raises(collx.TransportError, match="no NVIDIA driver") as raised, collx.init() as comm:
+        comm.send(x, 0)
+    del raised
+    gc.collect()
+    assert not noise

@@ -166,7 +166,8 @@ def test_what_cannot_be_shared_has_a_reason(theirs: StandIn, ours: StandIn) -> N
     assert "async pool, managed or virtual" in unshared.why
     with pytest.raises(TransportError, match="async pool"):
         Held(Mappings(ours)).address(OWNER, unshared, 0)
-    host = sent(exports.describe(theirs.allocate_host(64), 64))
+    with theirs.on(0):
+        host = sent(exports.describe(theirs.allocate_host(64), 64))
     assert "no allocation" in host.why
     end = theirs.allocate(64)
     assert "several allocations" in sent(exports.describe(end + 60, 8)).why

@@ -47,13 +47,15 @@ def test_bases_come_back_with_another_generation(gpu: StandIn) -> None:
 
 def test_memory_belongs_to_the_device_in_use(gpu: StandIn) -> None:
     with gpu.on(1):
-        address = gpu.allocate(8)
+        address, pinned = gpu.allocate(8), gpu.allocate_host(8)
     assert gpu.device_at(address) == 1
     assert gpu.device_at(gpu.allocate(8)) == 0
-    assert gpu.device_at(gpu.allocate_host(8)) is None
+    assert gpu.device_at(pinned) is None
     assert gpu.device_at(0) is None
     with pytest.raises(CudaError, match="INVALID_DEVICE"), gpu.on(2):
         pass
+    with pytest.raises(CudaError, match="INVALID_CONTEXT"):
+        gpu.allocate_host(8)
 
 
 def test_handles_are_for_other_processes(gpu: StandIn, peer: StandIn) -> None:
@@ -99,7 +101,8 @@ def test_a_handle_that_repeats_leads_to_the_old_memory_until_it_is_closed(gpu: S
 
 @pytest.mark.parametrize("check", conformance.ALONE, ids=lambda check: check.__name__)
 def test_what_collx_relies_on(gpu: StandIn, check: Callable[[StandIn], None]) -> None:
-    check(gpu)
+    with gpu.on(0):
+        check(gpu)
 
 
 def test_work_comes_late(gpu: StandIn) -> None:
@@ -179,7 +182,9 @@ def test_arrays(gpu: StandIn) -> None:
 
 
 def _between_processes(comm: collx.Communicator) -> None:
-    conformance.between(comm, StandIn().install())
+    driver = StandIn().install()
+    with driver.on(0):
+        conformance.between(comm, driver)
 
 
 def test_between_processes() -> None:
