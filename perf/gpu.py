@@ -28,7 +28,7 @@ from collx.transports.cuda.interface import Driver
 SYNC = "COLLX_CUDA_SYNC"
 SYNC_MODES = ("host", "event", "memop", "spin")
 ROOF_BYTES = 1 << 30  # of the copy that the roof is measured by: far more than any cache holds
-_COPIES = 10
+_COPIES, _WARMING = 20, 100  # copies that are timed, and before: an idle GPU's clocks take a while to rise
 _FLOAT = np.dtype(np.float32)
 _OF_TORCH = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # dtypes that CuPy has not, or not everywhere
 
@@ -182,7 +182,7 @@ class Gpu:
             source, target = self._driver.allocate(nbytes), self._driver.allocate(nbytes)
             try:
                 copy = partial(self._driver.copy, target, source, nbytes, self._arrays.stream)
-                self.mean_time(copy, 3)
+                self.mean_time(copy, _WARMING)
                 return 2 * nbytes / statistics.median(self.each_time(copy, _COPIES))
             finally:
                 self._driver.free(source)
