@@ -385,7 +385,8 @@ def leave_all(fatal: BaseException | None = None) -> None:
     for member in list(_members):
         if fatal is not None:
             member._break("the program", fatal)
-        member.close()
+        with contextlib.suppress(CollxError):  # as of a GPU that has failed: the others are to be left too
+            member.close()
     for shared in list(_shared):
         shared.close()
 

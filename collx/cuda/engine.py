@@ -159,15 +159,17 @@ class CudaEngine:
         """Leave, when what was started has ended; waits a little for the others, whose GPUs may still read this rank's
         memory. What does not end is left to the end of the process. Idempotent."""
         self._background.close()
-        if self._joined is not None and self._ways is not None:
-            joined, self._joined, (mapped, on_host) = self._joined, None, self._ways
-            with joined.driver.on(joined.ordinal):
-                ended = mapped is None or mapped.close(LEAVE, lambda: self._over is not None)
-                ended = on_host.close(Deadline(LEAVE)) and ended
-            if ended:  # to free memory the driver waits for every stream, and one may wait for a peer that is dead
-                joined.close(None if self._over is not None else self._control)
-        self._over = self._over or "it was closed"
-        self._control.engine.close()
+        try:
+            if self._joined is not None and self._ways is not None:
+                joined, self._joined, (mapped, on_host) = self._joined, None, self._ways
+                with joined.driver.on(joined.ordinal):
+                    ended = mapped is None or mapped.close(LEAVE, lambda: self._over is not None)
+                    ended = on_host.close(Deadline(LEAVE)) and ended
+                if ended:  # to free memory the driver waits for every stream, and one may wait for a peer that is dead
+                    joined.close(None if self._over is not None else self._control)
+        finally:
+            self._over = self._over or "it was closed"
+            self._control.engine.close()
 
     def _usable(self) -> None:
         if self._over is not None:

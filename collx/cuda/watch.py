@@ -89,18 +89,25 @@ class Watch:
 
     def _look(self) -> None:
         self._driver.beside_captures()
-        while True:
-            time.sleep(TURN)
-            with self._lock:
-                self._drop_done()
-                if not self._calls or self._over:
-                    self._thread = None
-                    return
-                oldest = self._calls[0]
-            error = self._trouble(oldest)
-            if error is not None and not self._ends(oldest):
-                self._end(oldest, error)
-                return
+        given_up: tuple[str, CollxError] | None = None
+        while (oldest := self._oldest()) is not None:
+            if given_up is None:
+                error = self._trouble(oldest)
+                if error is None or self._ends(oldest):
+                    continue
+                given_up = oldest.what, error
+                print(f"collx: {error}; {self._fate}", file=sys.stderr, flush=True)
+            self._give_up(*given_up)  # again and again: what a peer had queued before may undo it
+
+    def _oldest(self) -> Queued | None:
+        """A turn later, the oldest call that has not ended; None where the thread is to end."""
+        time.sleep(TURN)
+        with self._lock:
+            self._drop_done()
+            if self._calls and not self._over:
+                return self._calls[0]
+            self._thread = None
+            return None
 
     def _ends(self, call: Queued) -> bool:
         """Whether it still ends: a peer that has left may have done its part just before."""
@@ -121,10 +128,3 @@ class Watch:
                 " a rank stopped, or is timeout= too short?"
             )
         return self._peers() if time.monotonic() > call.begun + SOON else None
-
-    def _end(self, call: Queued, error: CollxError) -> None:
-        with self._lock:
-            self._over, self._thread = True, None
-            self._calls.clear()
-        print(f"collx: {error}; {self._fate}", file=sys.stderr, flush=True)
-        self._give_up(call.what, error)

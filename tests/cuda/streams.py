@@ -85,17 +85,21 @@ class Event:
         self.timing, self.interprocess, self.theirs = timing, interprocess, fd >= 0
         self.graph: Graph | None = None  # where its newest record is part of one
         self.reached_at = 0.0
-        self.fd = fd if fd >= 0 else os.memfd_create("event")
-        if not self.theirs:
-            os.ftruncate(self.fd, self.SIZE)
-        self._memory = mmap.mmap(self.fd, self.SIZE)
-        self._owner = os.pidfd_open(pid) if pid else -1
-        self._words = (ctypes.c_uint64 * 2).from_buffer(self._memory)
+        self.fd, self._owner = fd, select.poll()
+        self._words = (ctypes.c_uint64 * 2)()
+        if interprocess:
+            if not self.theirs:
+                self.fd = os.memfd_create("event")
+                os.ftruncate(self.fd, self.SIZE)
+            self._words = (ctypes.c_uint64 * 2).from_buffer(mmap.mmap(self.fd, self.SIZE))
+        self._pidfd = os.pidfd_open(pid) if pid else -1
+        if pid:
+            self._owner.register(self._pidfd, select.POLLIN)
 
     def __del__(self) -> None:
-        os.close(self.fd)
-        if self._owner >= 0:
-            os.close(self._owner)
+        for fd in (self.fd, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
 
     @property
     def recorded(self) -> int:
@@ -127,7 +131,7 @@ class Event:
             stream.queue(lambda: wait_until(lambda: self._words[1] >= number or self._orphaned(), ended))
 
     def _orphaned(self) -> bool:
-        return self._owner >= 0 and bool(select.select([self._owner], [], [], 0)[0])
+        return bool(self._owner.poll(0))
 
 
 def wait_until(condition: Callable[[], bool], ended: Callable[[], bool]) -> None:
