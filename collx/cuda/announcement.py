@@ -18,23 +18,27 @@ _TRAITS = WORDS * 8  # bytes
 
 
 class Announcement(NamedTuple):
-    """A call, and where its input and output lie."""
+    """A call, and where its input and output lie. `captured`: it becomes part of a CUDA graph."""
 
     traits: Traits
     inplace: bool  # which ranks need not agree on
+    captured: bool
     source: Shared
     target: Shared
 
     def pack(self) -> bytes:
         """As many bytes for every call."""
-        return b"".join((_words(self.traits), bytes([self.inplace]), self.source.pack(), self.target.pack()))
+        return b"".join(
+            (_words(self.traits), bytes([self.inplace, self.captured]), self.source.pack(), self.target.pack())
+        )
 
     @staticmethod
     @lru_cache(maxsize=REMEMBERED)
     def unpack(record: bytes) -> Announcement:
-        traits, places = Traits.of(np.frombuffer(record[:_TRAITS], np.int64)), record[_TRAITS + 1 :]
+        traits, places = Traits.of(np.frombuffer(record[:_TRAITS], np.int64)), record[_TRAITS + 2 :]
         half = len(places) // 2
-        return Announcement(traits, record[_TRAITS] != 0, *map(Shared.unpack, (places[:half], places[half:])))
+        inplace, captured = map(bool, record[_TRAITS : _TRAITS + 2])
+        return Announcement(traits, inplace, captured, *map(Shared.unpack, (places[:half], places[half:])))
 
 
 @lru_cache(maxsize=REMEMBERED)

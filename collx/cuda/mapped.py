@@ -101,8 +101,10 @@ class Mapped:
                     self._capture(call, part, address)
                     self._shares.ipc.keep(mappings)
                 else:
-                    self._queue(call, part, address)
-                    self._after(call, mappings)
+                    try:
+                        self._queue(call, part, address)
+                    finally:  # what fails halfway has queued something, too
+                        self._after(call, mappings)
 
     @property
     def ranks(self) -> Ranks:
@@ -156,12 +158,20 @@ class Mapped:
         ipc, request, size = self._shares.ipc, call.request, self._control.size
         traits = traits_of(request, named(request, self._ranks), size)
         read, written = input_bytes(request, self._rank, size), output_bytes(request, self._rank, size)
-        mine = Announcement(traits, request.inplace, ipc.describe(source, read), ipc.describe(target, written))
+        captured = call.barrier is not self._shares.barrier
+        mine = Announcement(
+            traits, request.inplace, captured, ipc.describe(source, read), ipc.describe(target, written)
+        )
         records = self._control.gather(mine.pack(), call.deadline, CALLED)
         told = [Announcement.unpack(record) for record in records]
         for peer, one in enumerate(told):
             if one.traits.fingerprint != traits.fingerprint:
                 raise MismatchError(f"{call.here}: {traits.difference(one.traits, peer)}")
+            if one.captured != captured:
+                where = "here, but not on" if captured else "not here, but on"
+                raise MismatchError(
+                    f"{call.here} is captured in a CUDA graph {where} rank {peer}; all ranks must capture it, or none"
+                )
         return told
 
     def _planned(self, call: Call, inplace: tuple[bool, ...]) -> Part | None:
@@ -227,8 +237,10 @@ class Mapped:
             self._queue(call._replace(request=part), own, address)
 
         segments = cut(call.request, self._rank, size, slab.stage_bytes)
-        staging.run(segments, source, target, call.stream, execute)
-        self._after(call, None)
+        try:
+            staging.run(segments, source, target, call.stream, execute)
+        finally:
+            self._after(call, None)
 
     def _by_nccl(self, call: Call, source: int, target: int) -> None:
         """By NCCL's own collective. It is told of no deadline, but is aborted where one passes."""

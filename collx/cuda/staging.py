@@ -82,7 +82,9 @@ class Staging:
 
     def ended(self) -> bool:
         """Whether all that was queued has."""
-        return all(map(self._driver.done, self._emptied))
+        return all(
+            map(self._driver.done, (*self._loaded, *self._emptied))
+        )  # where a call failed, one may be loaded yet
 
     def close(self) -> None:
         """Give back streams and events; the stages are the caller's. Nothing may be under way."""

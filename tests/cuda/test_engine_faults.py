@@ -92,6 +92,23 @@ def test_a_rank_dies(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mortal(body, 2 + len(MODES)) == [True, True, *[None] * len(MODES)]
 
 
+def test_a_capture_on_one_rank() -> None:
+    def body(comm: Communicator) -> None:
+        cuda = gpus(comm, "memop")
+        x = arrays.array(cuda, np.ones(4, np.float32))
+        part, stream = comm.split(0), arrays.current(cuda)
+        assert part is not None
+        part.all_reduce(x, out=x)
+        if comm.rank == 0:
+            cuda.begin_capture(stream)
+        with pytest.raises(collx.MismatchError, match=r"is captured in a CUDA graph .* rank"):
+            part.all_reduce(x, out=x)
+        if comm.rank == 0:
+            cuda.end_capture(stream)
+
+    collx.spawn(body, 2)
+
+
 def ended(comm: Communicator) -> None:
     with pytest.raises(collx.ClosedError):
         comm.barrier()

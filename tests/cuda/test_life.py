@@ -12,7 +12,8 @@ import pytest
 
 import collx
 from collx import Communicator
-from collx.cuda import joining
+from collx.cuda import engine, joining
+from collx.cuda.mapped import Mapped
 from collx.decisions import Decisions
 from collx.transports.cuda import driver as interface
 from tests.collectives.numbers import matrix_product
@@ -75,6 +76,36 @@ def test_who_leaves_waits_for_what_it_has_queued(cuda: StandIn, mode: str, monke
         assert out.numpy().tolist() == [2, 2, 2]
 
     on_threads(body, 2)
+
+
+@pytest.mark.parametrize("shareable", [True, False])
+def test_nothing_is_freed_under_a_call_that_failed_halfway(
+    cuda: StandIn, shareable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLLX_CUDA_SYNC", "event")
+    monkeypatch.setattr(engine, "LEAVE", 0.05)
+    ended, both = threading.Event(), threading.Barrier(2)
+
+    def body(comm: Communicator) -> bool:
+        x, out = (arrays.array(cuda, np.ones(3), shareable=shareable) for _ in range(2))
+        comm.all_reduce(x, out=out)
+        both.wait()
+        monkeypatch.setattr(Mapped, "_cross", fails)
+        cuda._on(x.stream).queue(late)
+        with pytest.raises(collx.CollxError):
+            comm.all_reduce(x, out=out)
+        comm.close()
+        both.wait()
+        ended.set()
+        return "free" not in cuda.calls
+
+    def late() -> None:
+        ended.wait(5.0)
+
+    def fails(*_: object, **__: object) -> None:
+        raise collx.TransportError("they meet no more")
+
+    assert all(on_threads(body, 2))
 
 
 def test_all_memory_is_given_back(cuda: StandIn) -> None:
