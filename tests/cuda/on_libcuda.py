@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 import collx
 from collx.cuda.barriers import MODES
 from collx.transports.cuda.driver import LEGACY_STREAM, THREAD_STREAM, driver
-from collx.types import Array
+from collx.types import Array, ReduceOp
 from tests.cuda import conformance
 
 COUNT = 1001
@@ -48,20 +49,24 @@ class Numbers:
         driver().free_host(self._pinned)
 
 
-def calls(comm: collx.Communicator, mode: str) -> None:
+def calls(comm: collx.Communicator, mode: str, streams: Sequence[int]) -> None:
     os.environ["COLLX_CUDA_SYNC"] = mode
-    cuda, same = driver(), comm.split(0)
+    same = comm.split(0)
     assert same is not None
-    for stream in (cuda.stream(), LEGACY_STREAM, THREAD_STREAM):
-        x, out = Numbers(stream, comm.rank + 1, comm.rank), Numbers(stream, 0, 3)
+    for stream in streams:
+        with driver().on(0):
+            x, out = Numbers(stream, comm.rank + 1, comm.rank), Numbers(stream, 0, 3)
         for _ in range(3):
             same.all_reduce(x, out=out)
+        same.all_reduce(x, out=out, op=ReduceOp.custom(np.add))  # by way of the host
+        same.plan("all_reduce", x, out=out)()
         same.all_reduce(out, out=out, async_op=True).wait()
         same.broadcast(out, root=1)
         right = comm.size * sum(range(1, comm.size + 1))
-        assert (out.read() == right).all(), (mode, stream, out.read()[:5])
-        x.free()
-        out.free()
+        with driver().on(0):
+            assert (out.read() == right).all(), (mode, stream, out.read()[:5])
+            x.free()
+            out.free()
     assert f"wait for each other by {mode}" in str(same.explain("all_reduce", 4 * COUNT, device="cuda"))
     same.close()
 
@@ -72,9 +77,10 @@ def everything(comm: collx.Communicator) -> None:
         for check in conformance.ALONE:
             check(cuda)
         conformance.between(comm, cuda)
-        for mode in MODES:
-            if mode != "spin" or cuda.device(0).shared:  # which is refused otherwise
-                calls(comm, mode)
+        streams = cuda.stream(), LEGACY_STREAM, THREAD_STREAM
+    for mode in MODES:  # by a thread with no device in use
+        if mode != "spin" or cuda.device(0).shared:  # which is refused otherwise
+            calls(comm, mode, streams)
 
 
 if __name__ == "__main__":
