@@ -72,7 +72,9 @@ class Joined:
         if self.shares is None:
             return f"through pinned memory of the host, by its transports, because {self.apart} ({where})"
         doing = sorted(set(self.shares.workers))
-        work = "each rank's GPU does its part" if len(doing) == len(self.cards) else f"{_named(doing)} works for all"
+        work = f"{_named(doing)} work{'s' * (len(doing) == 1)} for all"
+        if len(doing) == len(self.cards):
+            work = "each rank's GPU does its part"
         mps = ", under MPS" * any(card.mps for card in self.cards)
         return f"by CUDA IPC ({where}{mps}); {work}; ranks wait for each other by {self.shares.barrier.mode}"
 

@@ -263,7 +263,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TransportError, match=r"^no NVIDIA driver: libcuda"):
         Bindings(types.SimpleNamespace(cuInit=unloadable))
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(TransportError, match=r"pip install 'collx\[cuda\]'"):
+    with pytest.raises(TransportError, match=r"pip install 'collx\[cuda13\]'"):
         Bindings()
     with pytest.raises(TransportError, match=r"^no NVRTC: install"):
         compiler.compiled(KERNEL, "sm_90")

@@ -48,11 +48,11 @@ class Place(NamedTuple):
 
 PLACES = {
     "a GPU each": Place("spin", "abc", "each rank's GPU does its part"),
-    "two on one": Place("memop", "aab", "ranks 0, 2 works for all"),
+    "two on one": Place("memop", "aab", "ranks 0, 2 work for all"),
     "each works": Place("memop", "aaa", "each rank's GPU does its part", each=True),
     "MPS": Place("event", "aaa", "under MPS); each rank's GPU does its part", mps=True),
     "one of them cannot share": Place("memop", "abc", "each rank's GPU", unshareable="1"),
-    "none can, and they meet": Place("event", "aab", "works for all", unshareable="012"),
+    "none can, and they meet": Place("event", "aab", "ranks 0, 2 work for all", unshareable="012"),
     "two hosts": Place("host", "aaa", "on host", hosts="aab"),
 }
 

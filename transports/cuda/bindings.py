@@ -26,7 +26,7 @@ BLOCK = 2 << 20
 MOST_ARGUMENTS = 4096  # bytes of a kernel's parameters
 LOADS_FUNCTIONS = 12040  # the CUDA from which on there is cuFuncLoad
 NO_EVENTS = "events between processes need one /dev/shm: start containers with --ipc=host, or set COLLX_CUDA_SYNC=memop"
-NO_PACKAGE = "GPU arrays need the cuda-bindings package: pip install 'collx[cuda]'"
+NO_PACKAGE = "GPU arrays need the cuda-bindings package: pip install 'collx[cuda13]', or [cuda12] for older drivers"
 NO_DRIVER = "no NVIDIA driver: libcuda.so.1 cannot be loaded; install it, or start the container with --gpus all"
 FORKED = "no GPU after a fork: the parent had used CUDA; fork before it does, or start processes by spawn"
 NO_GPU = "no GPU: the NVIDIA driver is there, but this process sees no device; is CUDA_VISIBLE_DEVICES too narrow?"
