@@ -70,9 +70,8 @@ class HostBarrier:
 
     mode, meets, waits, releases = "host", True, False, True
 
-    def __init__(self, driver: Driver, here: str) -> None:
-        self._driver, self._here = driver, here
-        self._event = driver.event()
+    def __init__(self, driver: Driver, here: str, event: int) -> None:
+        self._driver, self._here, self._event = driver, here, event
 
     def arrive(self, number: int, stream: int, waiting: Sequence[int], deadline: Deadline) -> None:
         synchronize(self._driver, stream, self._event, deadline, self._here)

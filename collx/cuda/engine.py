@@ -167,6 +167,8 @@ class CudaEngine:
                     ended = on_host.close(Deadline(LEAVE)) and ended
                 if ended:  # to free memory the driver waits for every stream, and one may wait for a peer that is dead
                     joined.close(None if self._over is not None else self._control)
+                    if self._side:
+                        joined.driver.destroy_stream(self._side)
         finally:
             self._over = self._over or "it was closed"
             self._control.engine.close()

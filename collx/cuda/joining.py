@@ -8,6 +8,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -44,6 +45,8 @@ class Shares:
     words: Words
     kernels: Kernels
     barrier: Barrier
+    mine: ExitStack  # gives back what this rank made for the barrier
+    theirs: ExitStack  # and lets go of what is peers'
     workers: tuple[int, ...]  # by rank, the rank whose GPU does its part
     no_nccl: str | None  # why NCCL cannot join them
 
@@ -82,7 +85,8 @@ class Joined:
         """Unmap what peers have, and give back what they had mapped; `control`: by which to part from them first."""
         if self.shares is not None:
             shares, self.shares = self.shares, None
-            with self.driver.on(self.ordinal):
+            with self.driver.on(self.ordinal), shares.mine:
+                shares.theirs.close()
                 shares.ipc.close(None if control is None else lambda: control.part(Deadline(LEAVE)))
 
 
@@ -134,7 +138,9 @@ def _share(joined: Joined, found: _Finding, mode: str, each: bool) -> None:
     events = _events(joined, found) if mode == "event" else []
     barrier = found.each(lambda: _barrier(joined, mode, words, kernels, events, found))
     alone = all(len(identity.sharers(cards, rank)) == 1 for rank in range(control.size))
-    joined.shares = Shares(ipc, words, kernels, barrier, workers, None if alone else SHARED_GPU)
+    joined.shares = Shares(
+        ipc, words, kernels, barrier, found.mine, found.theirs, workers, None if alone else SHARED_GPU
+    )
     _probe(joined, found, barrier)
 
 
@@ -143,7 +149,7 @@ def _barrier(
 ) -> Barrier:
     used, rank, size = joined.driver, found.control.rank, found.control.size
     if mode == "host":
-        return HostBarrier(used, f"rank {rank}")
+        return HostBarrier(used, f"rank {rank}", found.event(used))
     if mode == "event":
         return EventBarrier(used, rank, events)
     if mode == "spin":
@@ -157,11 +163,14 @@ def _barrier(
                 " start nvidia-cuda-mps-control -d"
             )
         abort = used.allocate_host(WORD)
+        found.mine.callback(used.free_host, abort)
         ctypes.memset(abort, 0, WORD)
         signals: Signals = Spins(kernels, words.status(rank), abort)
     else:
         signals = Memops(used)
-    return SlotBarrier(used, signals, rank, size, words, used.stream())
+    rescue = used.stream()
+    found.mine.callback(used.destroy_stream, rescue)
+    return SlotBarrier(used, signals, rank, size, words, rescue)
 
 
 def _events(joined: Joined, found: _Finding) -> list[list[int]]:
@@ -169,12 +178,15 @@ def _events(joined: Joined, found: _Finding) -> list[list[int]]:
     used, mine = joined.driver, joined.cards[found.control.rank]
 
     def made() -> bytes:
-        own = [used.event(interprocess=True) for _ in range(EVENTS)]
+        own = [found.event(used, interprocess=True) for _ in range(EVENTS)]
         return b"".join(_EVENT.pack(event, used.export_event(event)) for event in own)
 
     def opened(peer: int, number: int, handle: bytes) -> int:
-        same = joined.cards[peer].process == mine.process  # a thread of this one: the driver opens no handle of its own
-        return number if same else used.open_event(handle)
+        if joined.cards[peer].process == mine.process:  # a thread of this one: the driver opens no handle of its own
+            return number
+        event = used.open_event(handle)
+        found.theirs.callback(used.destroy_event, event)
+        return event
 
     told = found.control.gather(found.each(made), found.deadline, CALLED)
     return found.each(lambda: [[opened(r, *event) for event in _EVENT.iter_unpack(one)] for r, one in enumerate(told)])
@@ -211,6 +223,12 @@ class _Finding:
 
     def __init__(self, control: Control, deadline: Deadline) -> None:
         self.control, self.deadline = control, deadline
+        self.mine, self.theirs = ExitStack(), ExitStack()  # as Shares has them
+
+    def event(self, used: Driver, *, interprocess: bool = False) -> int:
+        event = used.event(interprocess=interprocess)
+        self.mine.callback(used.destroy_event, event)
+        return event
 
     def texts(self, text: str) -> list[str]:
         """Every rank's."""

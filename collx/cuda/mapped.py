@@ -142,7 +142,7 @@ class Mapped:
             pause()
         self._watch.close()
         if self._replays is not None:
-            self._replays.close()
+            self._replays.close(not self._queued)
         if self._nccl is not None and not self._queued:
             self._nccl.close()
             self._nccl = None

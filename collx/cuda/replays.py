@@ -59,9 +59,13 @@ class Replays:
             self._thread = threading.Thread(target=self._look, name="collx replays", daemon=True)
             self._thread.start()
 
-    def close(self) -> None:
-        """Look after nothing any more. Idempotent. The words are kept: a graph that is still there would write them."""
+    def close(self, ended: bool) -> None:
+        """Look after nothing any more. Idempotent. The words of captured calls are kept, as a graph that is still there
+        would write them, and so they are where not all that was queued has `ended`."""
         self._over.set()
+        if self._thread is None and self._words and ended:
+            self._driver.free_host(self._words)
+            self._words = 0
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 

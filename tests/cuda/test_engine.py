@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import os
 import random
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -126,3 +129,32 @@ def test_user_ops(mode: str) -> None:
             assert work.wait().numpy().tolist() == wanted.tolist()
 
     collx.spawn(body, 3)
+
+
+def test_nothing_is_left() -> None:
+    def body(comm: Communicator) -> None:
+        cuda = gpus(comm, "host", mps=True)
+        x, unshared = arrays.array(cuda, np.eye(3)), arrays.empty(cuda, 3, shareable=False)
+
+        def calls(mode: str) -> None:
+            os.environ["COLLX_CUDA_SYNC"] = mode
+            part = comm.split(0)
+            assert part is not None
+            with part:
+                part.all_reduce(x).numpy()
+                part.all_reduce(unshared)
+                part.all_reduce(x, matrix_product())
+                part.all_reduce(x, async_op=True).wait()
+
+        def there() -> tuple[int, ...]:
+            gc.collect()
+            return cuda.mapped, cuda.allocated, len(cuda._streams), len(cuda._events), threading.active_count()
+
+        calls("host")
+        before = there()
+        assert before[0] == 0
+        for mode in MODES:
+            calls(mode)
+            assert there() == before, mode
+
+    collx.spawn(body, 2)

@@ -57,6 +57,7 @@ class Bindings:
         self._contexts: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._launches = _Launches()
+        self._programs: dict[tuple[int, str, tuple[str, ...]], Program] = {}
 
     def _do(self, call: str, *arguments: Any, remedy: str = "") -> Any:
         """One call; its result, where it has one."""
@@ -221,6 +222,12 @@ class Bindings:
     # -- kernels
     def program(self, source: str, kernels: Sequence[str]) -> Program:
         device = self.device(int(self._do("cuCtxGetDevice")))
+        key = device.ordinal, source, tuple(kernels)  # every communicator asks for the same ones
+        if key not in self._programs:
+            self._programs[key] = self._loaded(source, kernels, device)
+        return self._programs[key]
+
+    def _loaded(self, source: str, kernels: Sequence[str], device: Device) -> Program:
         code = compiled(source, "sm_{}{}".format(*device.capability))
         module = self._do("cuModuleLoadData", code)
         functions = {}
