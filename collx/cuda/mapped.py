@@ -80,11 +80,13 @@ class Mapped:
             "",
         )
         part: Part | None = None
-        if not unshared:
-            try:
-                part = self._planned(call, tuple(one.inplace for one in told))
-            except NoRoom as error:
-                unshared = str(error)
+        try:
+            part = self._planned(call, tuple(one.inplace for one in told))
+            by_nccl = part is None
+        except NoRoom as error:
+            by_nccl, unshared = False, unshared or str(error)
+        if by_nccl:  # which takes any memory
+            unshared = "NCCL makes it" * captures
         self.staged = unshared or self.staged
         if captures and unshared:
             raise TransportError(f"{here} cannot be captured in a CUDA graph: {unshared}")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from collx.cuda.control import Deadline
 from collx.errors import CollxError, TimeoutError
-from collx.transports.cuda.driver import CudaError, Driver
+from collx.transports.cuda.driver import THREAD_STREAM, CudaError, Driver
 
 TURN = 0.02  # seconds between looks
 SOON = 0.1  # seconds that a call may take before it is worth asking whether its peers live, or whether it still ends
@@ -34,7 +34,8 @@ class Queued:
     def precede(self, stream: int) -> None:
         """Have what is queued on `stream` from now on come after it."""
         with self._lock:
-            if self._event is not None and stream != self._stream:
+            another = stream != self._stream or stream == THREAD_STREAM  # which is another one in each thread
+            if self._event is not None and another:
                 self._driver.wait_event(stream, self._event)
 
     def done(self) -> bool:

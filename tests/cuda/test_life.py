@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ import pytest
 
 import collx
 from collx import Communicator
-from collx.cuda import engine, joining
+from collx.cuda import engine, joining, nccl
+from collx.cuda.control import Deadline
 from collx.cuda.mapped import Mapped
+from collx.cuda.watch import Queued
 from collx.decisions import Decisions
+from collx.request import Request
 from collx.transports.cuda import driver as interface
+from collx.transports.cuda.driver import THREAD_STREAM
 from tests.collectives.numbers import matrix_product
 from tests.cuda import arrays
 from tests.cuda import library as library
@@ -107,6 +112,52 @@ def test_nothing_is_freed_under_a_call_that_failed_halfway(
         raise collx.TransportError("they meet no more")
 
     assert all(on_threads(body, 2))
+
+
+def test_nccl_takes_memory_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is asked for, no call goes by the slabs."""
+    made: list[str] = []
+
+    class Fake:
+        def run(self, request: Request, *_: object) -> None:
+            made.append(request.collective)
+
+        def close(self) -> None: ...
+
+    def body(comm: Communicator) -> None:
+        cuda: Any = interface.driver()
+        with cuda.on(comm.rank):
+            x = arrays.array(cuda, np.ones(3), ordinal=comm.rank, shareable=False)
+        comm.all_reduce(x, out=x, algorithm="nccl")
+
+    monkeypatch.setattr(nccl, "join", lambda *_: Fake())
+    standin = StandIn(("GPU-0", "GPU-1")).install()
+    on_threads(body, 2)
+    standin.end()
+    assert made == ["all_reduce"] * 2
+
+
+def test_calls_of_two_threads_on_their_own_streams_come_in_order(cuda: StandIn) -> None:
+    """Each thread's stream of its own has the same name."""
+    gate = threading.Event()
+
+    def late() -> None:
+        gate.wait(10.0)
+
+    def first() -> Queued:
+        cuda._on(THREAD_STREAM).queue(late)
+        return Queued(cuda, 0, THREAD_STREAM, "a call", Deadline(10.0), None)
+
+    with ThreadPoolExecutor(1) as another:
+        queued = another.submit(first).result()
+    behind = cuda.event()
+    queued.precede(THREAD_STREAM)
+    cuda.record(behind, THREAD_STREAM)
+    cuda.synchronize(cuda.stream())
+    early = cuda.done(behind)
+    gate.set()
+    cuda.synchronize(THREAD_STREAM)
+    assert (early, queued.done()) == (False, True)
 
 
 def test_all_memory_is_given_back(cuda: StandIn) -> None:
