@@ -16,6 +16,7 @@ import pytest
 
 import collx
 from collx import Communicator
+from collx.cuda import engine
 from collx.cuda.barriers import MODES
 from collx.cuda.mapped import Mapped
 from tests.cuda import arrays, host_kernels
@@ -217,3 +218,45 @@ def interrupting() -> Iterator[None]:
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     yield
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_leaving(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With calls under way, dropped, in a forked child, and by ending."""
+    monkeypatch.setattr(engine, "LEAVE", 0.05)
+
+    def body(comm: Communicator) -> bool:
+        cuda = gpus(comm, mode, mps=True)
+        word = cuda.allocate(8)
+        x, late, dropped = (arrays.array(cuda, np.ones(4, np.float32)) for _ in range(3))
+        parts = [part for _ in range(3) if (part := comm.split(0)) is not None]
+        for part in parts:
+            part.all_reduce(x)
+        first, second, third = parts
+
+        if comm.rank == 0:  # it comes to the call when the other one wants to leave
+            cuda.wait_value(x.stream, word, 1)
+            threading.Timer(0.2, come, (word,)).start()
+        first.all_reduce(x, out=late)
+        first.close()
+
+        second.all_reduce(x, out=dropped, async_op=True)
+        second.close()
+        assert late.numpy().tolist() == dropped.numpy().tolist() == [2] * 4
+
+        pid = os.fork()
+        if pid == 0:
+            try:
+                third.all_reduce(x)
+            except collx.ClosedError as error:
+                os._exit("inherited through fork" in str(error))
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+        third.all_reduce(x, async_op=True)
+        return bool((third.all_reduce(x).numpy() == 2).all())
+
+    assert collx.spawn(body, 2) == [True, True]
+
+
+def come(word: int) -> None:
+    ctypes.c_uint64.from_address(word).value = 1

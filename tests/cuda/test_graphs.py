@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.collectives.numbers import matrix_product
 from tests.cuda import arrays
 from tests.cuda.arrays import FakeArray
 from tests.cuda.cases import gpus
+from tests.cuda.mortal import mortal
 from tests.cuda.standin import StandIn
 from tests.cuda.streams import Graph
 
@@ -88,3 +90,35 @@ def test_what_cannot_be_captured() -> None:
             part.close()
 
     collx.spawn(body, 2)
+
+
+def test_a_peer_dies_between_replays() -> None:
+    """Rank 0 has a communicator with each of the others, one for each mode."""
+    modes = ("memop", "spin")
+
+    def body(comm: Communicator) -> bool:
+        parts = [comm.split(0 if comm.rank in (0, peer) else None) for peer in (1, 2)]
+        for mode, part in zip(modes, parts, strict=True):
+            if part is not None:
+                cuda = gpus(comm, mode, mps=True)
+                x, y = arrays.array(cuda, np.ones(9, np.float32)), arrays.empty(cuda, 9)
+                handle = part.plan("all_reduce", x, out=y)
+                handle()
+                graph = captured(cuda, handle)
+                stream = arrays.current(cuda)
+                cuda.replay(graph, stream)
+                assert y.numpy().tolist() == [2] * 9
+                part.barrier()
+                if comm.rank:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                y[...] = -1
+                for _ in range(3):
+                    cuda.replay(graph, stream)
+                assert y.numpy().tolist() == [-1] * 9  # it comes to an end, and nothing is written
+                with pytest.raises(collx.CollxError, match="died"):
+                    handle()
+                with part.shrink() as left:
+                    assert left.all_reduce(x).numpy().tolist() == [1] * 9
+        return True
+
+    assert mortal(body, 3) == [True, None, None]
