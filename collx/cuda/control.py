@@ -22,10 +22,10 @@ PLANS = 1024  # kept; where every call has another shape, old ones go
 
 
 class Deadline:
-    """A moment, and the seconds until it."""
+    """A moment, and the seconds until it; `here`: whose call it is of, in errors."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, here: str = "") -> None:
+        self.seconds, self.here = seconds, here
         self._at = time.monotonic() + seconds
 
     @property
@@ -73,7 +73,13 @@ class Control:
         engine = self.engine
         prepared, _ = self._plans.get(request) or self._planned(request)
         engine.sequence = sequence = engine.sequence + 1
-        engine.run(prepared, source, target, sequence, deadline.left)
+        try:
+            engine.run(prepared, source, target, sequence, deadline.left)
+        except CollxError as error:  # of what nobody called, so it says which call that was for
+            meant = f"rank {self.rank} in {deadline.here}" if deadline.here else ""
+            what = f"rank {self.rank} in {request.collective} #{sequence}"
+            error.args = (str(error).replace(what, meant or what), *error.args[1:])
+            raise
 
     def check(self, request: Request) -> None:
         """Raise ValueError where nothing can serve a collective that may be chosen for it."""

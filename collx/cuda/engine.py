@@ -114,7 +114,8 @@ class CudaEngine:
     def _perform(self, request: Request, source: int, target: int, where: Where, deadline: Deadline) -> None:
         self._usable()
         self._calls += 1
-        here = f"rank {self.rank} in {request.called or request.collective} #{self._calls} on GPUs"
+        deadline.here = f"{request.called or request.collective} #{self._calls} on GPUs"
+        here = f"rank {self.rank} in {deadline.here}"
         try:
             joined = self._joined
             assert joined is not None, "join comes first"
@@ -171,10 +172,10 @@ class CudaEngine:
                 with joined.driver.on(joined.ordinal):
                     ended = mapped is None or mapped.close(LEAVE, lambda: self._over is not None)
                     ended = on_host.close(Deadline(LEAVE)) and ended
+                    if ended and self._side:
+                        joined.driver.destroy_stream(self._side)
                 if ended:  # to free memory the driver waits for every stream, and one may wait for a peer that is dead
                     joined.close(None if self._over is not None else self._control)
-                    if self._side:
-                        joined.driver.destroy_stream(self._side)
         finally:
             self._over = self._over or "it was closed"
             self._control.engine.close()

@@ -30,7 +30,7 @@ from collx.types import Where
 
 CALLED = "the first call on GPUs"
 DEFAULT = "host"  # of MODES: what works wherever ranks share memory, until others are measured
-PROBE = 5.0  # seconds in which all ranks come through a barrier that nothing keeps up
+PROBE = 20.0  # seconds in which all ranks come through a barrier that nothing keeps up
 LEAVE = 2.0  # seconds that a rank which leaves waits for the others, whose GPUs may still read its memory
 
 T = TypeVar("T")
@@ -168,7 +168,7 @@ def _barrier(
         signals: Signals = Spins(kernels, words.status(rank), abort)
     else:
         signals = Memops(used)
-    rescue = used.stream()
+    rescue = used.stream(urgent=True)
     found.mine.callback(used.destroy_stream, rescue)
     return SlotBarrier(used, signals, rank, size, words, rescue)
 

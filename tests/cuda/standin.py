@@ -235,7 +235,7 @@ class StandIn:
         return address, lambda: pool.give_back(address, nbytes)
 
     # -- streams and events
-    def stream(self) -> int:
+    def stream(self, *, urgent: bool = False) -> int:
         number = next(_numbers)
         self._streams[number] = self._made()
         return number

@@ -115,7 +115,7 @@ def everything() -> list[tuple[Any, ...]]:
         cuIpcGetMemHandle=lambda _: Buffer(HANDLE),
         cuIpcOpenMemHandle=0x2000,
         cuMemHostAlloc=0x3000,
-        cuStreamCreate=11,
+        cuStreamCreateWithPriority=11,
         cuEventCreate=12,
         cuIpcGetEventHandle=lambda _: Buffer(HANDLE),
         cuIpcOpenEventHandle=13,
@@ -167,7 +167,7 @@ def test_arguments_in_order() -> None:
     assert called["cuMemsetD8"] == [0x1000, 0, 2 << 20]
     assert called["cuMemcpyAsync"] == [1, 2, 3, 4]
     assert called["cuMemHostAlloc"] == [64, 3]
-    assert called["cuStreamCreate"] == [1]
+    assert called["cuStreamCreateWithPriority"] == [1, 0]
     assert [arguments for call, *arguments in calls if call == "cuEventCreate"] == [[2 | 4], [0]]
     assert called["cuEventRecord"] == [12, 11]
     assert called["cuStreamWaitEvent"] == [11, 13, 0]

@@ -15,6 +15,7 @@ from collx.transports.cuda.interface import Allocation, CudaError, Device, Progr
 
 # Flags and attributes by their numbers, which are the driver's ABI: names have changed between releases.
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+MOST_URGENT = -100  # a stream's priority; the driver takes the next one that the device has
 DISABLE_TIMING, INTERPROCESS = 2, 4  # CU_EVENT_...
 PORTABLE, DEVICE_MAPPED = 1, 2  # CU_MEMHOSTALLOC_...
 LAZY_PEER_ACCESS = 1  # CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS
@@ -169,8 +170,8 @@ class Bindings:
         self._do("cuMemcpyAsync", target, source, nbytes, stream)
 
     # -- streams and events
-    def stream(self) -> int:
-        return int(self._do("cuStreamCreate", NON_BLOCKING))
+    def stream(self, *, urgent: bool = False) -> int:
+        return int(self._do("cuStreamCreateWithPriority", NON_BLOCKING, MOST_URGENT if urgent else 0))
 
     def destroy_stream(self, stream: int) -> None:
         self._do("cuStreamDestroy", stream)

@@ -97,8 +97,9 @@ class Driver(Protocol):
         ...
 
     # -- streams and events
-    def stream(self) -> int:
-        """A new stream, which does not wait for the legacy default stream."""
+    def stream(self, *, urgent: bool = False) -> int:
+        """A new stream, which does not wait for the legacy default stream. Others share the device's queues, where one
+        that waits can keep up what is behind it; an `urgent` one has none of those."""
         ...
 
     def destroy_stream(self, stream: int) -> None: ...

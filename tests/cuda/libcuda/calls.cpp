@@ -35,7 +35,7 @@ CUresult CUDAAPI cuGetProcAddress_v2(const char* name, void** found, int version
         SINCE(2020, "cuMemHostAlloc", cuMemHostAlloc),
         SINCE(2000, "cuMemFreeHost", cuMemFreeHost),
         SINCE(4000, "cuMemcpyAsync", cuMemcpyAsync),
-        SINCE(2000, "cuStreamCreate", cuStreamCreate),
+        SINCE(5050, "cuStreamCreateWithPriority", cuStreamCreateWithPriority),
         SINCE(4000, "cuStreamDestroy", cuStreamDestroy_v2),
         SINCE(2000, "cuStreamSynchronize", cuStreamSynchronize),
         SINCE(10000, "cuStreamIsCapturing", cuStreamIsCapturing),

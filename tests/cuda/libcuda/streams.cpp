@@ -2,7 +2,7 @@
 
 extern "C" {
 
-CUresult CUDAAPI cuStreamCreate(CUstream* stream, unsigned flags) {
+CUresult CUDAAPI cuStreamCreateWithPriority(CUstream* stream, unsigned flags, int) {
     NEEDS_CONTEXT;
     REFUSED_IF(flags & ~1u, INVALID_VALUE);
     *stream = *streams.insert(new CUstream_st).first;
