@@ -9,7 +9,6 @@ call is staged, and `explain` says why.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable
 
 from collx.cuda.background import Background, Later
@@ -19,16 +18,13 @@ from collx.cuda.joining import CALLED, LEAVE, Joined, join
 from collx.cuda.mapped import Mapped
 from collx.cuda.on_host import OnHost
 from collx.engine import Engine
-from collx.errors import ClosedError, CollxError, MismatchError
+from collx.errors import ClosedError, MismatchError
 from collx.flight import Flown
 from collx.guide import UNGUIDED, Guide
 from collx.request import Request
 from collx.schedule import Groups
 from collx.transports.cuda.driver import driver
 from collx.types import Where
-
-# What a rank was in on the host while it was in a call on GPUs, where an error begins with that.
-_ON_HOST = re.compile(r"^rank \d+ in (all_gather|barrier) #\d+")
 
 
 class CudaEngine:
@@ -129,8 +125,6 @@ class CudaEngine:
         except BaseException as error:
             text, mismatch = " ".join(str(error).split()), isinstance(error, MismatchError)
             self.fail(text if mismatch else f"{here}: {type(error).__name__}: {text}", mismatch=mismatch)
-            if isinstance(error, CollxError):
-                error.args = (_ON_HOST.sub(here, str(error)),)
             raise
 
     def story(self) -> str | None:
