@@ -44,13 +44,17 @@ class Later:
         with self.driver.on(self._ordinal):
             return self.driver.done(self.ended)
 
-    def wait(self, timeout: float) -> None:
-        """Return when the call is queued: what the caller queues from now on comes after it."""
+    def queued(self, timeout: float) -> None:
+        """Return when the call is queued, or has failed."""
         until, pause = time.monotonic() + timeout, Pause()
         while not self._queued.is_set():  # not its own wait, which Ctrl-C would not end
             if time.monotonic() >= until:
                 raise TimeoutError(f"{self._what} has not begun on all ranks within {timeout:g} s; it goes on")
             pause()
+
+    def wait(self, timeout: float) -> None:
+        """Return when the call is queued: what the caller queues from now on comes after it."""
+        self.queued(timeout)
         if self._error is not None:
             raise self._error
         with self.driver.on(self._ordinal):
@@ -68,21 +72,20 @@ class Background:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._last: Later | None = None
+        self.newest: Later | None = None
 
     def submit(self, later: Later, perform: Callable[[], None]) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, args=(later.driver,), name="collx cuda", daemon=True)
             self._thread.start()
-        self._last = later
+        self.newest = later
         self._jobs.put(lambda: later.run(perform))
 
-    @property
-    def last(self) -> Later | None:
-        """The newest one, while it has not ended."""
-        if self._last is not None and self._last.done():
-            self._last = None
-        return self._last
+    def under_way(self) -> bool:
+        """Whether the newest one has not ended."""
+        if self.newest is not None and self.newest.done():
+            self.newest = None
+        return self.newest is not None
 
     def close(self) -> None:
         """Take no more; returns when what is under way has failed or is queued. Idempotent."""

@@ -18,7 +18,7 @@ from collx.cuda.joining import CALLED, LEAVE, Joined, join
 from collx.cuda.mapped import Mapped
 from collx.cuda.on_host import OnHost
 from collx.engine import Engine
-from collx.errors import ClosedError, MismatchError
+from collx.errors import ClosedError, MismatchError, TransportError
 from collx.flight import Flown
 from collx.guide import UNGUIDED, Guide
 from collx.request import Request
@@ -80,7 +80,10 @@ class CudaEngine:
 
     def run(self, request: Request, source: int, target: int, where: Where, limit: float) -> None:
         """Run a call from the input at `source` to the output at `target`, of the GPU and on the stream of `where`."""
-        if self._background.last is not None:  # calls are made in order
+        newest = self._background.newest
+        if newest is not None and self._captures(where):  # what is captured may not ask what streams have come to
+            newest.queued(limit)
+        elif self._background.under_way():  # calls are made in order
             self.start(request, source, target, where, limit, lambda: where.stream).wait(limit)
             return
         self._perform(request, source, target, where, Deadline(limit))
@@ -90,11 +93,20 @@ class CudaEngine:
     ) -> Later:
         """As run, in the background. What is queued on `stream()` after `wait` comes after the call."""
         self._usable()
+        if self._captures(where):
+            raise TransportError(
+                f"rank {self.rank}: {request.collective} with async_op=True cannot be captured in a CUDA graph; leave"
+                " async_op= out, as a graph goes by streams alone"
+            )
         later = Later(driver(), where.ordinal, f"rank {self.rank}: {request.collective}", stream)
         with driver().on(where.ordinal):
             driver().record(later.begun, where.stream)
         self._background.submit(later, lambda: self._later(later, request, source, target, where, Deadline(limit)))
         return later
+
+    def _captures(self, where: Where) -> bool:
+        with driver().on(where.ordinal):
+            return driver().capturing(where.stream)
 
     def _later(
         self, later: Later, request: Request, source: int, target: int, where: Where, deadline: Deadline

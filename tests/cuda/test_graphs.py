@@ -123,3 +123,24 @@ def test_a_peer_dies_between_replays() -> None:
         return True
 
     assert mortal(body, 3) == [True, None, None]
+
+
+def test_asynchronous_calls_beside_captures() -> None:
+    """One that has ended does not spoil what is captured next, and none can be captured."""
+
+    def body(comm: Communicator) -> None:
+        cuda, size = gpus(comm, "memop"), comm.size
+        x, y = arrays.empty(cuda, 50), arrays.empty(cuda, 50)
+        x[...] = 1
+        total = comm.plan("all_reduce", x, out=y)
+        total()
+        total(async_op=True).wait()
+        y.numpy()
+        graph = captured(cuda, total)
+        y[...] = 0
+        cuda.replay(graph, arrays.current(cuda))
+        assert y.numpy().tolist() == [size] * 50
+        with pytest.raises(collx.TransportError, match="async_op=True cannot be captured"):
+            captured(cuda, lambda: total(async_op=True))
+
+    collx.spawn(body, 2)
