@@ -62,7 +62,7 @@ class Member:
         self._crowd = 4  # how many of them make it worth looking which are done
         self._over: str | None = None  # why it takes no more calls
         self._left = False
-        _members.add(self)
+        _members[self] = None
 
     @property
     def timeout(self) -> float:
@@ -346,7 +346,7 @@ def _to(member: Member, method: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-_members: weakref.WeakSet[Member] = weakref.WeakSet()
+_members: weakref.WeakKeyDictionary[Member, None] = weakref.WeakKeyDictionary()  # in the order that they were made in
 _shared: weakref.WeakSet[Shared] = weakref.WeakSet()
 _parents: list[object] = []  # engines of the parent process, which the child must not close by dropping them
 
@@ -380,7 +380,8 @@ def close_last(shared: Shared) -> None:
 
 
 def leave_all(fatal: BaseException | None = None) -> None:
-    """Close every communicator as the process ends; if by an exception, the other ranks are told of it."""
+    """Close every communicator as the process ends, in the same order on all ranks, which may wait for each other;
+    if by an exception, the other ranks are told of it."""
     fatal = fatal or getattr(sys, "last_value", None)  # what ended the program, if an exception did
     for member in list(_members):
         if fatal is not None:
@@ -394,7 +395,7 @@ def leave_all(fatal: BaseException | None = None) -> None:
 def _after_fork() -> None:
     for member in list(_members):
         member._inherited()
-        _members.discard(member)
+        _members.pop(member, None)
 
 
 atexit.register(leave_all)

@@ -54,6 +54,7 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
 def forever(comm: Communicator, x: FakeArray, out: FakeArray, **options: Any) -> None:
     while True:
         comm.all_reduce(x, out=out, **options)
+        time.sleep(0.005)  # or else there is much to be done when it ends
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -148,8 +149,10 @@ def test_calls_that_differ(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_waits_end(mode: str) -> None:
+def test_waits_end(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that does not come, a stream that does not get there, Ctrl-C, `revoke`; each in another communicator."""
+
+    monkeypatch.setattr(engine, "LEAVE", 0.05)
 
     def body(comm: Communicator) -> None:
         cuda = gpus(comm, mode, mps=True)
