@@ -102,6 +102,11 @@ class Buffer:
         """Whether `array` is a copy, which `load` must fill."""
         return self.array is not self.original
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether `array` is of memory that the user's object does not keep by itself: a copy, or a loan."""
+        return self.copied or getattr(self.array, "owner", self.given) is not self.given
+
     def load(self, where: Where | None = None) -> None:
         """Copy the user's data to `array`."""
         self.kind.copy(self.array, self.original, where)

@@ -54,11 +54,12 @@ class OnGpu(Member):
     def _queue(self, gpus: CudaEngine, call: Call, where: Where, async_op: bool, limit: float) -> Any:
         what = f"{call.request.collective} on GPUs"
         here = (call.request, call.source, call.target, where, limit)
+        borrowed = [buffer.array for buffer in call.keep if buffer.borrowed]
         try:
             if async_op:
-                pending = gpus.start(*here, lambda: (call.where or where).stream)
+                pending = gpus.start(*here, lambda: (call.where or where).stream, borrowed)
                 return self._watched(what, pending, call.result, call)
-            gpus.run(*here)
+            gpus.run(*here, borrowed)
         except BaseException as error:
             self._engine.hold(call)
             self._break(what, error)

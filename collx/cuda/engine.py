@@ -78,18 +78,26 @@ class CudaEngine:
             self._checked.clear()
         self._checked.add(request)
 
-    def run(self, request: Request, source: int, target: int, where: Where, limit: float) -> None:
-        """Run a call from the input at `source` to the output at `target`, of the GPU and on the stream of `where`."""
+    def run(self, request: Request, source: int, target: int, where: Where, limit: float, keep: object = None) -> None:
+        """Run a call from the input at `source` to the output at `target`, of the GPU and on the stream of `where`.
+        What it is to `keep` it keeps until its work has ended, which may be after this returns."""
         newest = self._background.newest
         if newest is not None and self._captures(where):  # what is captured may not ask what streams have come to
             newest.queued(limit)
         elif self._background.under_way():  # calls are made in order
-            self.start(request, source, target, where, limit, lambda: where.stream).wait(limit)
+            self.start(request, source, target, where, limit, lambda: where.stream, keep).wait(limit)
             return
-        self._perform(request, source, target, where, Deadline(limit))
+        self._perform(request, source, target, where, Deadline(limit), keep)
 
     def start(
-        self, request: Request, source: int, target: int, where: Where, limit: float, stream: Callable[[], int]
+        self,
+        request: Request,
+        source: int,
+        target: int,
+        where: Where,
+        limit: float,
+        stream: Callable[[], int],
+        keep: object = None,
     ) -> Later:
         """As run, in the background. What is queued on `stream()` after `wait` comes after the call."""
         self._usable()
@@ -101,7 +109,7 @@ class CudaEngine:
         later = Later(driver(), where.ordinal, f"rank {self.rank}: {request.collective}", stream)
         with driver().on(where.ordinal):
             driver().record(later.begun, where.stream)
-        self._background.submit(later, lambda: self._later(later, request, source, target, where, Deadline(limit)))
+        self._background.submit(later, lambda: self._later(later, request, source, target, where, limit, keep))
         return later
 
     def _captures(self, where: Where) -> bool:
@@ -109,17 +117,26 @@ class CudaEngine:
             return driver().capturing(where.stream)
 
     def _later(
-        self, later: Later, request: Request, source: int, target: int, where: Where, deadline: Deadline
+        self,
+        later: Later,
+        request: Request,
+        source: int,
+        target: int,
+        where: Where,
+        limit: float,
+        keep: object,
     ) -> None:
         with driver().on(where.ordinal):
             if not self._side:
                 self._side = driver().stream()
             driver().wait_event(self._side, later.begun)
-        self._perform(request, source, target, where._replace(stream=self._side), deadline)
+        self._perform(request, source, target, where._replace(stream=self._side), Deadline(limit), keep)
         with driver().on(where.ordinal):
             driver().record(later.ended, self._side)
 
-    def _perform(self, request: Request, source: int, target: int, where: Where, deadline: Deadline) -> None:
+    def _perform(
+        self, request: Request, source: int, target: int, where: Where, deadline: Deadline, keep: object
+    ) -> None:
         self._usable()
         self._calls += 1
         deadline.here = f"{request.called or request.collective} #{self._calls} on GPUs"
@@ -133,7 +150,7 @@ class CudaEngine:
                 if mapped is None or request.custom:
                     on_host.run(request, source, target, where.stream, deadline, here)
                 else:
-                    mapped.run(request, source, target, where.stream, deadline, here)
+                    mapped.run(request, source, target, where.stream, deadline, here, keep)
         except BaseException as error:
             text, mismatch = " ".join(str(error).split()), isinstance(error, MismatchError)
             self.fail(text if mismatch else f"{here}: {type(error).__name__}: {text}", mismatch=mismatch)

@@ -31,13 +31,14 @@ CALLED = "a call on GPUs"  # what ranks on the host are in when they announce on
 
 
 class Call(NamedTuple):
-    """One call: what it asks for, on which stream, by which barrier, until when; and for people."""
+    """One call: what it asks for, on which stream, by which barrier, until when, for people, and what it keeps."""
 
     request: Request
     stream: int
     barrier: Barrier
     deadline: Deadline
     here: str
+    keep: object
 
 
 class Mapped:
@@ -63,11 +64,20 @@ class Mapped:
         if not shares.barrier.meets:
             self._replays = Replays(joined.driver, joined.ordinal, shares.kernels, self._trouble, self._give_up)
 
-    def run(self, request: Request, source: int, target: int, stream: int, deadline: Deadline, here: str) -> None:
-        """Run a call, or have it captured where the stream is."""
+    def run(
+        self,
+        request: Request,
+        source: int,
+        target: int,
+        stream: int,
+        deadline: Deadline,
+        here: str,
+        keep: object = None,
+    ) -> None:
+        """Run a call, or have it captured where the stream is; `keep` is kept until its work has ended."""
         captures = self._driver.capturing(stream)
         barrier = self._shares.barrier.captured(here) if captures else self._shares.barrier
-        call = Call(request, stream, barrier, deadline, here)
+        call = Call(request, stream, barrier, deadline, here, keep)
         if self._queued and not captures:  # calls share workspaces, and words that only grow
             self._queued[-1].precede(stream)
         if barrier.meets:  # what all meet at on the host is the announcement
@@ -307,7 +317,7 @@ class Mapped:
 
     def _after(self, call: Call, mappings: object, watched: bool = False) -> None:
         """Keep mappings while what was queued may use them, and look after waits that nobody else looks after."""
-        queued = Queued(self._driver, self._ordinal, call.stream, call.here, call.deadline, mappings)
+        queued = Queued(self._driver, self._ordinal, call.stream, call.here, call.deadline, (mappings, call.keep))
         self._queued.append(queued)
         if watched or call.barrier.waits:
             self._watch.add(queued)

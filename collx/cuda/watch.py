@@ -22,7 +22,7 @@ SOON = 0.1  # seconds that a call may take before it is worth asking whether its
 
 
 class Queued:
-    """A call that was queued: what it is, and until when it may take. It keeps the mappings that it uses."""
+    """A call that was queued: what it is, and until when it may take. It keeps what it uses."""
 
     def __init__(self, driver: Driver, ordinal: int, stream: int, what: str, deadline: Deadline, keep: object) -> None:
         self.what, self.deadline, self.begun = what, deadline, time.monotonic()

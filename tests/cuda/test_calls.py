@@ -6,7 +6,7 @@ import functools
 import gc
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,11 +47,11 @@ class OnHost:
     def join(self, where: Where, limit: float) -> None: ...
     def check(self, request: Request, where: Where) -> None: ...
 
-    def run(self, request: Request, source: int, target: int, where: Where, limit: float) -> None:
+    def run(self, request: Request, source: int, target: int, where: Where, limit: float, keep: object) -> None:
         self.engine.run(self._prepared(request, where), source, target, self.engine.sequence, limit)
 
     def start(
-        self, request: Request, source: int, target: int, where: Where, limit: float, stream: Callable[[], int]
+        self, request: Request, source: int, target: int, where: Where, limit: float, stream: Any, keep: object
     ) -> Any:
         return self.engine.start(self._prepared(request, where), source, target, self.engine.sequence, limit)
 

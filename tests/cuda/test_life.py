@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -258,3 +260,38 @@ def test_mistakes_leave_the_communicator_as_it_was() -> None:
     driver = StandIn(("GPU-0", "GPU-1")).install()
     on_threads(body, 2)
     driver.end()
+
+
+def test_a_copy_is_kept_as_long_as_its_call_is_under_way(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not contiguous is copied, and in mode event a call returns long before its GPU has read that."""
+    monkeypatch.setenv("COLLX_CUDA_SYNC", "event")
+    copies: dict[int, weakref.ref[FakeArray]] = {}
+    empty = library.Fake.empty
+
+    def noted(*given: Any) -> Any:
+        made = empty(*given)
+        copies[threading.get_ident()] = weakref.ref(made)
+        return made
+
+    monkeypatch.setattr(library.Fake, "empty", noted)
+    with cuda.on(0):
+        word = cuda.allocate(8)
+
+    def body(comm: Communicator) -> None:
+        x, out = arrays.array(cuda, np.arange(8.0)), arrays.empty(cuda, 4, np.float64)
+        comm.all_reduce(x[:4], out=out)
+        cuda.wait_value(arrays.current(cuda), word, 1)
+        comm.all_reduce(x[::2], out=out)
+        copy = copies[threading.get_ident()]
+        gc.collect()
+        assert copy() is not None
+        comm.barrier()
+        cuda.write_value(cuda.stream(), word, 1)
+        assert out.numpy().tolist() == [0, 4, 8, 12]
+        comm.all_reduce(x[:4], out=out)
+        out.numpy()
+        comm.all_reduce(x[:4], out=out)  # by when it has seen that the others have ended
+        gc.collect()
+        assert copy() is None
+
+    on_threads(body, 2)
