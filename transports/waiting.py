@@ -6,11 +6,12 @@ import time
 
 
 class Pause:
-    """Yield at first, then sleep for longer and longer: at most 1 ms, so that waiting costs next to nothing."""
+    """Yield at first, then sleep for longer and longer: at most `longest` seconds, so that waiting costs next to
+    nothing."""
 
-    def __init__(self) -> None:
-        self.turns = 0
+    def __init__(self, longest: float = 1e-3) -> None:
+        self.turns, self.longest = 0, longest
 
     def __call__(self) -> None:
         self.turns += 1
-        time.sleep(0.0 if self.turns < 20 else min(20e-6 * 2 ** min(self.turns - 20, 8), 1e-3))
+        time.sleep(0.0 if self.turns < 20 else min(20e-6 * 2 ** min(self.turns - 20, 8), self.longest))

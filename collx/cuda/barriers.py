@@ -15,6 +15,7 @@ from collx.transports.cuda.driver import Driver
 from collx.transports.waiting import Pause
 
 MODES = ("host", "event", "memop", "spin")
+LONGEST = 50e-6  # seconds between looks at a stream: what it does takes little longer than that
 EVENTS = 4  # of one rank, in turns: a peer has waited for one long before it is recorded again
 
 
@@ -55,7 +56,7 @@ def uncapturable(mode: str, here: str) -> TransportError:
 def synchronize(driver: Driver, stream: int, event: int, deadline: Deadline, here: str) -> None:
     """Return when all that is queued on the stream is done. Raises TimeoutError at the deadline; Ctrl-C ends it."""
     driver.record(event, stream)
-    pause = Pause()
+    pause = Pause(LONGEST)
     while not driver.done(event):
         if deadline.over:
             raise TimeoutError(
