@@ -69,6 +69,7 @@ class Communicator(Bearings):
         self._make_group = make_group
         self._label = label
         self._splits = 0
+        self._gpu_engines = 0
 
     # -- collectives ---------------------------------------------------------------------------------
 
@@ -336,8 +337,9 @@ class Communicator(Bearings):
         met = calls.barrier(self.rank, self.size)  # whose other calls are on the CPU is found out here
         met.request = met.request._replace(called=FIRST)
         self._do(met, False, limit)
+        self._gpu_engines += 1
         try:
-            engine = self._make_group(self._world_ranks, f"{self._label}/cuda", limit, None)
+            engine = self._make_group(self._world_ranks, f"{self._label}/cuda.{self._gpu_engines}", limit, None)
         except BaseException as error:
             self._break(FIRST, error)
             raise

@@ -43,9 +43,15 @@ class OnGpu(Member):
         return self._queue(gpus, call, where, async_op, limit)
 
     def _joined_gpus(self, where: Where, limit: float) -> CudaEngine:
+        from collx.cuda.joining import Refused  # which those without GPUs never need
+
         self._gpus = gpus = self._gpu_engine(where, limit)
         try:
             gpus.join(where, limit)
+        except Refused:
+            self._gpus = None
+            gpus.close()
+            raise
         except BaseException as error:
             self._break(FIRST, error)
             raise

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from collx.cuda.background import Background, Later
 from collx.cuda.choosing import Ranks, named
 from collx.cuda.control import PLANS, Control, Deadline
-from collx.cuda.joining import CALLED, LEAVE, Joined, join
+from collx.cuda.joining import CALLED, LEAVE, Joined, Refused, join
 from collx.cuda.mapped import Mapped
 from collx.cuda.on_host import OnHost
 from collx.engine import Engine
@@ -47,13 +47,16 @@ class CudaEngine:
         self._over: str | None = None  # why it takes no more calls
 
     def join(self, where: Where, limit: float) -> None:
-        """Find out with all other ranks how calls are made, on the GPU of `where` from then on. Collective."""
+        """Find out with all other ranks how calls are made, on the GPU of `where` from then on. Collective. Raises
+        Refused where they find that they cannot be: then it is of no use, on any rank."""
         try:
             self._joined = joined = join(self._control, where, Deadline(limit))
             on_host, shares = OnHost(joined.driver, self._control, joined.apart), joined.shares
             with joined.driver.on(joined.ordinal):
                 mapped = None if shares is None else Mapped(joined, shares, self._control, on_host, self.fail)
             self._ways = mapped, on_host
+        except Refused:  # by all alike
+            raise
         except BaseException as error:
             self.fail(f"rank {self.rank} in {CALLED}: {type(error).__name__}: {' '.join(str(error).split())}")
             raise

@@ -34,7 +34,13 @@ PROBE = 20.0  # seconds in which all ranks come through a barrier that nothing k
 LEAVE = 2.0  # seconds that a rank which leaves waits for the others, whose GPUs may still read its memory
 
 T = TypeVar("T")
+
+
 _EVENT = struct.Struct("<Q 64s")  # its number for its owner, and its handle for others
+
+
+class Refused(TransportError):
+    """What all ranks have found out together that they cannot do: none is out of step, and other calls go on."""
 
 
 @dataclass(slots=True)
@@ -92,26 +98,33 @@ class Joined:
 
 def refuse_capture(where: Where) -> None:
     """Raise TransportError where what comes first would become part of a CUDA graph. Local, and harms nothing."""
+    try:
+        driver()
+    except TransportError:  # which all ranks are to hear of
+        return
     with driver().on(where.ordinal):
         if driver().capturing(where.stream):
             raise TransportError(f"{CALLED} cannot be captured in a CUDA graph: make it once before, on all ranks")
 
 
 def join(control: Control, where: Where, deadline: Deadline) -> Joined:
-    """What all ranks agree on. Collective. Raises TransportError, on all ranks alike, where one has no usable GPU,
-    where the driver would take one process for another, or where they cannot wait as COLLX_CUDA_SYNC of rank 0 says."""
+    """What all ranks agree on. Collective. Raises Refused, on all ranks alike, where one has no usable GPU, where the
+    driver would take one process for another, or where they cannot wait as COLLX_CUDA_SYNC of rank 0 says."""
     found = _Finding(control, deadline)
     used, mine = found.each(lambda: _own(where.ordinal))
     cards = tuple(Card.unpack(record) for record in control.gather(mine.pack(), deadline, CALLED))
-    identity.check(cards)
+    try:
+        identity.check(cards)
+    except TransportError as error:  # by what all have told
+        raise Refused(str(error)) from None
     joined = Joined(used, where.ordinal, cards, Vigil(control.engine, control.rank, control.size), None)
     joined.apart = identity.apart(cards)
     wishes = found.texts(json.dumps([os.environ.get("COLLX_CUDA_SYNC", ""), os.environ.get("COLLX_CUDA_WORKERS", "")]))
     sync, workers = json.loads(wishes[0])
     if sync not in ("", *MODES):
-        raise TransportError(f"COLLX_CUDA_SYNC={sync} of rank 0, but there are {', '.join(MODES)}")
+        raise Refused(f"COLLX_CUDA_SYNC={sync} of rank 0, but there are {', '.join(MODES)}")
     if workers not in ("", "each"):
-        raise TransportError(f"COLLX_CUDA_WORKERS={workers} of rank 0, but it is each, or not set")
+        raise Refused(f"COLLX_CUDA_WORKERS={workers} of rank 0, but it is each, or not set")
     if not joined.apart:
         with used.on(where.ordinal):
             _share(joined, found, sync or DEFAULT, each=bool(workers))
@@ -135,13 +148,19 @@ def _share(joined: Joined, found: _Finding, mode: str, each: bool) -> None:
         return
     words, kernels = Words(ipc.slabs.begins), Kernels(used, joined.ordinal)
     workers = tuple(range(control.size)) if each else identity.workers(cards)
-    events = _events(joined, found) if mode == "event" else []
-    barrier = found.each(lambda: _barrier(joined, mode, words, kernels, events, found))
     alone = all(len(identity.sharers(cards, rank)) == 1 for rank in range(control.size))
+    try:
+        events = _events(joined, found) if mode == "event" else []
+        barrier = found.each(lambda: _barrier(joined, mode, words, kernels, events, found))
+        _probe(joined, found, barrier)
+    except Refused:
+        with found.mine:
+            found.theirs.close()
+            ipc.close(lambda: control.meet(found.deadline, CALLED))
+        raise
     joined.shares = Shares(
         ipc, words, kernels, barrier, found.mine, found.theirs, workers, None if alone else SHARED_GPU
     )
-    _probe(joined, found, barrier)
 
 
 def _barrier(
@@ -241,7 +260,7 @@ class _Finding:
         return [record.rstrip(b"\0").decode(errors="replace") for record in told]
 
     def each(self, does: Callable[[], T]) -> T:
-        """What every rank does by itself; where one of them cannot, all raise TransportError with what it said."""
+        """What every rank does by itself; where one of them cannot, all raise Refused with what it said."""
         outcome: list[T] = []
         failure = ""
         try:
@@ -251,7 +270,7 @@ class _Finding:
         failures = self.texts(failure)
         failed = [rank for rank, said in enumerate(failures) if said]
         if failed:
-            raise TransportError(f"{_named(failed)} cannot make calls on GPUs: {failures[failed[0]]}")
+            raise Refused(f"{_named(failed)} cannot make calls on GPUs: {failures[failed[0]]}")
         return outcome[0]
 
 

@@ -295,3 +295,24 @@ def test_a_copy_is_kept_as_long_as_its_call_is_under_way(cuda: StandIn, monkeypa
         assert copy() is None
 
     on_threads(body, 2)
+
+
+def test_what_all_ranks_cannot_do_leaves_them_as_they_were(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also memory and streams: no slab of theirs is left over."""
+    cuda.memops = False
+    before = cuda.allocated
+
+    def body(comm: Communicator) -> None:
+        for mode, why in (("memo", "COLLX_CUDA_SYNC=memo of rank 0"), ("memop", "CUDA_ERROR_NOT_SUPPORTED")):
+            comm.barrier()
+            monkeypatch.setenv("COLLX_CUDA_SYNC", mode)
+            with pytest.raises(collx.TransportError, match=why):
+                comm.all_reduce(ones())
+            assert comm.all_reduce(np.ones(3)).tolist() == [2] * 3
+        comm.barrier()
+        monkeypatch.setenv("COLLX_CUDA_SYNC", "event")
+        assert comm.all_reduce(ones()).numpy().tolist() == [2] * ones().size
+
+    on_threads(body, 2)
+    gc.collect()
+    assert cuda.allocated - before <= 2  # of the pools, one for each rank's stream
