@@ -63,12 +63,14 @@ class CudaEngine:
 
     def check(self, request: Request, where: Where) -> None:
         """Raise ValueError, before anybody hears of the call, where it is on another GPU than those before, or nothing
-        serves it of what it names, or COLLX_ALGO."""
+        serves it of what it names, or COLLX_ALGO; TransportError where it is captured and cannot be."""
         if self._joined is not None and where.ordinal != self._joined.ordinal:
             raise ValueError(
                 f"rank {self.rank}: this communicator's calls are on GPU {self._joined.ordinal}, and this array is on"
                 f" GPU {where.ordinal}; give each GPU a communicator of its own: comm.split(0)"
             )
+        if self._ways is not None and self._captures(where):
+            self._way(request).may_capture(f"rank {self.rank} in {request.collective} on GPUs")
         with contextlib.suppress(TypeError):  # what names an algorithm by what has no hash is wrong
             if request in self._checked:
                 return
@@ -145,15 +147,9 @@ class CudaEngine:
         deadline.here = f"{request.called or request.collective} #{self._calls} on GPUs"
         here = f"rank {self.rank} in {deadline.here}"
         try:
-            joined = self._joined
-            assert joined is not None, "join comes first"
-            assert self._ways is not None
-            mapped, on_host = self._ways
-            with joined.driver.on(joined.ordinal):
-                if mapped is None or request.custom:
-                    on_host.run(request, source, target, where.stream, deadline, here)
-                else:
-                    mapped.run(request, source, target, where.stream, deadline, here, keep)
+            assert self._joined is not None, "join comes first"
+            with self._joined.driver.on(self._joined.ordinal):
+                self._way(request).run(request, source, target, where.stream, deadline, here, keep)
         except BaseException as error:
             text, mismatch = " ".join(str(error).split()), isinstance(error, MismatchError)
             self.fail(text if mismatch else f"{here}: {type(error).__name__}: {text}", mismatch=mismatch)
@@ -165,6 +161,12 @@ class CudaEngine:
             return None
         staged = self._ways[0].staged if self._ways[0] is not None else ""
         return self._joined.story() + (f"; staged where it must be, last because of {staged}" if staged else "")
+
+    def _way(self, request: Request) -> Mapped | OnHost:
+        """How the call is made."""
+        assert self._ways is not None, "join comes first"
+        mapped, on_host = self._ways
+        return on_host if mapped is None or request.custom else mapped
 
     @property
     def ranks(self) -> Ranks | None:

@@ -118,6 +118,10 @@ class Mapped:
                     finally:  # what fails halfway has queued something, too
                         self._after(call, mappings)
 
+    def may_capture(self, here: str) -> None:
+        """Raise TransportError where no call of these ranks can become part of a CUDA graph."""
+        self._shares.barrier.captured(here)
+
     @property
     def ranks(self) -> Ranks:
         """Among whom algorithms are chosen."""

@@ -22,12 +22,23 @@ class OnHost:
         self._room, self._memory = 0, 0  # of each of four parts, and where they lie
         self._staging: Staging | None = None
 
-    def run(self, request: Request, source: int, target: int, stream: int, deadline: Deadline, here: str) -> None:
-        """Run a call; its result is there for what is queued on the stream later."""
+    def may_capture(self, here: str) -> None:
+        """Raise TransportError, as no call by way of the host can become part of a CUDA graph."""
+        why = self._why or "the op is a function of the user's"
+        raise TransportError(f"{here} goes by way of the host, which a CUDA graph cannot hold: {why}")
+
+    def run(
+        self,
+        request: Request,
+        source: int,
+        target: int,
+        stream: int,
+        deadline: Deadline,
+        here: str,
+        keep: object = None,
+    ) -> None:
+        """Run a call; its result is there for what is queued on the stream later. Its input is read when it returns."""
         driver, control = self._driver, self._control
-        if driver.capturing(stream):
-            why = self._why or "the op is a function of the user's"
-            raise TransportError(f"{here} goes by way of the host, which a CUDA graph cannot hold: {why}")
         segments = cut(request, control.rank, control.size, ROOM)
 
         def execute(part: Request, at: int, to: int) -> None:
