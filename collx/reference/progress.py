@@ -98,6 +98,7 @@ class Progress:
         self.ordered: deque[Task] = deque()
         self.free: list[Task] = []
         self.over: Exception | None = None
+        self._told = False  # whether a call has raised it, or will
         self._helpers = 0  # threads that wait for a call, and move all of them on meanwhile
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -113,9 +114,13 @@ class Progress:
         return self.over is None
 
     def usable(self, what: str) -> None:
-        """Raise ClosedError where no call can be made any more."""
+        """Raise ClosedError where no call can be made any more; the first call, where that was found out while none
+        was under way, what it was."""
         if self.over is not None:
             closed = isinstance(self.over, ClosedError)
+            if not closed and not self._told:
+                self._told = True
+                raise self.over
             raise ClosedError(f"{what}: the communicator is {'closed' if closed else f'broken by: {self.over}'}")
 
     def may_call(self) -> None:
@@ -199,6 +204,7 @@ class Progress:
                 return
             self.over = error
             self.over = error = self.judged(error)
+            self._told = bool(self.ordered or self.free)
             for task in (*self.ordered, *self.free):
                 task.end(error)
             self.ordered.clear()

@@ -15,7 +15,7 @@ from collx.transports.conformance import run_threads
 from collx.transports.memory import MemoryHub, MemoryTransport
 from collx.types import Array, ReduceOp
 from tests.calls import Call, even, registered
-from tests.harness import ENGINES, TIMEOUT, engines, make_plan
+from tests.harness import ENGINES, TIMEOUT, engines, make_plan, reference_engines
 from tests.oracle import inputs
 
 KINDS = pytest.mark.parametrize("kind", ENGINES)
@@ -207,3 +207,16 @@ def test_a_custom_op_cannot_change_its_arguments() -> None:
     call = Call("all_reduce", "recursive_doubling", 2, counts=(4, 4), op=ReduceOp.custom(greedy))
     errors = failures("reference", [call, call])
     assert any(isinstance(error, ValueError) and "read-only" in str(error) for error in errors)
+
+
+def test_what_is_found_out_between_calls_is_what_the_next_one_raises() -> None:
+    """By the thread that has moved the call before: nobody else could say it."""
+    with reference_engines(2, rendezvous=False) as (mine, other):
+        other.fail("rank 1 gave up", mismatch=True)
+        assert isinstance(mine, ReferenceEngine)
+        while mine._progress.over is None:
+            mine._progress.turn()
+        with pytest.raises(MismatchError, match="rank 1 gave up"):
+            mine.send(0, 0, 1, 0, TIMEOUT)
+        with pytest.raises(ClosedError, match="rank 1 gave up"):
+            mine.send(0, 0, 1, 0, TIMEOUT)
