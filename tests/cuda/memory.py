@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 GRAIN = 512  # what bases are multiples of, as a driver's are
 PAGE = mmap.PAGESIZE
-SPAN = 1 << 36  # of addresses; nothing is behind them until something is mapped there
+SPAN = 1 << 34  # of addresses; nothing is behind them until something is mapped there
 FREED, POISONED = 0xDB, 1 << 20  # what freed memory is filled with, for those who read it all the same; and how much
 UNSET = 0xA7  # what memory holds that nobody has set
 
@@ -57,10 +57,15 @@ class Arena:
         self._blocks: list[Block] = []  # by base
 
     def __del__(self) -> None:
+        self.end()
+        _libc.munmap(self._begin, SPAN)
+
+    def end(self) -> None:
+        """Give back what a process has few of; who still looks at the memory finds it."""
         for block in self._blocks:
             if block.fd >= 0:
                 os.close(block.fd)
-        _libc.munmap(self._begin, SPAN)
+                block.fd = -1
 
     def add(self, nbytes: int, ordinal: int, generation: int, fd: int = -1) -> Block:
         """Map `nbytes` of the file there, or of nobody else's memory, at the lowest base that is free."""

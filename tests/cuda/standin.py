@@ -68,6 +68,7 @@ class StandIn:
         self._ended = True
         for stream in self._streams.values():
             stream.end()
+        self._arena.end()
         atexit.unregister(self.end)
 
     # -- devices
