@@ -13,7 +13,7 @@ from typing import Any
 from collx import lifeline
 from collx.bootstrap import NOTES, Place
 from collx.errors import AbortedError, RankFailedError
-from collx.member import leave_all
+from collx.leaving import leave_all
 from collx.transports.meeting import pmi
 from collx.witness import FAILED, LEFT, Ledger
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
 import sys
 import weakref
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
 import numpy as np
 
-from collx import calls, flight
+from collx import calls, flight, leaving
 from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
@@ -62,7 +60,7 @@ class Member:
         self._crowd = 4  # how many of them make it worth looking which are done
         self._over: str | None = None  # why it takes no more calls
         self._left = False
-        _members[self] = None
+        leaving.enter(self)
 
     @property
     def timeout(self) -> float:
@@ -332,7 +330,7 @@ class Member:
         self._over = None
         self._end("it was inherited through fork; only the process that made it can use it")
         self._left = True
-        _parents.append((self._engine, [work.abandon(ClosedError(self._over)) for work in self._under_way]))
+        leaving.keep_in_child((self._engine, [work.abandon(ClosedError(self._over)) for work in self._under_way]))
 
 
 def _to(member: Member, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -344,59 +342,3 @@ def _to(member: Member, method: Callable[..., Any]) -> Callable[..., Any]:
         return None if there is None else method(there, *given)
 
     return called
-
-
-_members: weakref.WeakKeyDictionary[Member, None] = weakref.WeakKeyDictionary()  # in the order that they were made in
-_shared: weakref.WeakSet[Shared] = weakref.WeakSet()
-_parents: list[object] = []  # engines of the parent process, which the child must not close by dropping them
-
-
-def dump_all() -> None:
-    """Print what `dump` prints of every communicator of this process to standard error; for signal handlers, which may
-    come in the middle of another print."""
-    for member in sorted(_members, key=lambda member: member.size, reverse=True):
-        text = member._flown().encode()
-        with contextlib.suppress(OSError):
-            while text:
-                text = text[os.write(2, text) :]
-
-
-def keep_in_child(engine: object) -> None:
-    """Never drop what is the parent's."""
-    _parents.append(engine)
-
-
-class Shared(Protocol):
-    """What communicators share, as connections to other hosts."""
-
-    def close(self) -> None:
-        """Idempotent."""
-        ...
-
-
-def close_last(shared: Shared) -> None:
-    """As the process ends, close this as well, after its communicators."""
-    _shared.add(shared)
-
-
-def leave_all(fatal: BaseException | None = None) -> None:
-    """Close every communicator as the process ends, in the same order on all ranks, which may wait for each other;
-    if by an exception, the other ranks are told of it."""
-    fatal = fatal or getattr(sys, "last_value", None)  # what ended the program, if an exception did
-    for member in list(_members):
-        if fatal is not None:
-            member._break("the program", fatal)
-        with contextlib.suppress(CollxError):  # as of a GPU that has failed: the others are to be left too
-            member.close()
-    for shared in list(_shared):
-        shared.close()
-
-
-def _after_fork() -> None:
-    for member in list(_members):
-        member._inherited()
-        _members.pop(member, None)
-
-
-atexit.register(leave_all)
-os.register_at_fork(after_in_child=_after_fork)

@@ -11,7 +11,8 @@ from collx.calls import Call
 from collx.checks import seconds
 from collx.errors import CollxError
 from collx.known import Recall, unknown
-from collx.member import Member, keep_in_child
+from collx.leaving import keep_in_child
+from collx.member import Member
 from collx.types import Where
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from collx import checks, lifeline, world
 from collx.bootstrap import Place
 from collx.errors import AbortedError, CollxError, RankFailedError
-from collx.member import leave_all
+from collx.leaving import leave_all
 
 CULPRIT_GRACE = 1.0  # seconds that a report of somebody else's failure waits for that failure's own report
 END_GRACE = 0.5  # seconds from SIGTERM to SIGKILL

@@ -21,7 +21,7 @@ from collx.bootstrap import Place
 from collx.communicator import Communicator
 from collx.errors import BootstrapError, ClosedError, CollxError, TransportError
 from collx.groups import Lone, Mpi, Shm, Tcp, over_mpi, over_tcp
-from collx.member import close_last, dump_all
+from collx.leaving import close_last, dump_all
 from collx.transports.meeting import pmi, torch_store
 from collx.transports.shm import ShmGroup
 from collx.witness import Ledger
