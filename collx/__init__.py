@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from collx.transports.store.client import Store
     from collx.types import ReduceOp
     from collx.work import Work
-    from collx.world import from_mpi, init
+    from collx.world import from_mpi, from_store, init
 
 __all__ = [
     "AbortedError", "BootstrapError", "ClosedError", "CollxError", "Communicator", "Copy", "MismatchError",
     "RankFailedError", "Recv", "ReduceOp", "RevokedError", "Schedule", "ScheduleError", "Send", "Store",
-    "TimeoutError", "TransportError", "Work", "__version__", "from_mpi", "init", "spawn",
+    "TimeoutError", "TransportError", "Work", "__version__", "from_mpi", "from_store", "init", "spawn",
 ]  # fmt: skip
 
 # Imported when first asked for, so that schedules can be written and proved where the native module is not built.
@@ -45,6 +45,7 @@ _LATER = {
     "Store": "collx.transports.store.client",
     "Work": "collx.work",
     "from_mpi": "collx.world",
+    "from_store": "collx.world",
     "init": "collx.world",
     "spawn": "collx.spawning",
 }

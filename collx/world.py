@@ -138,6 +138,34 @@ def from_mpi(comm: MPI.Intracomm, timeout: float = TIMEOUT) -> Communicator:
     return _joined_by_mpi(comm, checks.seconds(timeout), "mpi")
 
 
+def from_store(store: Any, rank: int, size: int, timeout: float = TIMEOUT, *, label: str = "store") -> Communicator:
+    """A communicator of `size` ranks that meet in `store`, a store of torch.distributed's, this one as `rank`.
+
+    Collective among them. Any number of communicators are made so, one after another by one store or by several, and
+    beside the world that `init` joins. `timeout` is as `init` has it; `label` is what errors call the communicator.
+    Ranks of one host are joined by shared memory, others by TCP, with the secret that the environment leads to, or else
+    one that rank 0 leaves in the store (docs/security.md). COLLX_TRANSPORT=tcp forces TCP everywhere, and
+    COLLX_TRANSPORT=shm refuses several hosts.
+
+    Raises TypeError or ValueError for arguments that are none, BootstrapError where the store fails or ranks are
+    missing at the deadline, TransportError where the transport cannot serve.
+    """
+    timeout, size = checks.seconds(timeout), checks.whole(size, "size")
+    if size < 1:
+        raise ValueError(f"size is {size}, but a communicator has at least one rank")
+    place = Place(checks.rank_of(rank, size, "rank"), size, bootstrap.UNKNOWN, "store://", bootstrap.UNKNOWN)
+    if size == 1:
+        place = dataclasses.replace(place, local_rank=0, local_size=1)
+    asked = os.environ.get("COLLX_TRANSPORT", "")
+    if asked == "mpi":
+        raise TransportError("COLLX_TRANSPORT is mpi, but ranks that meet in a store are joined by shm and tcp")
+    transports = "shm+tcp" if asked == "shm" and size > 1 else bootstrap.find_transport(place, os.environ)
+    if transports == "memory":
+        return _made(Lone(), place, (os.uname().nodename,), timeout, label)
+    exchange = partial(torch_store.by_store, store, torch_store.PREFIX, "the store", place.rank, size)
+    return _joined_by_tcp(place, transports == "tcp", timeout, label, exchange)
+
+
 def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communicator:
     from collx.transports.groups.mpi import MpiGroup, exchange
 
@@ -155,9 +183,10 @@ def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communica
     return _made(ranks, place, group.hosts, timeout, label)
 
 
-def _joined_by_tcp(place: Place, forced: bool, timeout: float) -> Communicator:
+def _joined_by_tcp(
+    place: Place, forced: bool, timeout: float, label: str = "world", exchange: Exchange | None = None
+) -> Communicator:
     deadline = time.monotonic() + timeout
-    exchange: Exchange | None = None
     if place.rendezvous.startswith("torch:"):
         exchange = partial(torch_store.exchange, place.rendezvous, place.rank, place.size)
     elif place.local_size != place.size and jobs.is_directory(place.rendezvous):  # there ranks of one host meet
@@ -167,7 +196,7 @@ def _joined_by_tcp(place: Place, forced: bool, timeout: float) -> Communicator:
         near = ranks.group.near(range(place.size)) if isinstance(ranks, Tcp) else range(place.size)
         number = near.index(place.rank) if place.local_rank == bootstrap.UNKNOWN else place.local_rank
         place = dataclasses.replace(place, local_rank=number, local_size=len(near))
-    return _made(ranks, place, ranks.group.hosts, timeout, "world")
+    return _made(ranks, place, ranks.group.hosts, timeout, label)
 
 
 def _exchange_of_launcher(place: Place, deadline: float) -> Exchange:

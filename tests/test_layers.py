@@ -118,6 +118,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"public", "guide", "selector", "topology", "cost", "collectives", "transports"}
         | {"processes", "algorithms", "plugins", "schedule", "terms", "errors"},
     ),
+    # Doors for programs written for other libraries.
+    "compat": ({"compat"}, {"public"}),
     "examples": ({"examples"}, {"public"}),
     "explaining": ({"explaining"}, {"selector", "decisions", "topology", "compiled", "errors"}),
     "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "explaining", "processes", "public", "errors"}),

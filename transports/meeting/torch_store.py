@@ -1,5 +1,5 @@
-"""How ranks under torchrun tell each other where they are: by the store that it keeps for torch at MASTER_PORT, where
-rank 0 could therefore not listen itself. It is reached by torch, since its protocol is torch's own."""
+"""How ranks tell each other where they are by a store of torch.distributed's: one that their program made, or the one
+that torchrun keeps for torch at MASTER_PORT, where rank 0 could therefore not listen itself."""
 
 from __future__ import annotations
 
@@ -16,30 +16,43 @@ SLACK = 0.1  # seconds by which its clock may be ahead of ours
 
 
 def exchange(meeting: str, rank: int, size: int, text: str, deadline: float) -> list[str]:
-    """Every rank's text, in rank order, by the store at `meeting`, torch://HOST:PORT/RESTARTS. Collective among the
-    ranks of the job; `deadline` is of `time.monotonic`. Raises BootstrapError where there is no torch or no store, and
-    at the deadline, with the ranks that did not come.
-    """
+    """Every rank's text, in rank order, by torchrun's store at `meeting`, torch://HOST:PORT/RESTARTS. As `by_store`;
+    also raises BootstrapError where there is no torch."""
     found = re.fullmatch(r"torch://\[?(.+?)\]?:(\d+)/(\d+)", meeting)
     assert found is not None, meeting
     host, port, restarts = found[1], int(found[2]), found[3]
+    where = f"torchrun's store at {host}, port {port},"
     try:
         store = _store(rank, host, port, deadline)
-        turn = store.add(f"{PREFIX}/{restarts}/turn/{rank}", 1)  # a worker may run one program after another
-        keys = [f"{PREFIX}/{restarts}/{turn}/{peer}" for peer in range(size)]
+    except BootstrapError:
+        raise
+    except RuntimeError as error:  # torch's errors are
+        raise _failed(rank, where, error) from error
+    return by_store(store, f"{PREFIX}/{restarts}", where, rank, size, text, deadline)
+
+
+def by_store(store: Any, prefix: str, where: str, rank: int, size: int, text: str, deadline: float) -> list[str]:
+    """Every rank's text, in rank order, by keys of `store` that begin with `prefix`, as often as ranks like. Collective
+    among them; `deadline` is of `time.monotonic`. Raises BootstrapError where the store fails, `where` being what to
+    call it, and at the deadline, with the ranks that did not come.
+    """
+    try:
+        turn = store.add(f"{prefix}/turn/{rank}", 1)  # a worker may run one program after another
+        keys = [f"{prefix}/{turn}/{peer}" for peer in range(size)]
         store.set(keys[rank], text)
         missing = _wait(store, keys, deadline)
         if not missing:
             return [store.get(key).decode() for key in keys]
-    except RuntimeError as error:  # torch's errors are
-        if isinstance(error, BootstrapError):
-            raise
-        reason = str(error).splitlines()[0]
-        raise BootstrapError(f"rank {rank}: torchrun's store at {host}, port {port}, failed: {reason}") from error
+    except RuntimeError as error:
+        raise _failed(rank, where, error) from error
     here = [peer for peer in range(size) if peer not in missing]
     raise BootstrapError(
-        f"{named(missing)} of {size} did not come to torchrun's store within the timeout of init; {named(here)} did"
+        f"{named(missing)} of {size} did not come to {where.rstrip(',')} within the timeout; {named(here)} did"
     )
+
+
+def _failed(rank: int, where: str, error: RuntimeError) -> BootstrapError:
+    return BootstrapError(f"rank {rank}: {where} failed: {str(error).splitlines()[0]}")
 
 
 def _store(rank: int, host: str, port: int, deadline: float) -> Any:
