@@ -11,7 +11,7 @@ import numpy.typing as npt
 from collx import calls, shrink
 from collx.bearings import Bearings
 from collx.calls import Call, Op
-from collx.checks import seconds, whole64
+from collx.checks import rank_of, seconds, whole64
 from collx.decisions import UNDECIDED, Decisions
 from collx.engine import Engine
 from collx.handle import Handle
@@ -292,6 +292,20 @@ class Communicator(Bearings):
             self._break(f"split #{self._splits}", error)
             raise
         return self._of(members, engine, label)
+
+    def subgroup(self, ranks: Sequence[int], label: str) -> Communicator:
+        """A communicator of `ranks` of this one, in the order given.
+
+        Collective among these ranks, and nobody else: all give the same ranks and the same label, which no two
+        subgroups of one communicator may share. Raises TypeError or ValueError for what are no ranks, or where this
+        rank is not among them, collx.TimeoutError where one of them has not called it in time.
+        """
+        self._alive()
+        members = [rank_of(rank, self.size, "rank") for rank in ranks]
+        if len(set(members)) < len(members) or self.rank not in members:
+            raise ValueError(f"ranks are {members}, but must be different ones, and rank {self.rank} among them")
+        label = f"{self._label}/of.{label}"
+        return self._of(members, self._make_group(self._world(members), label, self.timeout, None), label)
 
     def revoke(self) -> None:
         """Make every call on this communicator raise RevokedError, on all ranks, those under way too. Not collective.

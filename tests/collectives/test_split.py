@@ -98,3 +98,23 @@ def wrong_arguments(comm: Communicator) -> None:
 
 def test_color_and_key_are_integers(kind: str) -> None:
     ranks(kind, 2, wrong_arguments)
+
+
+def by_their_members_alone(comm: Communicator) -> None:
+    """Rank 0 takes no part, and the others make two of the same ranks in different orders."""
+    if comm.rank > 0:
+        there = comm.subgroup(range(1, comm.size), "there")
+        back = comm.subgroup(range(comm.size - 1, 0, -1), "back")
+        assert there.rank == comm.rank - 1
+        same(there.all_gather(np.array([comm.rank])), np.arange(1, comm.size))
+        same(back.all_gather(np.array([comm.rank])), np.arange(comm.size - 1, 0, -1))
+        same(back.subgroup([back.rank], f"{comm.rank}").scan(np.array([3.0])), np.array([3.0]))
+    for wrong in ([], [comm.rank] * 2, [(comm.rank + 1) % comm.size], [-1], [comm.size]):
+        with pytest.raises(ValueError, match="rank"):
+            comm.subgroup(wrong, "wrong")
+    comm.barrier()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_subgroups_are_made_by_their_members_alone(kind: str, size: int) -> None:
+    ranks(kind, size, by_their_members_alone)
