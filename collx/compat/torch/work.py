@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,114 +14,126 @@ import torch
 import torch.distributed as dist
 
 import collx
+from collx.compat.torch.errors import as_torch
 
-Finish = Callable[[], object]
+Finish = Callable[[], object]  # brings what has arrived to where it belongs
+UNLIMITED = datetime.timedelta(0)
 
 
 class CollxWork(dist.Work):  # type: ignore[misc]
-    """A call under way as torch.distributed knows it. `finish` brings what has arrived to where it belongs, and is run
-    once, by whoever first finds the call done."""
+    """A call under way as torch.distributed knows it. It has ended when all of `works` have, and `finish` was run."""
 
     def __init__(
         self,
         works: Sequence[collx.Work],
-        result: Sequence[Any] = (),
+        tensors: Sequence[Any] = (),
         finish: Finish | None = None,
         waiter: Waiter | None = None,
     ) -> None:
         super().__init__()
-        self._works, self._result, self._finish = works, result, finish
-        self._waiter = waiter
-        self._future: Any = None
+        self.works, self.finish = works, finish
+        self.tensors, self._waiter = tensors, waiter
         self._lock = threading.Lock()
-        self._error: Exception | None = None
+        self._over, self._error = False, None
+        self._future: Any = None
 
-    def wait(self, timeout: datetime.timedelta = datetime.timedelta(0)) -> bool:
-        """Return True when the call has ended. Raises what it failed with, collx.TimeoutError after `timeout`, where it
-        is not 0."""
-        seconds = timeout.total_seconds() or None
-        try:
-            for work in self._works:
-                work.wait(seconds)
-        except Exception as error:
-            if all(work.done() for work in self._works):
-                self._error = error
-            raise
-        if self._finish is not None:
-            with self._lock:
-                finish, self._finish = self._finish, None
-                if finish is not None:
-                    finish()
+    def wait(self, timeout: datetime.timedelta = UNLIMITED) -> bool:
+        """Return True when the call has ended. Raises what it failed with, and collx.TimeoutError after `timeout`,
+        unless that is 0."""
+        if not self._over:
+            deadline = time.monotonic() + timeout.total_seconds() if timeout > UNLIMITED else None
+            for work in self.works:
+                try:
+                    work.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+                except Exception as error:
+                    if not work.done():
+                        as_torch(error)
+                        raise
+            self._end()
+        if self._error is not None:
+            raise self._error
         return True
 
     def is_completed(self) -> bool:
-        return all(work.done() for work in self._works)
+        if not self._over and all(work.done() for work in self.works):
+            self._end()
+        return self._over
+
+    def _end(self) -> None:
+        """Take note of the outcome, once all of `works` are done."""
+        with self._lock:
+            if self._over:
+                return
+            try:
+                for work in self.works:
+                    work.wait()
+                if self.finish is not None:
+                    self.finish()
+            except Exception as error:
+                self._error = as_torch(error)
+            self._over = True
+            self.finish = None
 
     def is_success(self) -> bool:
-        return self.is_completed() and self.exception() is None
+        return self.is_completed() and self._error is None
 
     def exception(self) -> Exception | None:
         """What the call failed with; None also while it is under way."""
-        if self._error is None and self.is_completed():
-            try:
-                self.wait()
-            except Exception as error:
-                self._error = error
-        return self._error
+        return self._error if self.is_completed() else None
 
     def synchronize(self) -> None:
         self.wait()
 
     def result(self) -> list[Any]:
+        """The tensors that the call wrote, when it has ended."""
         self.wait()
-        return list(self._result)
+        return list(self.tensors)
 
     def get_future(self) -> Any:
-        """Is set to the list of tensors that the call wrote."""
+        """A torch.futures.Future of the tensors that the call writes; or it raises RuntimeError with the call's."""
         if self._future is None:
-            self._future = torch.futures.Future()
-            if self.is_completed() or self._waiter is None:
-                self.settle()
+            ended = torch.futures.Future()
+            self._future = ended.then(lambda _: self.result())  # that what it raises is C++'s error as well
+            if self._waiter is None or self.is_completed():
+                ended.set_result(None)
             else:
-                self._waiter.put(self)
+                self._waiter.tell(self, ended)
         return self._future
 
-    def settle(self) -> None:
-        """Wait, and pass the outcome on to the future."""
-        try:
-            self.wait()
-        except Exception as error:
-            self._future.set_exception(error)
-        else:
-            self._future.set_result(list(self._result))
-
     def _source_rank(self) -> int:
-        raise RuntimeError("this is no receive from any rank, so that it has no source to tell")
+        """The group's rank that the message came from, where any might have sent it."""
+        self.wait()
+        return int(self.works[0].wait().source)
 
     source_rank = _source_rank
 
 
 class Waiter:
-    """A thread that waits for calls whose futures were asked for, one after another, as they were started."""
+    """A thread that completes the futures of calls, in the order in which they were asked for."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._works: queue.SimpleQueue[CollxWork | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[tuple[CollxWork, Any] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def put(self, work: CollxWork) -> None:
+    def tell(self, work: CollxWork, ended: Any) -> None:
+        """Complete `ended` as soon as `work` has ended, well or not."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
-        self._works.put(work)
+        self._asked.put((work, ended))
 
     def _run(self) -> None:
-        while (work := self._works.get()) is not None:
-            work.settle()
+        while (asked := self._asked.get()) is not None:
+            work, ended = asked
+            with contextlib.suppress(Exception):  # whoever waits for the future is told
+                work.wait()
+            ended.set_result(None)
 
     def close(self) -> None:
-        """When all that were put have ended."""
+        """Return when all futures asked for are complete."""
         if self._thread is not None:
-            self._works.put(None)
-            self._thread.join()
+            self._asked.put(None)
+            if self._thread is not threading.current_thread():
+                self._thread.join()
             self._thread = None

@@ -1,0 +1,72 @@
+"""Tensors as collx takes them: contiguous, and of one piece where torch has a list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from collx.compat.torch.work import Finish
+
+OPS = ("sum", "avg", "prod", "min", "max", "band", "bor", "bxor")  # in the order of torch's RedOpType
+
+
+def only(tensors: Sequence[Any], name: str) -> Any:
+    """torch's lists are of one tensor, or list, per GPU of a process, of which there is one."""
+    if len(tensors) != 1:
+        raise ValueError(f"{name} must be of one tensor per process, but has {len(tensors)}")
+    return tensors[0]
+
+
+def landing(tensor: Any, filled: bool) -> tuple[Any, Finish | None]:
+    """Where a result for `tensor` can be written, with what `tensor` holds where `filled`, and what brings it there."""
+    if tensor.is_contiguous():
+        return tensor, None
+    here = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    if filled:
+        here.copy_(tensor)
+    return here, lambda: tensor.detach().copy_(here)
+
+
+def joined(tensors: Sequence[Any]) -> Any:
+    """One flat tensor of all."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def spreading(tensors: Sequence[Any], kind: Any) -> tuple[Any, Finish]:
+    """A flat tensor, of the dtype and device of `kind`, for what goes to `tensors`, and what brings it there."""
+    counts = [tensor.numel() for tensor in tensors]
+    flat = torch.empty(sum(counts), dtype=kind.dtype, device=kind.device)
+
+    def spread() -> None:
+        for tensor, part in zip(tensors, flat.split(counts), strict=True):
+            tensor.detach().copy_(part.view(tensor.shape))
+
+    return flat, spread
+
+
+def parts(tensors: Sequence[Any]) -> list[int] | None:
+    """How many elements each has; None where all have as many."""
+    counts = [tensor.numel() for tensor in tensors]
+    return None if len(set(counts)) == 1 else counts
+
+
+def rows(given: Sequence[int], tensor: Any, size: int, name: str) -> list[int]:
+    """The rows of `tensor` for or from each rank: as given, or equally many."""
+    if given:
+        return list(given)
+    if len(tensor) % size:
+        raise ValueError(f"{name} has {len(tensor)} rows, which {size} ranks cannot share equally")
+    return [len(tensor) // size] * size
+
+
+def reduction(x: Any, op: Any) -> tuple[Any, str]:
+    """What to reduce, and by which op of collx's, for torch's `op`."""
+    kind = int(op.op)
+    if kind < len(OPS):
+        return x, OPS[kind]
+    if op == dist.ReduceOp.PREMUL_SUM:
+        return x.detach() * op.__getstate__()[1], "sum"
+    raise NotImplementedError(f"collx has no reduction like torch's {op.op}")
