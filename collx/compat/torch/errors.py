@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +27,11 @@ def as_torch(error: Exception) -> Exception:
     return error
 
 
-@functools.cache
+_classes: dict[type[collx.CollxError], type[collx.CollxError]] = {}
+
+
 def _both(kind: type[collx.CollxError]) -> type[collx.CollxError]:
-    return type(kind.__name__, (kind, dist.DistBackendError), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    if kind not in _classes:
+        inside = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+        _classes[kind] = type(kind.__name__, (kind, dist.DistBackendError), inside)
+    return _classes[kind]

@@ -22,4 +22,5 @@ class Messages(Calls):
 
     def recv_anysource(self, tensors: Any, tag: int = 0) -> CollxWork:
         here, finish = landing(only(tensors, "tensors"), filled=False)
-        return self._under_way(tensors, lambda: self.comm.recv_any(here, None, tag, async_op=True), finish)
+        comm: Any = self.comm
+        return self._under_way(tensors, lambda: comm.recv_any(here, None, tag, async_op=True), finish)

@@ -34,7 +34,8 @@ class CollxWork(dist.Work):  # type: ignore[misc]
         self.works, self.finish = works, finish
         self.tensors, self._waiter = tensors, waiter
         self._lock = threading.Lock()
-        self._over, self._error = False, None
+        self._over = False
+        self._error: Exception | None = None
         self._future: Any = None
 
     def wait(self, timeout: datetime.timedelta = UNLIMITED) -> bool:
