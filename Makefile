@@ -2,6 +2,7 @@
 #   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
 #   make test      the whole test suite
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
+#   make torchperf collx beside Gloo through torch's API, into perf/results/torch.*; ARGS='--calls broadcast --models='
 #   make tcp       as root: collx between two hosts beside Gloo and Open MPI, into perf/results/tcp.*; ARGS='--quick'
 #   make regret    as root: what it costs to leave the choice to the selector, into perf/results/regret.*; ARGS='4 2x2'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
@@ -27,7 +28,7 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 # The tests start thousands of processes, each of which would compile all of collx anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: gpu sweep versus tcp regret yardstick checks test nft mismatches prove lint kernels sanitize fuzz models docs
+.PHONY: gpu sweep versus torchperf tcp regret yardstick checks test nft mismatches prove lint kernels sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -44,6 +45,9 @@ kills: .venv/.stamp-test
 
 versus: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.peers --output perf/results/versus $(ARGS)
+
+torchperf: .venv/.stamp-test
+	$(BIN)/python -m collx.perf.torch_versus --output perf/results/torch $(ARGS)
 
 tcp: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.across --output perf/results/tcp $(ARGS)
