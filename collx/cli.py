@@ -107,6 +107,9 @@ def _run(argv: list[str]) -> int:
         os.environ["COLLX_SECRET_FILE"] = os.path.abspath(options.secret_file)
     if options.tls:
         os.environ["COLLX_TLS"] = "1"
+    if options.mpi4py:
+        shadow = os.path.join(os.path.dirname(__file__), "compat", "mpi4py", "shadow")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [shadow, os.environ.get("PYTHONPATH")]))
     try:
         place = bootstrap.Place(0, n, 0, "", n) if share is None else share.place(0, n)
         bootstrap.find_transport(place, os.environ)  # no need for every rank to say it
@@ -149,7 +152,7 @@ def _run_parser() -> Parser:
     parser = Parser(
         prog="collx run",
         usage="collx run [-n N] [--nnodes M --node-rank R --rendezvous HOST:PORT] [--secret-file FILE] [--tls]"
-        " [--tag on|off] [--keep-going] (PROGRAM | -m MODULE) [ARGUMENTS]",
+        " [--mpi4py] [--tag on|off] [--keep-going] (PROGRAM | -m MODULE) [ARGUMENTS]",
         description="Start a program as N ranks on this host, or on each of M hosts by a command on each. A .py file,"
         " and a directory or archive with a __main__.py, is run by this Python.",
         epilog="The exit code is that of the rank that failed first, 128 + the signal's number if one killed it.",
@@ -162,6 +165,7 @@ def _run_parser() -> Parser:
     parser.add_argument("--rendezvous", metavar="HOST:PORT", help="where the first host's rank 0 is to listen")
     parser.add_argument("--secret-file", metavar="FILE", help="32 random bytes, mode 0600, the same on every host")
     parser.add_argument("--tls", action="store_true", help="encrypt what ranks of different hosts say to each other")
+    parser.add_argument("--mpi4py", action="store_true", help="`from mpi4py import MPI` is then collx, with no MPI")
     parser.add_argument("--tag", choices=("on", "off"), default="on", help="start each line of output with [rank]")
     parser.add_argument("--keep-going", action="store_true", help="let the other ranks run on when one fails")
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module, as python -m does")

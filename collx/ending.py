@@ -80,7 +80,7 @@ def _leave_note(place: Place, fatal: Exception) -> None:
 def _mpi() -> Any:
     """MPI, where this program uses it and other ranks do."""
     mpi: Any = sys.modules.get("mpi4py.MPI")
-    running = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+    running = mpi is not None and mpi.get_vendor()[0] != "collx" and mpi.Is_initialized() and not mpi.Is_finalized()
     return mpi if running and mpi.COMM_WORLD.size > 1 else None
 
 

@@ -260,7 +260,10 @@ def _world_of_mpi(place: Place) -> MPI.Intracomm:
 
 def _mpi(what: str, instead: str = "") -> Any:
     try:
-        return importlib.import_module("mpi4py.MPI")
+        mpi = importlib.import_module("mpi4py.MPI")
+        if mpi.get_vendor()[0] == "collx":
+            raise RuntimeError("here mpi4py is collx's own, which --mpi4py gives: there is no MPI behind it")
+        return mpi
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI
         reason = " ".join(str(error).split())
         raise TransportError(f"{what} needs mpi4py and an MPI: pip install 'collx[mpi]'{instead} ({reason})") from error

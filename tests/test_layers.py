@@ -120,6 +120,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     # Doors for programs written for other libraries.
     "compat": ({"compat"}, {"public"}),
+    "shim": ({"compat.mpi4py"}, {"public", "communicator", "world", "buffers", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
     "explaining": ({"explaining"}, {"selector", "decisions", "topology", "compiled", "errors"}),
     "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "explaining", "processes", "public", "errors"}),

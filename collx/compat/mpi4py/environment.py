@@ -1,0 +1,98 @@
+"""MPI begins and ends, and what there is to ask about it. Here COMM_WORLD and COMM_SELF come to life."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+
+import collx
+from collx.communicator import Communicator
+from collx.compat.mpi4py import constants, errors
+from collx.compat.mpi4py.context import Context
+from collx.groups import Lone
+
+WORLD, SELF = Context(None, "MPI_COMM_WORLD"), Context(None, "MPI_COMM_SELF")
+
+_finalized = False
+
+
+def Init() -> None:
+    """Join the job, by `collx.init()`. Collective."""
+    if WORLD.ranks is not None or _finalized:
+        raise errors.Exception(constants.ERR_OTHER, "MPI was initialised before")
+    WORLD.ranks = collx.init()
+    lone, host = Lone(), os.uname().nodename
+    SELF.ranks = Communicator(
+        lone.engine([0], "self", WORLD.ranks.timeout), 0, 0, (host,), WORLD.ranks.timeout, lone.engine, label="self"
+    )
+    atexit.register(_leave)
+
+
+def Init_thread(required: int = constants.THREAD_MULTIPLE) -> int:
+    """As Init. Returns THREAD_SERIALIZED: a communicator serves one thread at a time."""
+    Init()
+    return Query_thread()
+
+
+def Finalize() -> None:
+    """Meet the other ranks, and leave the job. Collective."""
+    global _finalized
+    if WORLD.ranks is None:
+        raise errors.Exception(constants.ERR_OTHER, "MPI is not initialised")
+    WORLD.ranks.barrier()
+    _finalized = True
+
+
+def _leave() -> None:
+    """A process that ends well leaves when the others do, as it would with MPI."""
+    if WORLD.ranks is not None and not _finalized and not WORLD.ranks.closed and not hasattr(sys, "last_value"):
+        Finalize()
+
+
+def Is_initialized() -> bool:
+    return WORLD.ranks is not None
+
+
+def Is_finalized() -> bool:
+    return _finalized
+
+
+def Query_thread() -> int:
+    return constants.THREAD_SERIALIZED
+
+
+def Is_thread_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def Get_version() -> tuple[int, int]:
+    """The version of the standard that mpi4py's API follows here."""
+    return constants.VERSION, constants.SUBVERSION
+
+
+def Get_library_version() -> str:
+    return f"collx {collx.__version__}"
+
+
+def get_vendor() -> tuple[str, tuple[int, int, int]]:
+    numbers = [int(part) for part in collx.__version__.split(".")[:3]]
+    return "collx", (numbers[0], numbers[1], numbers[2])
+
+
+def Get_processor_name() -> str:
+    return os.uname().nodename
+
+
+def Wtime() -> float:
+    return time.perf_counter()
+
+
+def Wtick() -> float:
+    return time.get_clock_info("perf_counter").resolution
+
+
+def Pcontrol(level: int) -> None:
+    """Profiling, of which there is none: nothing happens."""

@@ -1,0 +1,39 @@
+"""mpi4py.MPI on collx."""
+
+from typing import Any
+
+import mpi4py
+
+from collx.compat.mpi4py.communicator import COMM_NULL, COMM_SELF, COMM_WORLD, Comm, Intracomm
+from collx.compat.mpi4py.constants import *
+from collx.compat.mpi4py.environment import (
+    Finalize,
+    Get_library_version,
+    Get_processor_name,
+    Get_version,
+    Init,
+    Init_thread,
+    Is_finalized,
+    Is_initialized,
+    Is_thread_main,
+    Pcontrol,
+    Query_thread,
+    Wtick,
+    Wtime,
+    get_vendor,
+)
+from collx.compat.mpi4py.errors import Exception, Get_error_class, Get_error_string, Lacking
+
+for _it in list(globals().values()):  # so that what a program prints and pickles says where it has it from
+    if isinstance(_it, type) and _it.__module__.startswith("collx."):
+        _it.__module__ = __name__
+
+
+def __getattr__(name: str) -> Any:
+    if name[0].isupper():
+        raise Lacking(f"mpi4py.MPI.{name} is not in collx's shim")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if mpi4py.rc.initialize and not Is_initialized():
+    Init()
