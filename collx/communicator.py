@@ -24,6 +24,7 @@ from collx.types import Array, Where, nearest
 
 if TYPE_CHECKING:
     from collx.cuda.engine import CudaEngine
+    from collx.group import Group
 
 Look = Callable[[], None] | None
 # Makes the engine of a new group: (world ranks of its members in their new order, a label all give alike and use
@@ -270,12 +271,31 @@ class Communicator(Bearings):
         call: Call = calls.BUILDERS[collective](self.rank, self.size, *args, **kwargs)
         return Handle(self, call)
 
+    def group(self, *, async_op: bool = False, timeout: float | None = None) -> Group:
+        """A context manager in whose block calls and messages are noted only, and made together when it is left:
+        small collectives that are alike packed into few, sends and receives all started before any is waited for.
+
+        Inside, methods check their arguments and return what they would, filled when the block has been left; with
+        async_op a Work that ends with the group. The calls have no order among themselves: none may write what another
+        reads or writes (ValueError when the block is left). All ranks make the same collectives in the same order, or
+        MismatchError is raised. `timeout` is that of each call; those inside take no other.
+
+        async_op: do not wait when the block is left; `group.work` is one Work for all, whose results are there when
+        it has been waited for or was seen to be done.
+
+        An exception that leaves the block drops the group: nothing was sent, and the communicator is as good as before.
+        """
+        from collx.group import Group  # most programs make none
+
+        return Group(self, async_op, timeout)
+
     def split(self, color: int | None, key: int = 0) -> Communicator | None:
         """A communicator of the ranks that give the same `color`, ordered by `key`, then by rank; None for color None.
 
         Collective. Raises TypeError where color or key is no integer, ValueError where it does not fit 64 bits, and
         as collectives do.
         """
+        self._alone("split")
         given = [0, 0] if color is None else [1, whole64(color, "color")]
         mine = np.array([*given, whole64(key, "key")], np.int64)
         call = calls.all_gather(self.rank, self.size, mine)
@@ -330,6 +350,7 @@ class Communicator(Bearings):
         After either of these two it cannot be shrunk any more.
         """
         limit = self.timeout if timeout is None else seconds(timeout)
+        self._alone("shrink")
         if self._left:
             self._alive()
         self._revoke()

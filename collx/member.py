@@ -6,6 +6,7 @@ import contextlib
 import sys
 import weakref
 from collections.abc import Callable
+from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
@@ -26,6 +27,7 @@ from collx.types import ReduceOp
 from collx.work import Work
 
 if TYPE_CHECKING:
+    from collx.fusion import Fusion, Noting
     from collx.trial import Trial, Trials
 
 PLANS = 1024  # plans kept; where every call has another shape, old ones go
@@ -55,6 +57,7 @@ class Member:
             seconds(timeout), SharedArray, _to(self, type(self)._break), _to(self, Member._begin)
         )
         self._recall = self._known.recall
+        self._group: Noting | None = None  # whose block is being run
         self._last: Work | None = None  # the newest asynchronous collective
         self._under_way: set[Work] = set()  # also those that the user dropped: their memory must outlive them
         self._crowd = 4  # how many of them make it worth looking which are done
@@ -109,6 +112,29 @@ class Member:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a communicator is one process's place among the ranks: it cannot be pickled or copied")
+
+    # -- groups --------------------------------------------------------------------------------------
+
+    @cached_property
+    def _fusion(self) -> Fusion:
+        from collx.fusion import Fusion  # most programs make no groups
+
+        return Fusion(self.rank, self.size, self._engine.far, self._engine.allocate)
+
+    def _enter(self, group: Noting) -> None:
+        """From now on calls are noted by the group."""
+        self._alive()
+        self._alone("a group")
+        self._group = group
+        self._known.pause(True)
+
+    def _leave(self) -> None:
+        self._group = None
+        self._known.pause(False)
+
+    def _alone(self, what: str) -> None:
+        if self._group is not None:
+            raise ValueError(f"{what} cannot be begun in a group: leave its block first")
 
     # -- running calls -------------------------------------------------------------------------------
 

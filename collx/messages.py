@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from collx.buffers import Buffer, for_input, for_output, together, where_of
@@ -45,7 +46,15 @@ class Messages(OnGpu):
         collx.TimeoutError, RankFailedError.
         """
         to, tag, limit = rank_of(to, self.size, "to"), _tag(tag), self._limit(timeout)
-        source = _at_hand(for_input(x), limit)
+        given = for_input(x)
+        if self._group is not None:
+            if given.copied and given.kind.device is None:
+                given.load()
+                x = given.array
+            begin = partial(self.send, x, to, tag, async_op=True)
+            noted: Work | None = self._group.message(begin, given, None, async_op, timeout)
+            return noted
+        source = _at_hand(given, limit)
         if to == self.rank:
             self._oneself.send(source.array, tag)
             return Work(None, None) if async_op else None
@@ -64,6 +73,10 @@ class Messages(OnGpu):
         """
         source, tag, limit = rank_of(source, self.size, "source"), _tag(tag), self._limit(timeout)
         target = for_output(out)
+        if self._group is not None:
+            return self._group.message(
+                partial(self.recv, out, source, tag, async_op=True), target, out, async_op, timeout
+            )
         if target.kind.device is not None:
             return self._recv_on_gpu(target, source, tag, async_op, limit)
         if source == self.rank:
@@ -104,6 +117,9 @@ class Messages(OnGpu):
                 outgoing = for_input(x, private=True)
                 outgoing.load()
                 x = outgoing.array
+        if self._group is not None:
+            self.send(x, to, tag)
+            return self.recv(out, source, tag, async_op=async_op, timeout=timeout)
         if source == self.rank:
             coming = outgoing.array.nbytes if to == self.rank else None
             self._oneself.check(incoming.array.nbytes, tag, coming)

@@ -33,6 +33,8 @@ class OnGpu(Member):
         """Make it, for a call on the stream of `where`. Collective."""
 
     def _do(self, call: Call, async_op: bool, timeout: float | None, *given: Any) -> Any:
+        if self._group is not None:
+            return self._group.add(call, async_op, timeout)
         where = call.where
         if where is None:
             return super()._do(call, async_op, timeout, *given)

@@ -62,7 +62,7 @@ def make_plan(
         window=segments if request.custom else min(segments, window), workspace=workspace,
         input_bytes=sum(given) if given else sum(sizes[b] for b in spec.before(*where)),
         output_bytes=sum(sizes[b] for b in spec.after(*where)),
-        count=counts_text(request.elements) if request.agreed else OWN_COUNTS,
+        count=_count(request),
         called=request.called, ordered=request.ordered,
     )  # fmt: skip
     return plan, _on_blocks(request, schedule.blocks) if request.custom else op
@@ -84,9 +84,13 @@ def _without_moves(request: Request, rank: int, size: int) -> Plan:
     return Plan(
         collective=request.collective, algorithm=MPI, rank=rank, size=size, root=request.root,
         dtype=DTYPE_CODES[request.dtype], op=(request.op or _SUM).code, itemsize=itemsize, moves=(), segments=1,
-        window=1, workspace=0, input_bytes=given, output_bytes=taken, count=counts_text(request.elements),
+        window=1, workspace=0, input_bytes=given, output_bytes=taken, count=_count(request),
         called=request.called, elements=request.elements, inplace=request.inplace,
     )  # fmt: skip
+
+
+def _count(request: Request) -> str:
+    return request.together or (counts_text(request.elements) if request.agreed else OWN_COUNTS)
 
 
 def _block_bytes(request: Request, schedule: Schedule, itemsize: int) -> list[int]:

@@ -28,6 +28,7 @@ class Request(NamedTuple):
     shape: tuple[int, ...] = ()
     agreed: bool = True
     called: str = ""  # the method, where it is another than the collective's
+    together: str = ""  # where it is several calls of a group packed into one: which
 
     @property
     def nbytes(self) -> int:

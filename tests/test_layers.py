@@ -82,8 +82,11 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "communicator": (
         {"communicator", "bearings", "calls", "layout", "member", "leaving", "messages", "oneself", "handle", "on_gpu"}
-        | {"work", "shrink"},
+        | {"work", "shrink", "group", "fusion"},
         {
+            "agreement",
+            "collectives",
+            "compiled",
             "topology",
             "spots",
             "buffers",

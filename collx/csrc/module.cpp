@@ -10,6 +10,7 @@
 #include "module_control.hpp"
 #include "module_endpoint.hpp"
 #include "module_garbage.hpp"
+#include "module_group.hpp"
 #include "module_known.hpp"
 #include "module_quick.hpp"
 
@@ -79,6 +80,7 @@ NB_MODULE(_core, module) {
         .def_static("allocate", &allocate, "region"_a, "bytes"_a);
     bind_control(module);
     bind_endpoint(module);
+    bind_group(module);
     bind_known(module);
     bind_quick(module);
 }

@@ -106,7 +106,7 @@ PreparedPlan* Known::plan_of(nb::handle prepared) const {
 
 nb::object Known::recall(bool async_op, double timeout, PyObject* const* given, std::size_t count) {
     Key key;
-    if (!open_ || !(async_op || idle()) || !key.read(given, count, kind_)) return unknown();
+    if (!open_ || paused_ || !(async_op || idle()) || !key.read(given, count, kind_)) return unknown();
     const auto found = entries_.find(key);
     if (found == entries_.end()) return unknown();
     const Entry& entry = found->second;
@@ -182,7 +182,7 @@ void Known::close() {
 
 bool Known::run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout,
                 nb::handle read, nb::handle written) {
-    if (!open_ || !idle()) return false;
+    if (!open_ || paused_ || !idle()) return false;
     if (endpoint_ == nullptr)
         return nb::cast<bool>(engine_(prepared, reinterpret_cast<std::uintptr_t>(input),
                                       reinterpret_cast<std::uintptr_t>(output), timeout, read, written));
@@ -338,6 +338,7 @@ void bind_known(nb::module_& module) {
                      "keep: object) -> collections.abc.Callable[..., object]"),
              "prepared"_a, "input"_a, "output"_a, "fill"_a.none(), "result"_a.none(), "keep"_a)
         .def("forget", &Known::forget)
+        .def("pause", &Known::pause, "paused"_a)
         .def("close", &Known::close)
         .def_prop_rw("timeout", &Known::timeout, &Known::set_timeout);
     nb::class_<Bound>(module, "Bound", nb::type_slots(bounded.slots));

@@ -69,6 +69,7 @@ class Known {
     void remember(nb::object prepared, nb::object result, nb::typed<nb::tuple, nb::object, nb::ellipsis> given,
                   bool copied, nb::object fill);
     void forget() { std::exchange(entries_, {}); }
+    void pause(bool paused) { paused_ = paused; }  // nothing is known meanwhile
     void close();  // nothing is known from now on
     // Runs a plan, or returns false where that cannot be done at once.
     bool run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout,
@@ -88,7 +89,7 @@ class Known {
     nb::object engine_, failed_, begin_, kind_;
     PyEndpoint* endpoint_;
     double timeout_;
-    bool open_ = true;
+    bool open_ = true, paused_ = false;
     std::unordered_map<Key, Entry, Key::Hash> entries_;
 };
 
