@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from collx.communicator import Communicator
 from collx.compat.mpi4py import constants, errors
-from collx.compat.mpi4py.handle import Handle, Kept
+from collx.compat.mpi4py.errhandler import ERRORS_RETURN
+from collx.compat.mpi4py.handle import Handle, Kept, Mixin
+from collx.work import Work
 
 
 class Context(Kept):
-    """A communicator of collx, and what MPI keeps with it."""
+    """A communicator of collx, and what MPI keeps with it.
 
-    def __init__(self, ranks: Communicator | None, name: str = "") -> None:
+    `members` are its ranks' numbers in COMM_WORLD. Where it joins two groups, they are those of this rank's group and
+    `remote` those of the other; `ranks` then has both, beginning with the group that has the lowest.
+    """
+
+    def __init__(
+        self,
+        ranks: Communicator | None,
+        name: str = "",
+        members: Iterable[int] = (),
+        remote: Iterable[int] | None = None,
+        label: str = "",
+        topology: Any = None,
+    ) -> None:
         self.ranks = ranks  # None until MPI is initialised
         self.name = name
+        self.members = tuple(members)
+        self.remote = None if remote is None else tuple(remote)
+        self.label = label
+        self.topology = topology
         self.attributes: dict[int, Any] = {}
-        self.topology: Any = None
+        self.errhandler: Any = ERRORS_RETURN._it
+        self.info: dict[str, str] = {}
+        self.buffer: Any = None  # which a program attaches for Bsend, which does without
+        self.buffered: list[Work] = []  # what Bsend has sent
+        self.locks: dict[Hashable, threading.Lock] = {}
         self._aside: Communicator | None = None
+        self._children = 0
+        self._labels: Counter[str] = Counter()
 
     @property
     def aside(self) -> Communicator:
@@ -27,6 +54,31 @@ class Context(Kept):
             self._aside = self.ranks.split(0, self.ranks.rank)
             assert self._aside is not None
         return self._aside
+
+    @property
+    def here(self) -> int:
+        """The rank of collx's communicator that rank 0 of this group is."""
+        return 0 if self.remote is None or min(self.members) < min(self.remote) else len(self.remote)
+
+    @property
+    def away(self) -> int:
+        """The one that rank 0 of those that messages go to is."""
+        return 0 if self.remote is None or self.here > 0 else len(self.members)
+
+    @property
+    def peers(self) -> int:
+        """How many ranks messages may go to."""
+        return len(self.members) if self.remote is None else len(self.remote)
+
+    def child(self) -> str:
+        """A label for the communicator that all its ranks make next."""
+        self._children += 1
+        return f"{self.label}.{self._children}"
+
+    def child_of(self, who: str) -> str:
+        """A label for the one that those of its ranks make next that agree on `who`."""
+        self._labels[who] += 1
+        return f"{self.label}.{who}.{self._labels[who]}"
 
     def close(self) -> None:
         for ranks in (self._aside, self.ranks):
@@ -56,10 +108,16 @@ class Ranked(Handle):
         return ranks
 
     def Get_rank(self) -> int:
-        return self._ranks.rank
+        """This process's, in its group."""
+        return self._ranks.rank - self._context.here
 
     def Get_size(self) -> int:
-        return self._ranks.size
+        """Of its group."""
+        return self._ranks.size if self._context.remote is None else len(self._context.members)
 
     rank = property(Get_rank)
     size = property(Get_size)
+
+
+class Part(Mixin, Ranked):
+    """Some of what communicators do."""

@@ -14,7 +14,7 @@ from collx.compat.mpi4py import constants, errors
 from collx.compat.mpi4py.context import Context
 from collx.groups import Lone
 
-WORLD, SELF = Context(None, "MPI_COMM_WORLD"), Context(None, "MPI_COMM_SELF")
+WORLD, SELF = Context(None, "MPI_COMM_WORLD", label="world"), Context(None, "MPI_COMM_SELF", label="self")
 
 _finalized = False
 
@@ -28,6 +28,7 @@ def Init() -> None:
     SELF.ranks = Communicator(
         lone.engine([0], "self", WORLD.ranks.timeout), 0, 0, (host,), WORLD.ranks.timeout, lone.engine, label="self"
     )
+    WORLD.members, SELF.members = tuple(range(WORLD.ranks.size)), (WORLD.ranks.rank,)
     atexit.register(_leave)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
 from collx.compat.mpi4py import constants, errors
@@ -14,6 +14,15 @@ class Kept:
     """What handles name. Two handles of one are equal."""
 
     constant: str | None = None  # its name in MPI, where it is predefined
+
+
+class Mixin:
+    """What several families of handles have in common. It finds the rest of them there too."""
+
+    if TYPE_CHECKING:
+        family: ClassVar[type[Handle]]
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class Handle:
@@ -36,7 +45,7 @@ class Handle:
             cls.family = cls
 
     def __new__(cls, other: Handle | None = None, *args: Any, **kwargs: Any) -> Self:
-        if other is not None and not isinstance(other, cls.family):
+        if other is not None and not (isinstance(other, cls.family) and cls._may_name(other._it)):
             raise TypeError(f"{cls.__name__} is made of a {cls.family.__name__}, not of a {type(other).__name__}")
         return cls._of(None if other is None else other._it)
 
@@ -48,6 +57,11 @@ class Handle:
         if constant is not None and it is not None:
             it.constant = constant
         return self
+
+    @classmethod
+    def _may_name(cls, it: Any) -> bool:
+        """Whether a handle of this class, rather than of another of its family, may name `it`."""
+        return True
 
     def _kept(self) -> Any:
         """What it names. Raises MPI.Exception where it is null."""
@@ -81,6 +95,8 @@ class Handle:
 
     @classmethod
     def fromhandle(cls, handle: int) -> Self:
+        if handle and handle not in _by_number:
+            raise errors.Exception(cls.invalid, f"{handle} is no handle of a {cls.__name__}")
         return cls._of(_by_number[handle] if handle else None)
 
     def toint(self) -> int:
@@ -91,11 +107,12 @@ class Handle:
         return cls.fromhandle(arg)
 
     def py2f(self) -> int:
-        raise NotImplementedError(f"MPI.{type(self).__name__}.py2f: collx knows no Fortran")
+        """As handle: there is no Fortran that another number would be for."""
+        return self.handle
 
     @classmethod
     def f2py(cls, arg: int) -> Self:
-        raise NotImplementedError(f"MPI.{cls.__name__}.f2py: collx knows no Fortran")
+        return cls.fromhandle(arg)
 
     def free(self) -> None:
         """Free what it names, if that can be; nothing happens to one of MPI's own."""

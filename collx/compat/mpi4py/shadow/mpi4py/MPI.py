@@ -4,7 +4,24 @@ from typing import Any
 
 import mpi4py
 
-from collx.compat.mpi4py.communicator import COMM_NULL, COMM_SELF, COMM_WORLD, Comm, Intracomm
+from collx.compat.mpi4py.communicator import (
+    COMM_NULL,
+    COMM_SELF,
+    COMM_WORLD,
+    Attach_buffer,
+    Cartcomm,
+    Comm,
+    Detach_buffer,
+    Distgraphcomm,
+    Flush_buffer,
+    Graphcomm,
+    Iflush_buffer,
+    Intercomm,
+    Intracomm,
+    Topocomm,
+    _comm_lock,
+    _comm_lock_table,
+)
 from collx.compat.mpi4py.constants import *
 from collx.compat.mpi4py.environment import (
     Finalize,
@@ -22,7 +39,12 @@ from collx.compat.mpi4py.environment import (
     Wtime,
     get_vendor,
 )
+from collx.compat.mpi4py.errhandler import ERRHANDLER_NULL, ERRORS_ABORT, ERRORS_ARE_FATAL, ERRORS_RETURN, Errhandler
 from collx.compat.mpi4py.errors import Exception, Get_error_class, Get_error_string, Lacking
+from collx.compat.mpi4py.group import GROUP_EMPTY, GROUP_NULL, Group
+from collx.compat.mpi4py.request import REQUEST_NULL, Grequest, Prequest, Request
+from collx.compat.mpi4py.status import Status
+from collx.compat.mpi4py.topology import Compute_dims
 
 for _it in list(globals().values()):  # so that what a program prints and pickles says where it has it from
     if isinstance(_it, type) and _it.__module__.startswith("collx."):
