@@ -32,7 +32,6 @@ from collx.compat.mpi4py.request import Request
 from collx.errors import CollxError
 
 if TYPE_CHECKING:
-    from collx.compat.mpi4py.communicator import Comm, Intercomm, Intracomm
     from collx.compat.mpi4py.info import Info
 
 RESOURCE, SHARED_MEMORY = "mpi_hw_resource_type", "mpi_shared_memory"
@@ -47,7 +46,7 @@ class Making(Part):
 
     group = property(Get_group)
 
-    def Compare(self, comm: Comm) -> int:
+    def Compare(self, comm: Any) -> int:
         """IDENT for the same one, CONGRUENT for the same ranks in the same order, SIMILAR in another, else UNEQUAL."""
         mine, other = self._context, comm._context
         if mine is other:
@@ -79,14 +78,14 @@ class Making(Part):
     def Idup_with_info(self, info: Info) -> tuple[Self, Request]:
         return self.Idup(info)
 
-    def Create(self, group: Group) -> Comm:
+    def Create(self, group: Group) -> Any:
         """One of the ranks of `group`, COMM_NULL for others. Collective among all ranks."""
         if self._context.remote is not None:
             raise NotImplementedError("collx.compat.mpi4py has no MPI.Intercomm.Create")
         members, label = self._among(group), self._context.child()
         return named(self._made(members, label=label) if _me() in members else None)
 
-    def Split(self, color: int = 0, key: int = 0) -> Comm:
+    def Split(self, color: int = 0, key: int = 0) -> Any:
         """One of the ranks that give the same `color`, by `key` and then rank; COMM_NULL for UNDEFINED. Collective."""
         context, mine = self._context, (color, key)
         table = self._told(np.array(mine, np.int64)).reshape(-1, 2).tolist()
@@ -104,7 +103,7 @@ class Making(Part):
         remote = alike(context.remote, context.away)
         return named(self._made(members, remote, label=label) if remote else None)
 
-    def Split_type(self, split_type: int, key: int = 0, info: Info | None = None) -> Comm:
+    def Split_type(self, split_type: int, key: int = 0, info: Info | None = None) -> Any:
         """The ranks of this one's host, for COMM_TYPE_SHARED. Collective.
 
         Guided types know one resource, mpi_shared_memory, which is the host; the unguided one parts hosts, where there
@@ -178,7 +177,7 @@ class Making(Part):
 class MakingOfGroups(Part):
     """What those of one group have besides."""
 
-    def Create_group(self, group: Group, tag: int = 0) -> Intracomm:
+    def Create_group(self, group: Group, tag: int = 0) -> Any:
         """One of the ranks of `group`, which alone call this; `tag` tells calls apart that go on at once."""
         members = self._among(group)
         if _me() not in members:
@@ -193,14 +192,14 @@ class MakingOfGroups(Part):
         stringtag: str = "org.mpi4py",
         info: Info | None = None,
         errhandler: Errhandler | None = None,
-    ) -> Intracomm:
+    ) -> Any:
         """As Create_group, without another communicator."""
         made = CLASSES[None]._of(WORLD).Create_group(group, stringtag)
         if errhandler is not None and made:
             made.Set_errhandler(errhandler)
         return made
 
-    def Create_intercomm(self, local_leader: int, peer_comm: Intracomm, remote_leader: int, tag: int = 0) -> Intercomm:
+    def Create_intercomm(self, local_leader: int, peer_comm: Any, remote_leader: int, tag: int = 0) -> Any:
         """One that joins this group to that of `remote_leader` in `peer_comm`, which matters to the leaders only.
         Collective among both groups. `local_leader` is the rank here of this group's."""
         context, told = self._context, None
@@ -227,7 +226,7 @@ class MakingOfTwo(Part):
         stringtag: str = "org.mpi4py",
         info: Info | None = None,
         errhandler: Errhandler | None = None,
-    ) -> Intercomm:
+    ) -> Any:
         """One that joins the two groups, whose ranks all call this, each its own group first."""
         world = CLASSES[None]._of(WORLD)
         local, remote = world._among(local_group), world._among(remote_group)
@@ -251,7 +250,7 @@ class MakingOfTwo(Part):
 
     remote_group, remote_size = property(Get_remote_group), property(Get_remote_size)
 
-    def Merge(self, high: bool = False) -> Intracomm:
+    def Merge(self, high: bool = False) -> Any:
         """One of both groups as one, first that which is not `high`. Collective."""
         context, remote = self._context, self._remote()
         highs = self._told(np.array([high], np.int64)).tolist()

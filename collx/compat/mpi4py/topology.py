@@ -27,7 +27,6 @@ from collx.compat.mpi4py.constants import (
 from collx.compat.mpi4py.context import Part
 
 if TYPE_CHECKING:
-    from collx.compat.mpi4py.communicator import Cartcomm, Distgraphcomm, Graphcomm
     from collx.compat.mpi4py.info import Info
 
 Edges = tuple[list[int], list[int]]  # whom a rank hears, and whom it tells
@@ -128,11 +127,11 @@ class Topologies(Part):
 
     def Create_cart(
         self, dims: Sequence[int], periods: Sequence[bool] | bool | None = None, reorder: bool = False
-    ) -> Cartcomm:
+    ) -> Any:
         """Ranks that the grid has no place for get COMM_NULL. Collective."""
         return self._with_topology(self._cart(dims, periods))
 
-    def Create_graph(self, index: Sequence[int], edges: Sequence[int], reorder: bool = False) -> Graphcomm:
+    def Create_graph(self, index: Sequence[int], edges: Sequence[int], reorder: bool = False) -> Any:
         """`index` may begin with 0, as adjacency arrays do elsewhere. Ranks beyond it get COMM_NULL. Collective."""
         return self._with_topology(self._graph(index, edges))
 
@@ -144,7 +143,7 @@ class Topologies(Part):
         destweights: Sequence[int] | int | None = None,
         info: Info | None = None,
         reorder: bool = False,
-    ) -> Distgraphcomm:
+    ) -> Any:
         """Each rank gives the edges that come to it and those that leave it. Collective."""
         incoming, outgoing = self._checked(sources or ()), self._checked(destinations or ())
         into, out_of = _weights(sourceweights, len(incoming)), _weights(destweights, len(outgoing))
@@ -159,7 +158,7 @@ class Topologies(Part):
         weights: Sequence[int] | int | None = None,
         info: Info | None = None,
         reorder: bool = False,
-    ) -> Distgraphcomm:
+    ) -> Any:
         """Any rank may give any edges: `degrees[i]` of them from `sources[i]`, one after the other. Collective."""
         degrees = _of_length(degrees, len(sources), "degrees")
         targets = self._checked(_of_length(destinations, sum(degrees), "destinations"))
@@ -291,7 +290,7 @@ class OnCart(Part):
         cart, rank = self._topology, self.Get_rank()
         return cart.beside(rank, direction, -disp), cart.beside(rank, direction, disp)
 
-    def Sub(self, remain_dims: Sequence[bool]) -> Cartcomm:
+    def Sub(self, remain_dims: Sequence[bool]) -> Any:
         """The part of the grid that this rank is in when the other dimensions are cut through. Collective."""
         remain = _of_length(remain_dims, self.Get_dim(), "remain_dims")
         cart, rank = self._topology, self.Get_rank()
