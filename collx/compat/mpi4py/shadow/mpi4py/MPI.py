@@ -23,6 +23,7 @@ from collx.compat.mpi4py.communicator import (
     _comm_lock_table,
 )
 from collx.compat.mpi4py.constants import *
+from collx.compat.mpi4py.datatype import Datatype
 from collx.compat.mpi4py.environment import (
     Finalize,
     Get_library_version,
@@ -42,9 +43,15 @@ from collx.compat.mpi4py.environment import (
 from collx.compat.mpi4py.errhandler import ERRHANDLER_NULL, ERRORS_ABORT, ERRORS_ARE_FATAL, ERRORS_RETURN, Errhandler
 from collx.compat.mpi4py.errors import Exception, Get_error_class, Get_error_string, Lacking
 from collx.compat.mpi4py.group import GROUP_EMPTY, GROUP_NULL, Group
+from collx.compat.mpi4py.kind import CODES as _typedict
+from collx.compat.mpi4py.kind import CONSTANTS as _datatypes
 from collx.compat.mpi4py.request import REQUEST_NULL, Grequest, Prequest, Request
 from collx.compat.mpi4py.status import Status
 from collx.compat.mpi4py.topology import Compute_dims
+
+import collx.compat.mpi4py.predefined  # which fills the two
+
+globals().update(_datatypes)
 
 for _it in list(globals().values()):  # so that what a program prints and pickles says where it has it from
     if isinstance(_it, type) and _it.__module__.startswith("collx."):
