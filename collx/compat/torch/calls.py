@@ -6,11 +6,23 @@ import datetime
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import collx
 from collx.compat.torch.errors import known_to_torch
 from collx.compat.torch.work import UNLIMITED, CollxWork, Finish, Waiter
+
+UNDER_WAY = SimpleNamespace(asyncOp=True, timeout=UNLIMITED)  # for calls to which torch gives no options
+
+
+class Call(NamedTuple):
+    """A call to make: a method with its arguments but async_op= and timeout=, the tensors that torch passed for its
+    result, and what brings that there."""
+
+    method: Callable[..., Any]
+    tensors: Sequence[Any]
+    finish: Finish | None = None
 
 
 class Calls:
@@ -20,68 +32,76 @@ class Calls:
         self.comm = comm
         self._lock = threading.Lock()
         self._waiter = Waiter(f"collx futures of group {name}")
-        self._coalesced: list[CollxWork] | None = None
+        self._noted: list[Call] | None = None  # while calls are coalesced
+        self._coalesced = CollxWork(())
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Calls on `comm` by whom it is left to in the block."""
+        """Nobody else makes calls on `comm` in the block, whose errors are torch's."""
         with known_to_torch(), self._lock:
             yield
 
-    def _run(
-        self,
-        opts: Any,
-        tensors: Sequence[Any],
-        call: Callable[..., Any],
-        finish: Finish | None = None,
-    ) -> CollxWork:
-        """`call`, which takes async_op= and timeout=, as `opts` has it: at once, or under way."""
+    def _run(self, opts: Any, call: Call) -> CollxWork | None:
+        """Make a call: under way or, where `opts` has asyncOp false, at once."""
+        if self._noted is not None:
+            return self._note(opts, [call])
         limit = _seconds(opts.timeout)
-        if opts.asyncOp or self._coalesced is not None:
-            return self._under_way(tensors, lambda: call(async_op=True, timeout=limit), finish)
+        if opts.asyncOp:
+            with self.alone():
+                work = call.method(async_op=True, timeout=limit)
+            return CollxWork((work,), call.tensors, call.finish, self._waiter)
         with self.alone():
-            call(async_op=False, timeout=limit)
-        if finish is not None:
-            finish()
-        return CollxWork((), tensors)
+            call.method(timeout=limit)
+        if call.finish is not None:
+            call.finish()
+        return CollxWork((), call.tensors)
 
-    def _under_way(self, tensors: Sequence[Any], start: Callable[[], Any], finish: Finish | None = None) -> CollxWork:
-        with self.alone():
-            work = CollxWork((start(),), tensors, finish, self._waiter)
-        if self._coalesced is not None:
-            self._coalesced.append(work)
-        return work
+    def _fused(self, opts: Any, calls: Sequence[Call]) -> CollxWork | None:
+        """Make calls as one: those that are alike and small are packed into few."""
+        return self._make_fused(opts, calls) if self._noted is None else self._note(opts, calls)
 
-    def _all(self, opts: Any, tensors: Sequence[Any], works: Sequence[CollxWork]) -> CollxWork:
-        """Several calls as one."""
+    def _make_fused(self, opts: Any, calls: Sequence[Call]) -> CollxWork:
+        with self.alone(), self.comm.group(async_op=opts.asyncOp, timeout=_seconds(opts.timeout)) as group:
+            for call in calls:
+                call.method()
 
         def finish() -> None:
-            for work in works:
-                work.wait()
+            for call in calls:
+                if call.finish is not None:
+                    call.finish()
 
-        both = CollxWork([work for each in works for work in each.works], tensors, finish, self._waiter)
-        if not opts.asyncOp:
-            both.wait()
-        return both
+        tensors = [tensor for call in calls for tensor in call.tensors]
+        if opts.asyncOp:
+            assert group.work is not None
+            return CollxWork((group.work,), tensors, finish, self._waiter)
+        finish()
+        return CollxWork((), tensors)
+
+    def _note(self, opts: Any, calls: Sequence[Call]) -> CollxWork | None:
+        assert self._noted is not None
+        self._noted.extend(calls)
+        return self._coalesced if opts.asyncOp else None
 
     def _start_coalescing(self, device: Any) -> None:
-        """Calls from now on are one call, which `_end_coalescing` returns."""
-        if self._coalesced is not None:
-            raise RuntimeError("_start_coalescing was called twice, with no _end_coalescing between")
-        self._coalesced = []
+        """Calls from now on are noted only, and those that are under way end together."""
+        self._noted, self._coalesced = [], CollxWork((_NotStarted(),))
 
     def _end_coalescing(self, device: Any) -> CollxWork:
-        works, self._coalesced = self._coalesced, None
-        if works is None:
-            raise RuntimeError("_end_coalescing was called, but not _start_coalescing before")
-        return self._all(UNDER_WAY, [tensor for work in works for tensor in work.tensors], works)
+        """Make them."""
+        calls, self._noted = self._noted, None
+        if calls is None:
+            raise RuntimeError("_end_coalescing without _start_coalescing before")
+        return self._coalesced.become(self._make_fused(UNDER_WAY, calls))
 
 
-class _UnderWay:
-    asyncOp = True
+class _NotStarted:
+    """Stands where a Work of collx's will be."""
 
+    def done(self) -> bool:
+        return False
 
-UNDER_WAY = _UnderWay()
+    def wait(self, timeout: float | None = None) -> None:
+        raise RuntimeError("a coalesced call ends with the others, after the block: wait then")
 
 
 def _seconds(timeout: datetime.timedelta) -> float | None:

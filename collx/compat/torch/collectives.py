@@ -8,134 +8,120 @@ from typing import Any
 import torch
 from torch._C import _distributed_c10d as c10d
 
-from collx.compat.torch.calls import Calls
+from collx.compat.torch.calls import Call, Calls
 from collx.compat.torch.sparse import all_reduce_sparse
-from collx.compat.torch.tensors import joined, landing, only, parts, reduction, rows, spreading
+from collx.compat.torch.tensors import flat, joined, landing, only, parts, reduction, rows, spreading
 from collx.compat.torch.work import CollxWork
 
 
 class Collectives(Calls):
-    """What torch says of each, and: tensors in lists may differ in shape where all ranks' lists do so alike. Where a
-    tensor is not contiguous a copy is sent, or received and then copied to it."""
+    """What torch says of each, and: tensors in lists may differ in shape where all ranks' lists do so alike. Of a
+    tensor that is not contiguous a copy is sent, or received and then copied to it."""
 
-    def allreduce(self, tensors: Any, opts: Any = None) -> CollxWork:
+    def allreduce(self, tensors: Any, opts: Any = None) -> CollxWork | None:
         tensor = only(tensors, "tensors")
         opts = opts or c10d.AllreduceOptions()
         if tensor.is_sparse:
             return all_reduce_sparse(self, tensor, opts)
-        here, finish = landing(tensor, filled=True)
-        x, op = reduction(here, opts.reduceOp)
-        return self._run(opts, tensors, partial(self.comm.all_reduce, x, op, out=here), finish)
+        return self._run(opts, self._all_reduce(tensor, opts))
 
-    def allreduce_coalesced(self, tensors: Any, opts: Any = None) -> CollxWork:
+    def allreduce_coalesced(self, tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.AllreduceCoalescedOptions()
-        return self._all(opts, tensors, [self.allreduce([tensor], _Later(opts)) for tensor in tensors])
+        return self._fused(opts, [self._all_reduce(tensor, opts) for tensor in tensors])
 
-    def broadcast(self, tensors: Any, opts: Any = None) -> CollxWork:
-        tensor = only(tensors, "tensors")
+    def broadcast(self, tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.BroadcastOptions()
-        here, finish = landing(tensor, filled=opts.rootRank == self.comm.rank)
-        return self._run(opts, tensors, partial(self.comm.broadcast, here, opts.rootRank), finish)
+        here, finish = landing(only(tensors, "tensors"), filled=opts.rootRank == self.comm.rank)
+        return self._run(opts, Call(partial(self.comm.broadcast, here, opts.rootRank), tensors, finish))
 
-    def reduce(self, tensors: Any, opts: Any = None) -> CollxWork:
-        tensor = only(tensors, "tensors")
+    def reduce(self, tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ReduceOptions()
-        here, finish = landing(tensor, filled=True)
+        here, finish = landing(only(tensors, "tensors"), filled=True)
         x, op = reduction(here, opts.reduceOp)
         ends = finish if opts.rootRank == self.comm.rank else None
-        return self._run(opts, tensors, partial(self.comm.reduce, x, op, opts.rootRank, out=here), ends)
+        return self._run(opts, Call(partial(self.comm.reduce, x, op, opts.rootRank, out=here), tensors, ends))
 
-    def allgather(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork:
+    def allgather(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
+        opts = opts or c10d.AllgatherOptions()
         outputs, x = only(output_tensors, "output_tensors"), only(input_tensors, "input_tensors")
-        opts = opts or c10d.AllgatherOptions()
-        flat, finish = spreading(outputs, x)
-        call = partial(self.comm.all_gather, joined([x]), counts=parts(outputs), out=flat)
-        return self._run(opts, outputs, call, finish)
+        return self._run(opts, self._all_gather_to_list(outputs, x))
 
-    def allgather_coalesced(self, output_lists: Any, input_list: Any, opts: Any = None) -> CollxWork:
+    def allgather_coalesced(self, output_lists: Any, input_list: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.AllgatherOptions()
-        by_tensor = zip(*output_lists, strict=True)  # torch's are by rank
-        works = [self.allgather([list(o)], [x], _Later(opts)) for o, x in zip(by_tensor, input_list, strict=True)]
-        return self._all(opts, [output for outputs in output_lists for output in outputs], works)
+        outputs = zip(*output_lists, strict=True)  # torch has a list of each rank's
+        return self._fused(opts, [self._all_gather_to_list(o, x) for o, x in zip(outputs, input_list, strict=True)])
 
-    def all_gather_single(self, output: Any, input: Any, opts: Any = None) -> CollxWork:
+    def all_gather_single(self, output: Any, input: Any, opts: Any = None) -> CollxWork | None:
+        return self._run(opts or c10d.AllgatherOptions(), self._all_gather(output, input))
+
+    def all_gather_single_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.AllgatherOptions()
-        here, finish = landing(output, filled=False)
-        return self._run(opts, [output], partial(self.comm.all_gather, _flat(input), out=_flat(here)), finish)
+        return self._fused(opts, [self._all_gather(o, x) for o, x in zip(outputs, inputs, strict=True)])
 
-    def all_gather_single_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> CollxWork:
-        opts = opts or c10d.AllgatherOptions()
-        works = [self.all_gather_single(o, x, _Later(opts)) for o, x in zip(outputs, inputs, strict=True)]
-        return self._all(opts, outputs, works)
-
-    def gather(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork:
-        x = only(input_tensors, "input_tensors")
+    def gather(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.GatherOptions()
-        here = opts.rootRank == self.comm.rank
-        outputs = only(output_tensors, "output_tensors") if here else []
-        flat, finish = spreading(outputs, x) if here else (None, None)
-        # Only the root knows of all ranks' shapes, and counts are the same on all.
-        call = partial(self.comm.gather, joined([x]), opts.rootRank, out=flat)
-        return self._run(opts, outputs, call, finish)
+        x, root, out, finish = only(input_tensors, "input_tensors"), opts.rootRank, None, None
+        outputs = []
+        if root == self.comm.rank:
+            outputs = only(output_tensors, "output_tensors")
+            out, finish = spreading(outputs, x)
+        return self._run(opts, Call(partial(self.comm.gather, flat(x), root, out=out), outputs, finish))
 
-    def scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork:
-        output = only(output_tensors, "output_tensors")
+    def scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ScatterOptions()
         x = joined(only(input_tensors, "input_tensors")) if opts.rootRank == self.comm.rank else None
-        here, finish = landing(output, filled=False)
-        return self._run(opts, [output], partial(self.comm.scatter, x, opts.rootRank, out=_flat(here)), finish)
+        out, finish = landing(only(output_tensors, "output_tensors"), filled=False)
+        method = partial(self.comm.scatter, x, opts.rootRank, out=flat(out))
+        return self._run(opts, Call(method, output_tensors, finish))
 
-    def reduce_scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork:
-        output, inputs = only(output_tensors, "output_tensors"), only(input_tensors, "input_tensors")
+    def reduce_scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ReduceScatterOptions()
-        here, finish = landing(output, filled=False)
+        inputs = only(input_tensors, "input_tensors")
+        out, finish = landing(only(output_tensors, "output_tensors"), filled=False)
         x, op = reduction(joined(inputs), opts.reduceOp)
-        call = partial(self.comm.reduce_scatter, x, op, counts=parts(inputs), out=_flat(here))
-        return self._run(opts, [output], call, finish)
+        method = partial(self.comm.reduce_scatter, x, op, counts=parts(inputs), out=flat(out))
+        return self._run(opts, Call(method, output_tensors, finish))
 
-    def reduce_scatter_single(self, output: Any, input: Any, opts: Any = None) -> CollxWork:
+    def reduce_scatter_single(self, output: Any, input: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ReduceScatterOptions()
-        here, finish = landing(output, filled=False)
-        x, op = reduction(_flat(input), opts.reduceOp)
-        return self._run(opts, [output], partial(self.comm.reduce_scatter, x, op, out=_flat(here)), finish)
+        return self._run(opts, self._reduce_scatter(output, input, opts))
 
-    def reduce_scatter_single_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> CollxWork:
+    def reduce_scatter_single_coalesced(self, outputs: Any, inputs: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ReduceScatterOptions()
-        works = [self.reduce_scatter_single(o, x, _Later(opts)) for o, x in zip(outputs, inputs, strict=True)]
-        return self._all(opts, outputs, works)
+        return self._fused(opts, [self._reduce_scatter(o, x, opts) for o, x in zip(outputs, inputs, strict=True)])
 
     def all_to_all_single(
         self, output: Any, input: Any, output_split_sizes: Any, input_split_sizes: Any, opts: Any = None
-    ) -> CollxWork:
-        opts = opts or c10d.AllToAllOptions()
-        here, finish = landing(output, filled=False)
+    ) -> CollxWork | None:
+        out, finish = landing(output, filled=False)
         if not output_split_sizes and not input_split_sizes:
-            call = partial(self.comm.all_to_all, _flat(input), out=_flat(here))
+            method = partial(self.comm.all_to_all, flat(input), out=flat(out))
         else:
             coming = rows(output_split_sizes, output, self.comm.size, "output")
             going = rows(input_split_sizes, input, self.comm.size, "input")
-            call = partial(self.comm.all_to_all, input, send_counts=going, recv_counts=coming, out=here)
-        return self._run(opts, [output], call, finish)
+            method = partial(self.comm.all_to_all, input, send_counts=going, recv_counts=coming, out=out)
+        return self._run(opts or c10d.AllToAllOptions(), Call(method, [output], finish))
 
-    def alltoall(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork:
-        opts = opts or c10d.AllToAllOptions()
+    def alltoall(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         going, coming = [x.numel() for x in input_tensors], [out.numel() for out in output_tensors]
         x = joined(input_tensors)
-        flat, finish = spreading(output_tensors, x)
-        call = partial(self.comm.all_to_all, x, send_counts=going, recv_counts=coming, out=flat)
-        return self._run(opts, output_tensors, call, finish)
+        out, finish = spreading(output_tensors, x)
+        method = partial(self.comm.all_to_all, x, send_counts=going, recv_counts=coming, out=out)
+        return self._run(opts or c10d.AllToAllOptions(), Call(method, output_tensors, finish))
 
-    def barrier(self, opts: Any = None) -> CollxWork:
-        opts = opts or c10d.BarrierOptions()
+    def barrier(self, opts: Any = None) -> CollxWork | None:
         nothing = torch.zeros(1, dtype=torch.uint8)  # a barrier of collx's own cannot be under way
-        return self._run(opts, [], partial(self.comm.all_reduce, nothing, "max", out=nothing))
+        method = partial(self.comm.all_reduce, nothing, "max", out=nothing)
+        return self._run(opts or c10d.BarrierOptions(), Call(method, []))
 
     def monitored_barrier(self, timeout: Any = None, wait_all_ranks: bool = False) -> None:
         """As barrier, whose error names ranks that did not come."""
         opts = c10d.BarrierOptions()
         if timeout is not None:
             opts.timeout = timeout
-        self.barrier(opts).wait()
+        work = self.barrier(opts)
+        if work is not None:
+            work.wait()
 
     _allgather_base = all_gather_single
     allgather_into_tensor_coalesced = all_gather_single_coalesced
@@ -143,18 +129,22 @@ class Collectives(Calls):
     reduce_scatter_tensor_coalesced = reduce_scatter_single_coalesced
     alltoall_base = all_to_all_single
 
+    # -- those of which several can be one ------------------------------------------------------------
 
-class _Later:
-    """Options of a call that is part of one."""
+    def _all_reduce(self, tensor: Any, opts: Any) -> Call:
+        out, finish = landing(tensor, filled=True)
+        x, op = reduction(out, opts.reduceOp)
+        return Call(partial(self.comm.all_reduce, x, op, out=out), [tensor], finish)
 
-    asyncOp = True
+    def _all_gather(self, output: Any, x: Any) -> Call:
+        out, finish = landing(output, filled=False)
+        return Call(partial(self.comm.all_gather, flat(x), out=flat(out)), [output], finish)
 
-    def __init__(self, opts: Any) -> None:
-        self._opts = opts
+    def _all_gather_to_list(self, outputs: Any, x: Any) -> Call:
+        out, finish = spreading(outputs, x)
+        return Call(partial(self.comm.all_gather, flat(x), counts=parts(outputs), out=out), outputs, finish)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._opts, name)
-
-
-def _flat(tensor: Any) -> Any:
-    return tensor.detach().reshape(-1)
+    def _reduce_scatter(self, output: Any, input: Any, opts: Any) -> Call:
+        out, finish = landing(output, filled=False)
+        x, op = reduction(flat(input), opts.reduceOp)
+        return Call(partial(self.comm.reduce_scatter, x, op, out=flat(out)), [output], finish)

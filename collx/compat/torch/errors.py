@@ -24,6 +24,8 @@ def as_torch(error: Exception) -> Exception:
     """The same error; if it is one of collx's between ranks, of a class that derives from torch's as well."""
     if isinstance(error, collx.CollxError) and not isinstance(error, dist.DistBackendError):
         error.__class__ = _both(type(error))
+        if isinstance(error, collx.TimeoutError):  # torch's calls take none
+            error.args = (str(error).replace("is timeout= too short?", "is the group's timeout too short?"),)
     return error
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from collx.compat.torch.calls import Calls
+from collx.compat.torch.calls import UNDER_WAY, Call, Calls
 from collx.compat.torch.tensors import landing, only
 from collx.compat.torch.work import CollxWork
 
@@ -12,15 +13,15 @@ from collx.compat.torch.work import CollxWork
 class Messages(Calls):
     """send and recv, always under way. Both sides agree on the number of bytes."""
 
-    def send(self, tensors: Any, to: int, tag: int = 0) -> CollxWork:
-        x = only(tensors, "tensors")
-        return self._under_way(tensors, lambda: self.comm.send(x, to, tag, async_op=True))
+    def send(self, tensors: Any, to: int, tag: int = 0) -> CollxWork | None:
+        method = partial(self.comm.send, only(tensors, "tensors"), to, tag)
+        return self._run(UNDER_WAY, Call(method, tensors))
 
-    def recv(self, tensors: Any, source: int, tag: int = 0) -> CollxWork:
+    def recv(self, tensors: Any, source: int, tag: int = 0) -> CollxWork | None:
         here, finish = landing(only(tensors, "tensors"), filled=False)
-        return self._under_way(tensors, lambda: self.comm.recv(here, source, tag, async_op=True), finish)
+        return self._run(UNDER_WAY, Call(partial(self.comm.recv, here, source, tag), tensors, finish))
 
-    def recv_anysource(self, tensors: Any, tag: int = 0) -> CollxWork:
-        here, finish = landing(only(tensors, "tensors"), filled=False)
+    def recv_anysource(self, tensors: Any, tag: int = 0) -> CollxWork | None:
         comm: Any = self.comm
-        return self._under_way(tensors, lambda: comm.recv_any(here, None, tag, async_op=True), finish)
+        here, finish = landing(only(tensors, "tensors"), filled=False)
+        return self._run(UNDER_WAY, Call(partial(comm.recv_any, here, None, tag), tensors, finish))

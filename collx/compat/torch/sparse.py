@@ -24,5 +24,6 @@ def all_reduce_sparse(group: Calls, tensor: Any, opts: Any) -> CollxWork:
         counts = comm.all_gather(torch.tensor([values.shape[0]])).tolist()
         everywhere = comm.all_gather(indices.t().contiguous(), counts=counts).t()
         total = torch.sparse_coo_tensor(everywhere, comm.all_gather(values, counts=counts), tensor.shape).coalesce()
-    tensor.detach().copy_(total)
+    with torch.no_grad():
+        tensor.copy_(total)
     return CollxWork((), [tensor])

@@ -30,21 +30,25 @@ def landing(tensor: Any, filled: bool) -> tuple[Any, Finish | None]:
     return here, lambda: tensor.detach().copy_(here)
 
 
+def flat(tensor: Any) -> Any:
+    return tensor.detach().reshape(-1)
+
+
 def joined(tensors: Sequence[Any]) -> Any:
     """One flat tensor of all."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    return torch.cat([flat(tensor) for tensor in tensors])
 
 
 def spreading(tensors: Sequence[Any], kind: Any) -> tuple[Any, Finish]:
     """A flat tensor, of the dtype and device of `kind`, for what goes to `tensors`, and what brings it there."""
     counts = [tensor.numel() for tensor in tensors]
-    flat = torch.empty(sum(counts), dtype=kind.dtype, device=kind.device)
+    whole = torch.empty(sum(counts), dtype=kind.dtype, device=kind.device)
 
     def spread() -> None:
-        for tensor, part in zip(tensors, flat.split(counts), strict=True):
+        for tensor, part in zip(tensors, whole.split(counts), strict=True):
             tensor.detach().copy_(part.view(tensor.shape))
 
-    return flat, spread
+    return whole, spread
 
 
 def parts(tensors: Sequence[Any]) -> list[int] | None:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import collx
 from collx.compat.torch.errors import as_torch
 
 Finish = Callable[[], object]  # brings what has arrived to where it belongs
@@ -25,7 +24,7 @@ class CollxWork(dist.Work):  # type: ignore[misc]
 
     def __init__(
         self,
-        works: Sequence[collx.Work],
+        works: Sequence[Any],
         tensors: Sequence[Any] = (),
         finish: Finish | None = None,
         waiter: Waiter | None = None,
@@ -54,6 +53,11 @@ class CollxWork(dist.Work):  # type: ignore[misc]
         if self._error is not None:
             raise self._error
         return True
+
+    def become(self, other: CollxWork) -> CollxWork:
+        """End as `other` does, which was started later."""
+        self.works, self.tensors, self.finish, self._waiter = other.works, other.tensors, other.finish, other._waiter
+        return self
 
     def is_completed(self) -> bool:
         if not self._over and all(work.done() for work in self.works):
