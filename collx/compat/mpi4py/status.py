@@ -97,21 +97,24 @@ class Status:
 
     def Get_elements(self, datatype: Datatype) -> int:
         """Elements of the predefined types in `datatype` that came, the last item perhaps in part."""
-        sizes = datatype._element_sizes()
-        if not sizes:
-            return 0
-        items, left = divmod(self._nbytes, sum(sizes))
-        count = items * len(sizes)
-        for size in sizes:
-            if left < size:
+        one = datatype._kind().layout
+        items, left = divmod(self._nbytes, one.size) if one.size else (0, self._nbytes)
+        count = items * sum(many for _, many in one.basics)
+        for size, many in one.basics:
+            whole = min(left // size, many)
+            left, count = left - whole * size, count + whole
+            if whole < many:
                 break
-            left, count = left - size, count + 1
         return count if left == 0 else UNDEFINED
 
     def Set_elements(self, datatype: Datatype, count: int) -> None:
-        sizes = datatype._element_sizes()
-        items, left = divmod(count, len(sizes)) if sizes else (0, 0)
-        self._nbytes = items * sum(sizes) + sum(sizes[:left])
+        one = datatype._kind().layout
+        each = sum(many for _, many in one.basics)
+        items, left = divmod(count, each) if each else (0, 0)
+        self._nbytes = items * one.size
+        for size, many in one.basics:
+            self._nbytes += size * min(left, many)
+            left -= min(left, many)
 
     def Is_cancelled(self) -> bool:
         return bool(self._words[_HIGH] & 1)
