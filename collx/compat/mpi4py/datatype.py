@@ -306,7 +306,7 @@ class Datatype(Chosen, Handle):
     @classmethod
     def fromcode(cls, code: str) -> Datatype:
         try:
-            return CODES[code]  # type: ignore[no-any-return]
+            return CODES[code]
         except KeyError:
             raise ValueError(f"{code!r} is the code of no datatype") from None
 

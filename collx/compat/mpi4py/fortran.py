@@ -29,14 +29,14 @@ class Chosen(Mixin):
         found = CONSTANTS.get(f"{_CLASSES.get(typeclass, '')}{size}")
         if not found:
             raise errors.Exception(constants.ERR_ARG, f"there is no type of {size} bytes in this class")
-        return found  # type: ignore[no-any-return]
+        return found
 
     @classmethod
     def Get_value_index(cls, value: Any, index: Any) -> Self:
         """The pair of a value and an index; DATATYPE_NULL where MPI has none."""
         value._kind(), index._kind()
         name = f"{value._kind().constant}_INT"
-        return CONSTANTS[name if name in CONSTANTS and index == CONSTANTS["INT"] else "DATATYPE_NULL"]  # type: ignore[no-any-return]
+        return CONSTANTS[name if name in CONSTANTS and index == CONSTANTS["INT"] else "DATATYPE_NULL"]
 
     @classmethod
     def Create_f90_integer(cls, r: int) -> Self:
@@ -58,7 +58,7 @@ class Chosen(Mixin):
             raise errors.Exception(constants.ERR_ARG, f"there is no Fortran type with {wanted}")
         kind = CONSTANTS[name]._kind()
         of: Any = cls
-        return of._of(Kind(lambda: kind.layout, "", kind.code, f"F90_{what}", None, dict(wanted)))  # type: ignore[no-any-return]
+        return of._of(Kind(lambda: kind.layout, "", kind.code, f"F90_{what}", None, dict(wanted)))
 
 
 def _float(what: str, p: int, r: int) -> str | None:

@@ -43,8 +43,22 @@ from collx.compat.mpi4py.environment import (
 from collx.compat.mpi4py.errhandler import ERRHANDLER_NULL, ERRORS_ABORT, ERRORS_ARE_FATAL, ERRORS_RETURN, Errhandler
 from collx.compat.mpi4py.errors import Exception, Get_error_class, Get_error_string, Lacking
 from collx.compat.mpi4py.group import GROUP_EMPTY, GROUP_NULL, Group
+from collx.compat.mpi4py.info import INFO_ENV, INFO_NULL, Info
 from collx.compat.mpi4py.kind import CODES as _typedict
 from collx.compat.mpi4py.kind import CONSTANTS as _datatypes
+from collx.compat.mpi4py.memory import (
+    BOTTOM,
+    BUFFER_AUTOMATIC,
+    IN_PLACE,
+    Aint_add,
+    Aint_diff,
+    Alloc_mem,
+    Free_mem,
+    Get_address,
+    buffer,
+)
+from collx.compat.mpi4py.op import OPS as _ops
+from collx.compat.mpi4py.op import Op
 from collx.compat.mpi4py.request import REQUEST_NULL, Grequest, Prequest, Request
 from collx.compat.mpi4py.status import Status
 from collx.compat.mpi4py.topology import Compute_dims
@@ -52,6 +66,8 @@ from collx.compat.mpi4py.topology import Compute_dims
 import collx.compat.mpi4py.predefined  # which fills the two
 
 globals().update(_datatypes)
+globals().update(_ops)
+memory = buffer
 
 for _it in list(globals().values()):  # so that what a program prints and pickles says where it has it from
     if isinstance(_it, type) and _it.__module__.startswith("collx."):

@@ -1,0 +1,192 @@
+"""Reduction operations: MPI's own and the program's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+
+from collx.compat.mpi4py import constants, errors
+from collx.compat.mpi4py.datatype import Datatype
+from collx.compat.mpi4py.handle import Handle, Kept
+from collx.compat.mpi4py.kind import Kind
+from collx.compat.mpi4py.memory import buffer
+from collx.compat.mpi4py.specification import Message, message
+from collx.types import BUILT_IN, DTYPE_CODES, supports
+
+Numbers = np.ndarray[Any, Any]
+LIMIT = 32  # a program's own ops at a time, as mpi4py has it
+
+
+class Operator(Kept):
+    """What an op does.
+
+    objects: combines two Python objects. name: collx's name of it, where collx has it. fold: combines arrays, that of
+    the lower ranks first, and returns the result; None for a program's op, which is `function`.
+    """
+
+    def __init__(
+        self,
+        objects: Callable[[Any, Any], Any],
+        name: str | None = None,
+        fold: Callable[[Numbers, Numbers], Numbers] | None = None,
+        function: Callable[[Any, Any, Any], Any] | None = None,
+        commutes: bool = True,
+    ) -> None:
+        self.objects, self.name, self.fold = objects, name, fold
+        self.function, self.commutes = function, commutes
+
+    def native(self, kind: Kind) -> str | None:
+        """What collx's collectives call it, where they do it on such elements."""
+        if self.name is None or kind.dtype not in DTYPE_CODES:
+            return None
+        return self.name if supports(kind.dtype, BUILT_IN[self.name]) else None
+
+    def combine(self, lower: Message, upper: Message) -> None:
+        """Leave in `upper` what the two give. Raises MPI.Exception where the op is not defined on the datatype."""
+        if lower.nbytes == 0:
+            return
+        if self.function is not None:
+            one, other = lower.data(), upper.data().copy() if upper.view() is None else upper.data()
+            self.function(one.view(buffer), other.view(buffer), _datatype(upper.kind))
+            if upper.view() is None:
+                upper.put(other)
+            return
+        assert self.fold is not None
+        one, other = lower.numbers(), upper.numbers()
+        if not self._defined(upper.kind):
+            raise errors.Exception(constants.ERR_OP, f"MPI.{self.constant} is not defined on {upper.kind.name or 'it'}")
+        upper.put(np.ascontiguousarray(self.fold(one, other), other.dtype).view(np.uint8))
+
+    def _defined(self, kind: Kind) -> bool:
+        if self.constant in ("REPLACE", "NO_OP"):
+            return True
+        if self.constant in ("MAXLOC", "MINLOC"):
+            return kind.pair is not None
+        letter = "V" if kind.dtype is None else kind.dtype.kind
+        if self.constant in ("BAND", "BOR", "BXOR"):
+            return letter in "biu"
+        return letter in ("biuf" if self.constant in ("MAX", "MIN") else "biufc") or (
+            kind.code is None and letter == "V" and kind.dtype is not None
+        )
+
+
+class Op(Handle):
+    """A reduction operation. Called with two objects it combines them."""
+
+    null = "OP_NULL"
+    invalid = constants.ERR_OP
+
+    @classmethod
+    def Create(cls, op_fn: Callable[[Any, Any, Datatype], Any], commute: bool = False) -> Self:
+        """op_fn(inbuf, inoutbuf, datatype) combines what lower ranks gave, in the first, into the second; called with
+        objects, as `op(a, b)`, it has None for a datatype and returns the result. Contributions come in rank order."""
+        if len(_created) >= LIMIT:
+            raise RuntimeError(f"there may be {LIMIT} ops of a program's own: free some")
+        none: Any = None
+        kept = Operator(lambda a, b: op_fn(a, b, none), function=op_fn, commutes=bool(commute))
+        _created.add(kept)
+        return cls._of(kept)
+
+    def Free(self) -> None:
+        if self._kept().constant is not None:
+            raise errors.Exception(constants.ERR_OP, f"MPI.{self._it.constant} cannot be freed")
+        _created.discard(self._it)
+        self._it = None
+
+    def Is_commutative(self) -> bool:
+        return bool(self._kept().commutes)
+
+    is_commutative = property(Is_commutative)
+
+    @property
+    def is_predefined(self) -> bool:
+        return self._it is None or self._it.function is None
+
+    def Reduce_local(self, inbuf: Any, inoutbuf: Any) -> None:
+        """Combine the first into the second."""
+        operator, lower, upper = self._operator(), message(inbuf), message(inoutbuf, writable=True)
+        if lower.kind is not upper.kind:
+            raise ValueError("mismatch in input and output MPI datatypes")
+        if lower.count != upper.count:
+            raise ValueError(f"mismatch in inbuf count {lower.count} and inoutbuf count {upper.count}")
+        operator.combine(lower, upper)
+
+    def __call__(self, x: Any, y: Any) -> Any:
+        if self._it is None:
+            raise ValueError("cannot call MPI.OP_NULL")
+        return self._it.objects(x, y)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self._it is None or self._it.function is None:
+            return super().__reduce__()
+        if self._it not in _created:
+            raise ValueError("cannot pickle an op that was freed")
+        return type(self).Create, (self._it.function, self._it.commutes)
+
+    def _operator(self) -> Operator:
+        operator: Operator = self._kept()
+        return operator
+
+
+_created: set[Operator] = set()
+
+
+def _datatype(kind: Kind) -> Datatype:
+    return Datatype._named(kind)
+
+
+def _logical(function: Callable[..., Numbers]) -> Callable[[Numbers, Numbers], Numbers]:
+    return lambda a, b: function(a.astype(bool), b.astype(bool)).astype(b.dtype)
+
+
+def _located(
+    better: Callable[[Any, Any], Any],
+) -> tuple[Callable[[Any, Any], Any], Callable[[Numbers, Numbers], Numbers]]:
+    """Of two pairs the one with the better value; of equal ones that with the lower index."""
+
+    def objects(x: Any, y: Any) -> Any:
+        (u, i), (v, j) = x, y
+        if better(u, v):
+            return u, i
+        if better(v, u):
+            return v, j
+        return u, i if j is None or (i is not None and i <= j) else j
+
+    def fold(a: Numbers, b: Numbers) -> Numbers:
+        first = better(a["value"], b["value"]) | ((a["value"] == b["value"]) & (a["index"] <= b["index"]))
+        return np.where(first, a, b)
+
+    return objects, fold
+
+
+def _first(better: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda x, y: x if better(x, y) or not better(y, x) else y
+
+
+def _define() -> dict[str, Op]:
+    import operator
+
+    both: dict[str, tuple[Any, str | None, Any]] = {
+        "MAX": (_first(operator.gt), "max", np.maximum),
+        "MIN": (_first(operator.lt), "min", np.minimum),
+        "SUM": (operator.add, "sum", np.add),
+        "PROD": (operator.mul, "prod", np.multiply),
+        "LAND": (lambda x, y: bool(x) & bool(y), "land", _logical(np.logical_and)),
+        "BAND": (operator.and_, "band", np.bitwise_and),
+        "LOR": (lambda x, y: bool(x) | bool(y), "lor", _logical(np.logical_or)),
+        "BOR": (operator.or_, "bor", np.bitwise_or),
+        "LXOR": (lambda x, y: bool(x) ^ bool(y), "lxor", _logical(np.logical_xor)),
+        "BXOR": (operator.xor, "bxor", np.bitwise_xor),
+        "MAXLOC": (_located(operator.gt)[0], None, _located(operator.gt)[1]),
+        "MINLOC": (_located(operator.lt)[0], None, _located(operator.lt)[1]),
+        "REPLACE": (lambda x, y: y, None, lambda a, b: b),
+        "NO_OP": (lambda x, y: x, None, lambda a, b: a),
+    }
+    made = {name: Op._of(Operator(*how), name) for name, how in both.items()}
+    return made | {"OP_NULL": Op._of(None, "OP_NULL")}
+
+
+OPS = _define()
+SUM = OPS["SUM"]
