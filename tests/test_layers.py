@@ -123,7 +123,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     # Doors for programs written for other libraries.
     "compat": ({"compat"}, {"public"}),
-    "shim": ({"compat.mpi4py"}, {"public", "communicator", "world", "buffers", "terms", "errors"}),
+    "shim": ({"compat.mpi4py"}, {"public", "communicator", "world", "buffers", "transports", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
     "explaining": ({"explaining"}, {"selector", "decisions", "topology", "compiled", "errors"}),
     "command": ({"cli", "__main__"}, {"perf", "proof", "topology", "explaining", "processes", "public", "errors"}),
@@ -135,6 +135,7 @@ ONLY = {
     "native": {"transports": {"collx.transports.lanes"}},
     "communicator": {"base": {"collx.transports.base"}},
     "buffers": {"transports": {"collx.transports.cuda.driver"}},
+    "shim": {"transports": {"collx.transports.cuda.driver"}},
 }
 
 

@@ -109,7 +109,7 @@ class buffer(np.ndarray[Any, np.dtype[np.uint8]]):
     def cast(self, format: str, shape: Any = None) -> memoryview:
         exported: Any = self
         view: Any = memoryview(exported).cast("B")
-        return view.cast(format, *([] if shape is None else [shape]))  # type: ignore[no-any-return]
+        return view.cast(format, *([] if shape is None else [shape]))
 
     def toreadonly(self) -> buffer:
         made = self.view(buffer)

@@ -13,9 +13,10 @@ from collx.compat.mpi4py.handle import Handle, Kept
 from collx.compat.mpi4py.kind import Kind
 from collx.compat.mpi4py.memory import buffer
 from collx.compat.mpi4py.specification import Message, message
-from collx.types import BUILT_IN, DTYPE_CODES, supports
+from collx.types import BUILT_IN, DTYPE_CODES, DTYPES, supports
 
 Numbers = np.ndarray[Any, Any]
+_BFLOAT16 = DTYPES[10]
 LIMIT = 32  # a program's own ops at a time, as mpi4py has it
 
 
@@ -67,9 +68,8 @@ class Operator(Kept):
         letter = "V" if kind.dtype is None else kind.dtype.kind
         if self.constant in ("BAND", "BOR", "BXOR"):
             return letter in "biu"
-        return letter in ("biuf" if self.constant in ("MAX", "MIN") else "biufc") or (
-            kind.code is None and letter == "V" and kind.dtype is not None
-        )
+        numbers = "biuf" if self.constant in ("MAX", "MIN") else "biufc"
+        return letter in numbers or kind.dtype == _BFLOAT16
 
 
 class Op(Handle):
@@ -77,6 +77,7 @@ class Op(Handle):
 
     null = "OP_NULL"
     invalid = constants.ERR_OP
+    _anonymous = False
 
     @classmethod
     def Create(cls, op_fn: Callable[[Any, Any, Datatype], Any], commute: bool = False) -> Self:
@@ -121,9 +122,15 @@ class Op(Handle):
     def __reduce__(self) -> str | tuple[Any, ...]:
         if self._it is None or self._it.function is None:
             return super().__reduce__()
-        if self._it not in _created:
-            raise ValueError("cannot pickle an op that was freed")
+        if self._anonymous:
+            raise ValueError("cannot pickle an op of which only the number was given")
         return type(self).Create, (self._it.function, self._it.commutes)
+
+    @classmethod
+    def fromhandle(cls, handle: int) -> Self:
+        self = super().fromhandle(handle)
+        self._anonymous = True
+        return self
 
     def _operator(self) -> Operator:
         operator: Operator = self._kept()
@@ -152,7 +159,7 @@ def _located(
             return u, i
         if better(v, u):
             return v, j
-        return u, i if j is None or (i is not None and i <= j) else j
+        return (u, i) if i <= j else (v, j)
 
     def fold(a: Numbers, b: Numbers) -> Numbers:
         first = better(a["value"], b["value"]) | ((a["value"] == b["value"]) & (a["index"] <= b["index"]))

@@ -201,7 +201,7 @@ def _split(given: Any, of_counts: tuple[type, ...]) -> tuple[Any, Any, Any, Any]
     if len(given) == 3:
         displ, datatype = None, given[2]
     if len(given) in (2, 3) and isinstance(count, of_counts):
-        count, displ = count
+        count, displ = tuple(count)
     if not 2 <= len(given) <= 4:
         raise ValueError("message: expecting 2 to 4 items")
     return buffer, count, displ, datatype
