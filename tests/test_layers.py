@@ -122,7 +122,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         | {"processes", "algorithms", "plugins", "schedule", "terms", "errors"},
     ),
     # Doors for programs written for other libraries.
-    "compat": ({"compat"}, {"public"}),
+    "compat": ({"compat"}, {"public", "launch"}),
+    "launch": ({"compat.torch.launch"}, {"public", "processes", "connections"}),
     "shim": ({"compat.mpi4py"}, {"public", "communicator", "world", "buffers", "transports", "terms", "errors"}),
     "examples": ({"examples"}, {"public"}),
     "explaining": ({"explaining"}, {"selector", "decisions", "topology", "compiled", "errors"}),

@@ -16,7 +16,10 @@ def register() -> None:
     import torch.distributed as dist
 
     if dist.is_available() and NAME not in dist.Backend.backend_list:
+        from collx.compat.torch import launch
+
         dist.Backend.register_backend(NAME, _create, extended_api=True, devices=DEVICES)
+        launch.extend()
 
 
 def _create(place: Any, options: Any) -> Any:
