@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from collx.errors import (
     AbortedError,
     BootstrapError,
+    CancelledError,
     ClosedError,
     CollxError,
     MismatchError,
@@ -20,6 +21,7 @@ from collx.errors import (
     ScheduleError,
     TimeoutError,
     TransportError,
+    TruncatedError,
 )
 from collx.schedule import Copy, Recv, Schedule, Send
 from collx.version import __version__
@@ -28,19 +30,21 @@ if TYPE_CHECKING:
     from collx.communicator import Communicator
     from collx.spawning import spawn
     from collx.transports.store.client import Store
-    from collx.types import ReduceOp
+    from collx.types import Envelope, ReduceOp
     from collx.work import Work
     from collx.world import from_mpi, from_store, init
 
 __all__ = [
-    "AbortedError", "BootstrapError", "ClosedError", "CollxError", "Communicator", "Copy", "MismatchError",
-    "RankFailedError", "Recv", "ReduceOp", "RevokedError", "Schedule", "ScheduleError", "Send", "Store",
-    "TimeoutError", "TransportError", "Work", "__version__", "from_mpi", "from_store", "init", "spawn",
+    "AbortedError", "BootstrapError", "CancelledError", "ClosedError", "CollxError", "Communicator", "Copy",
+    "Envelope", "MismatchError", "RankFailedError", "Recv", "ReduceOp", "RevokedError", "Schedule",
+    "ScheduleError", "Send", "Store", "TimeoutError", "TransportError", "TruncatedError", "Work", "__version__",
+    "from_mpi", "from_store", "init", "spawn",
 ]  # fmt: skip
 
 # Imported when first asked for, so that schedules can be written and proved where the native module is not built.
 _LATER = {
     "Communicator": "collx.communicator",
+    "Envelope": "collx.types",
     "ReduceOp": "collx.types",
     "Store": "collx.transports.store.client",
     "Work": "collx.work",

@@ -6,7 +6,7 @@ import math
 import mmap
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,15 +23,15 @@ from collx.errors import (
 from collx.flight import SHOWN, STATES, Flown
 from collx.known import Begin, Failed, Known, Unknown
 from collx.plan import Plan
-from collx.reference.lanes import DIFFERED, TAGGED, Lanes, Sent, Stamp
+from collx.reference.lanes import DIFFERED, MATCHED, TAGGED, Lanes, Sent, Stamp
 from collx.reference.moves import PlanRun, bytes_at
 from collx.reference.progress import Passage, Progress, Steps, Task
 from collx.reference.reduction import Combine, combine
 from collx.reference.verdict import BoardSurvivors, Judge
 from collx.transports.base import Board, Survivors, Transport
-from collx.types import Array, ReduceOp
+from collx.types import ANY, Array, Envelope, ReduceOp, asking
 
-SEND, RECV = Traits(0, -1, "send"), Traits(0, -1, "recv")
+SEND, RECV, PROBE = (Traits(0, -1, name) for name in ("send", "recv", "probe"))
 
 
 class Pending(Protocol):
@@ -41,8 +41,18 @@ class Pending(Protocol):
         """Whether it has ended, well or not; never blocks."""
         ...
 
-    def wait(self, timeout: float) -> None:
-        """Return when it has ended; raise what it failed with, or TimeoutError after `timeout` seconds."""
+    def wait(self, timeout: float) -> Envelope | None:
+        """Return when it has ended, of a receive the envelope of what it got. Raise what it failed with, or
+        TimeoutError after `timeout` seconds."""
+        ...
+
+
+@runtime_checkable
+class Cancellable(Protocol):
+    """A Pending that can be taken back."""
+
+    def cancel(self) -> bool:
+        """End it with CancelledError if nothing has come for it; whether that was done."""
         ...
 
 
@@ -80,13 +90,30 @@ class Engine(Protocol):
         """As run, but in order on the progress thread."""
         ...
 
-    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> None: ...
+    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float, synchronous: bool = False) -> None:
+        """`synchronous`: return only when a receive has been matched with it."""
+        ...
 
-    def recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> None: ...
+    def recv(
+        self, address: int, nbytes: int, source: int, tag: int, timeout: float, exactly: bool = True
+    ) -> Envelope | None:
+        """Receive a message of `nbytes` bytes `exactly`, or of so many at most, and return its envelope then. `source`
+        and `tag` may be ANY. Of the receives that ask for a message the first one gets it."""
+        ...
 
-    def start_send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> Pending: ...
+    def start_send(
+        self, address: int, nbytes: int, to: int, tag: int, timeout: float, synchronous: bool = False
+    ) -> Pending: ...
 
-    def start_recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> Pending: ...
+    def start_recv(
+        self, address: int, nbytes: int, source: int, tag: int, timeout: float, exactly: bool = True
+    ) -> Pending:
+        """As recv; what it returns can be cancelled."""
+        ...
+
+    def probe(self, source: int, tag: int, timeout: float, waits: bool) -> Envelope | None:
+        """The envelope of the message that a receive would get now, or where it `waits` as soon as there is one."""
+        ...
 
     def allocate(self, nbytes: int) -> Array:
         """`nbytes` bytes of memory, as uint8, that peers may read in place where the engine can do that. It is freed
@@ -173,17 +200,36 @@ class ReferenceEngine:
     def start(self, prepared: PreparedPlan, source: int, target: int, sequence: int, timeout: float) -> Pending:
         return self._collective(prepared, source, target, sequence, timeout, background=True)
 
-    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> None:
-        self._finish(self._send(address, nbytes, to, tag, timeout, background=False))
+    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float, synchronous: bool = False) -> None:
+        self._finish(self._send(address, nbytes, to, tag, timeout, synchronous, background=False))
 
-    def recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> None:
-        self._finish(self._recv(address, nbytes, source, tag, timeout, background=False))
+    def recv(
+        self, address: int, nbytes: int, source: int, tag: int, timeout: float, exactly: bool = True
+    ) -> Envelope | None:
+        return self._finish(self._recv(address, nbytes, source, tag, timeout, exactly, background=False))
 
-    def start_send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> Pending:
-        return self._send(address, nbytes, to, tag, timeout, background=True)
+    def start_send(
+        self, address: int, nbytes: int, to: int, tag: int, timeout: float, synchronous: bool = False
+    ) -> Pending:
+        return self._send(address, nbytes, to, tag, timeout, synchronous, background=True)
 
-    def start_recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> Pending:
-        return self._recv(address, nbytes, source, tag, timeout, background=True)
+    def start_recv(
+        self, address: int, nbytes: int, source: int, tag: int, timeout: float, exactly: bool = True
+    ) -> Pending:
+        return self._recv(address, nbytes, source, tag, timeout, exactly, background=True)
+
+    def probe(self, source: int, tag: int, timeout: float, waits: bool) -> Envelope | None:
+        what, stamp = f"{self._me}: probe({asking(source, tag)})", Stamp(TAGGED, tag, 0, PROBE)
+
+        def steps() -> Steps:
+            receipt = self._lanes.expect(source, stamp, 0, peeks=True, exactly=False)
+            yield receipt
+            return receipt.envelope()
+
+        task = self._progress.submit(steps(), what, timeout, ordered=False, background=False)
+        if waits:
+            return self._finish(task)
+        return None if task.cancel() else self._finish(task)
 
     def allocate(self, nbytes: int) -> Array:
         try:
@@ -241,29 +287,38 @@ class ReferenceEngine:
         self._flown.append((stamp, task))
         return task
 
-    def _send(self, address: int, nbytes: int, to: int, tag: int, timeout: float, *, background: bool) -> Task:
-        stamp = Stamp(TAGGED, tag, 0, SEND)
+    def _send(
+        self, address: int, nbytes: int, to: int, tag: int, timeout: float, synchronous: bool, *, background: bool
+    ) -> Task:
+        number = next(self._lanes.numbers) if synchronous else 0
+        stamp = Stamp(TAGGED, tag, number, SEND)
 
         def steps() -> Steps:
             yield self._lanes.send(to, stamp, bytes_at(address, nbytes).data)
+            if synchronous:
+                yield self._lanes.expect(to, Stamp(MATCHED, number, 0, SEND), 0)
+            return None
 
         what = f"{self._me}: {stamp}, to rank {to}"
         return self._progress.submit(steps(), what, timeout, ordered=False, background=background)
 
-    def _recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float, *, background: bool) -> Task:
+    def _recv(
+        self, address: int, nbytes: int, source: int, tag: int, timeout: float, exactly: bool, *, background: bool
+    ) -> Task:
         stamp = Stamp(TAGGED, tag, 0, RECV)
 
         def steps() -> Steps:
-            receipt = self._lanes.expect(source, stamp, nbytes, bytes_at(address, nbytes).data)
+            receipt = self._lanes.expect(source, stamp, nbytes, bytes_at(address, nbytes).data, exactly=exactly)
             yield receipt
             receipt.data()
+            return receipt.envelope()
 
-        what = f"{self._me}: {stamp}, from rank {source}"
+        what = f"{self._me}: {stamp}, from {'any rank' if source == ANY else f'rank {source}'}"
         return self._progress.submit(steps(), what, timeout, ordered=False, background=background)
 
-    def _finish(self, task: Task) -> None:
+    def _finish(self, task: Task) -> Envelope | None:
         try:
-            task.wait(math.inf)
+            return task.wait(math.inf)
         except BaseException as error:
             if not task.ended:  # interrupted in the middle: nobody can say which messages are still to come
                 self._progress.stop(AbortedError(f"{task.what} was interrupted by {error!r}"))

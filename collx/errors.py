@@ -46,5 +46,13 @@ class MismatchError(CollxError):
     """Ranks called different collectives, or the same one with different arguments."""
 
 
+class TruncatedError(MismatchError):
+    """A message is longer than the room that `recv_any` had for it. It is lost, and the communicator goes on."""
+
+
+class CancelledError(CollxError):
+    """A receive was cancelled by `Work.cancel` before anything came. The communicator goes on."""
+
+
 class ScheduleError(CollxError, ValueError):
     """A schedule does not do what its collective promises; the message says where."""

@@ -16,7 +16,7 @@ from collx import calls, flight, leaving
 from collx.calls import Call
 from collx.checks import seconds
 from collx.engine import Engine, Pending
-from collx.errors import ClosedError, CollxError, MismatchError, TimeoutError
+from collx.errors import CancelledError, ClosedError, CollxError, MismatchError, TimeoutError, TruncatedError
 from collx.guide import UNGUIDED, Guide
 from collx.known import Recall, unknown
 from collx.memory import SharedArray
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collx.trial import Trial, Trials
 
 PLANS = 1024  # plans kept; where every call has another shape, old ones go
+HARMLESS = (CancelledError, TruncatedError)  # what a call may end with that is nobody else's matter
 _CONSTANT = {type(None), str, int, ReduceOp, FunctionType}  # types of arguments that are known again by identity
 _COUNTS = {tuple, list}  # and by the integers in them
 
@@ -264,7 +265,7 @@ class Member:
             member = here()
             if member is not None:
                 member._under_way.discard(work)
-                if error is not None:
+                if error is not None and not isinstance(error, HARMLESS):
                     member._engine.hold(keep)
                     member._break(what, error)
 

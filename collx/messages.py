@@ -1,4 +1,4 @@
-"""Messages between two ranks: send, recv and sendrecv."""
+"""Messages between two ranks: send, recv, sendrecv, recv_any and probe."""
 
 from __future__ import annotations
 
@@ -9,41 +9,35 @@ from typing import Any
 
 from collx.buffers import Buffer, for_input, for_output, together, where_of
 from collx.checks import rank_of, seconds, whole
-from collx.engine import Engine
-from collx.guide import UNGUIDED, Guide
+from collx.member import HARMLESS
 from collx.on_gpu import OnGpu
-from collx.oneself import Oneself
-from collx.schedule import Groups
+from collx.types import ANY, Envelope
 from collx.work import Work
 
 
 class Messages(OnGpu):
     """Tagged messages. Between two ranks those of one tag arrive in the order they were sent.
 
-    The two sides agree on the tag and on the number of bytes; dtypes and shapes are theirs to agree on. What
-    a rank sends itself is kept until it receives it.
+    Of the receives that ask for a message, the one that was started first gets it. With `recv` the two sides agree
+    on the tag and on the number of bytes; dtypes and shapes are always theirs to agree on. What a rank sends itself
+    is kept until it receives it.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        rank: int,
-        size: int,
-        timeout: float,
-        groups: Groups = (),
-        guide: Guide = UNGUIDED,
-    ) -> None:
-        super().__init__(engine, rank, size, timeout, groups, guide)
-        self._oneself = Oneself(rank)
-
     def send(
-        self, x: Any, to: int, tag: int = 0, *, async_op: bool = False, timeout: float | None = None
+        self,
+        x: Any,
+        to: int,
+        tag: int = 0,
+        *,
+        synchronous: bool = False,
+        async_op: bool = False,
+        timeout: float | None = None,
     ) -> Work | None:
         """Send `x` to rank `to`.
 
         x: any array collx takes, any shape. Returns None when `x` may be changed again, which may be before it
-        was received; with `async_op` a Work. Raises ValueError or TypeError for a wrong rank, tag or array,
-        collx.TimeoutError, RankFailedError.
+        was received, or where it is `synchronous` when a receive has been matched with it; with `async_op` a
+        Work. Raises ValueError or TypeError for a wrong rank, tag or array, collx.TimeoutError, RankFailedError.
         """
         to, tag, limit = rank_of(to, self.size, "to"), _tag(tag), self._limit(timeout)
         given = for_input(x)
@@ -51,17 +45,14 @@ class Messages(OnGpu):
             if given.copied and given.kind.device is None:
                 given.load()
                 x = given.array
-            begin = partial(self.send, x, to, tag, async_op=True)
+            begin = partial(self.send, x, to, tag, synchronous=synchronous, async_op=True)
             noted: Work | None = self._group.message(begin, given, None, async_op, timeout)
             return noted
         source = _at_hand(given, limit)
-        if to == self.rank:
-            self._oneself.send(source.array, tag)
-            return Work(None, None) if async_op else None
-        where = (source.address, source.array.nbytes, to, tag, limit)
+        where = (source.address, source.array.nbytes, to, tag, limit, synchronous)
         if async_op:
-            return self._started("send", self._engine.start_send, where, None, source)
-        self._message("send", self._engine.send, where, source)
+            return self._started("send", to, self._engine.start_send, where, None, source)
+        self._message("send", to, self._engine.send, where, source)
         return None
 
     def recv(self, out: Any, source: int, tag: int = 0, *, async_op: bool = False, timeout: float | None = None) -> Any:
@@ -79,16 +70,50 @@ class Messages(OnGpu):
             )
         if target.kind.device is not None:
             return self._recv_on_gpu(target, source, tag, async_op, limit)
-        if source == self.rank:
-            if not async_op:
-                self._oneself.check(target.array.nbytes, tag)
-            pending = self._oneself.recv(target.array, tag, limit)
-            return Work(pending, out, target) if async_op else out
         where = (target.address, target.array.nbytes, source, tag, limit)
         if async_op:
-            return self._started("recv", self._engine.start_recv, where, out, target)
-        self._message("recv", self._engine.recv, where, target)
+            return self._started("recv", source, self._engine.start_recv, where, out, target)
+        if source == self.rank:
+            self._served(target.array.nbytes, tag)
+        self._message("recv", source, self._engine.recv, where, target)
         return out
+
+    def recv_any(
+        self,
+        out: Any,
+        source: int | None = None,
+        tag: int | None = None,
+        *,
+        async_op: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Receive the next message from `source` with `tag` into the first bytes of `out`; returns its Envelope.
+
+        source: a rank, this one too; None takes any. tag: None takes any. out: a writable, C-contiguous array on the
+        host; what lies behind the message stays as it is. With `async_op` returns a Work whose result is the Envelope.
+        Raises ValueError, TypeError or BufferError for wrong arguments, collx.TimeoutError, RankFailedError, also
+        where all ranks have left from which it could come; TruncatedError where the message is longer than `out`: it is
+        lost, and the communicator goes on.
+        """
+        asked, wanted, limit = self._asked("recv_any", source, tag, timeout)
+        target = for_output(out)
+        if target.kind.device is not None:
+            raise NotImplementedError("recv_any into memory of a GPU: receive on the host, and copy it from there")
+        where = (target.address, target.array.nbytes, asked, wanted, limit, False)
+        if async_op:
+            return self._started("recv_any", asked, self._engine.start_recv, where, None, target)
+        return self._message("recv_any", asked, self._engine.recv, where, target)
+
+    def probe(
+        self, source: int | None = None, tag: int | None = None, *, wait: bool = True, timeout: float | None = None
+    ) -> Envelope | None:
+        """The Envelope of the message that `recv_any(out, source, tag)` would get; the message stays.
+
+        Waits until there is one; with `wait=False` returns None where none has come. Raises as recv_any does.
+        """
+        asked, wanted, limit = self._asked("probe", source, tag, timeout)
+        found: Envelope | None = self._message("probe", asked, self._engine.probe, (asked, wanted, limit, wait))
+        return found
 
     def sendrecv(
         self,
@@ -120,10 +145,9 @@ class Messages(OnGpu):
         if self._group is not None:
             self.send(x, to, tag)
             return self.recv(out, source, tag, async_op=async_op, timeout=timeout)
-        if source == self.rank:
-            coming = outgoing.array.nbytes if to == self.rank else None
-            self._oneself.check(incoming.array.nbytes, tag, coming)
         sending = self.send(x, to, tag, async_op=True, timeout=timeout)
+        if source == self.rank:
+            self._served(incoming.array.nbytes, tag)
         receiving = self.recv(out, source, tag, async_op=True, timeout=timeout)
         assert sending is not None
         both = Work(_Both(sending, receiving), out)
@@ -148,25 +172,46 @@ class Messages(OnGpu):
         deliver()
         return target.given
 
+    def _asked(self, what: str, source: int | None, tag: int | None, timeout: float | None) -> tuple[int, int, float]:
+        if self._group is not None:
+            raise NotImplementedError(f"{what} in a group: nothing of that begins before its block ends")
+        peer = ANY if source is None else rank_of(source, self.size, "source")
+        return peer, ANY if tag is None else _tag(tag), self._limit(timeout)
+
+    def _served(self, nbytes: int, tag: int) -> None:
+        """Raise ValueError where a receive of `nbytes` from this rank itself would not be served at once: nobody else
+        can serve it."""
+        found = self._engine.probe(self.rank, tag, self.timeout, False)
+        if found is None:
+            raise ValueError(f"rank {self.rank} has sent itself nothing with tag {tag}: it would wait forever")
+        if found.nbytes != nbytes:
+            raise ValueError(f"rank {self.rank} sent itself {found.nbytes} bytes, but receives {nbytes}")
+
     def _limit(self, timeout: float | None) -> float:
         self._alive()
         return seconds(timeout, self.timeout)
 
-    def _message(self, what: str, transfer: Any, where: tuple[Any, ...], buffer: Buffer) -> None:
+    def _message(
+        self, what: str, peer: int, transfer: Any, where: tuple[Any, ...], buffer: Buffer | None = None
+    ) -> Any:
         try:
-            transfer(*where)
+            return transfer(*where)
+        except HARMLESS:
+            raise
         except BaseException as error:
             self._engine.hold(buffer)
-            self._break(f"{what} with rank {where[2]}", error)
+            self._break(_with(what, peer), error)
             raise
 
-    def _started(self, what: str, transfer: Any, where: tuple[Any, ...], result: Any, buffer: Buffer) -> Work:
+    def _started(
+        self, what: str, peer: int, transfer: Any, where: tuple[Any, ...], result: Any, buffer: Buffer
+    ) -> Work:
         try:
             pending = transfer(*where)
         except BaseException as error:
-            self._break(f"{what} with rank {where[2]}", error)
+            self._break(_with(what, peer), error)
             raise
-        return self._watched(f"{what} with rank {where[2]}", pending, result, buffer)
+        return self._watched(_with(what, peer), pending, result, buffer)
 
 
 class _Both:
@@ -199,6 +244,9 @@ class _Delivered:
             self._delivered = True
             self._deliver()
 
+    def cancel(self) -> bool:
+        return self._coming.cancel()
+
 
 def _at_hand(source: Buffer, limit: float) -> Buffer:
     """The data as it is by now: on the host, and contiguous."""
@@ -212,6 +260,10 @@ def _at_hand(source: Buffer, limit: float) -> Buffer:
     parcel = Parcel(source.array.nbytes, where.ordinal)
     parcel.load(source.address, where, limit)
     return replace(for_input(parcel.array), given=parcel)
+
+
+def _with(what: str, peer: int) -> str:
+    return f"{what} with {'any rank' if peer == ANY else f'rank {peer}'}"
 
 
 def _tag(tag: int) -> int:

@@ -24,14 +24,16 @@ from collx.transports.lanes import (
     MISMATCHED,
     OK,
     OP_FAILED,
+    RECALLED,
     TIMED_OUT,
+    TRUNCATED,
     LaneSurvivors,
     LaneTransport,
     Region,
     Wires,
 )
 from collx.transports.verdict import GAVE_UP, MISMATCH, REVOKED
-from collx.types import DTYPES, Array, ReduceOp
+from collx.types import DTYPES, Array, Envelope, ReduceOp, asking
 
 Outcome = tuple[int, int, int, int]  # status, peer, and the bytes that came and were wanted
 WINDOW = 2  # segments in flight: one moves while the other is waited for
@@ -109,7 +111,11 @@ class NativePending:
     def done(self) -> bool:
         return self._task.done()
 
-    def wait(self, timeout: float) -> None:
+    def wait(self, timeout: float) -> Envelope | None:
+        self._outcome(timeout)
+        return None
+
+    def _outcome(self, timeout: float) -> Outcome:
         outcome = self._engine.transport.endpoint.wait(self._task, timeout)
         if outcome[0] == TIMED_OUT:
             if not self._task.done():
@@ -117,7 +123,7 @@ class NativePending:
                 raise self._engine.transport.error(outcome, self._what, told, timeout)
             outcome = self._engine.transport.endpoint.wait(self._task, timeout)  # it ended in the meantime
         if outcome[0] == OK:
-            return
+            return outcome
         if self._error is None:
             try:
                 self._engine.raise_for(outcome, self._what, self._timeout, self._prepared)
@@ -125,6 +131,28 @@ class NativePending:
                 self._error = error
                 raise
         raise self._error
+
+
+class NativeReceive(NativePending):
+    """A receive there, which can be taken back as long as nothing has come for it."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float) -> Envelope:
+        return _envelope(self._outcome(timeout))
+
+    def cancel(self) -> bool:
+        return self._engine.transport.endpoint.recall(self._task)
+
+
+def _receive(exactly: bool) -> str:
+    return "recv" if exactly else "recv_any"
+
+
+def _envelope(outcome: Outcome) -> Envelope:
+    """Of the message that a receive or a probe has found."""
+    _, source, nbytes, tag = outcome
+    return Envelope(source, tag, nbytes)
 
 
 class NativeEngine:
@@ -202,27 +230,42 @@ class NativeEngine:
         self._under_way.append((task, prepared))
         return NativePending(self, task, f"{prepared.plan.collective} #{sequence}", timeout, prepared)
 
-    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> None:
+    def send(self, address: int, nbytes: int, to: int, tag: int, timeout: float, synchronous: bool = False) -> None:
         self._usable()
-        outcome = self._endpoint.send(to, tag, address, nbytes, timeout)
+        outcome = self._endpoint.send(to, tag, address, nbytes, timeout, synchronous)
         if outcome[0] != OK:
             self.raise_for(outcome, f"send(to={to}, tag={tag})", timeout)
 
-    def recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> None:
+    def recv(
+        self, address: int, nbytes: int, source: int, tag: int, timeout: float, exactly: bool = True
+    ) -> Envelope | None:
         self._usable()
-        outcome = self._endpoint.recv(source, tag, address, nbytes, timeout)
+        outcome = self._endpoint.recv(source, tag, address, nbytes, timeout, exactly)
         if outcome[0] != OK:
-            self.raise_for(outcome, f"recv of {nbytes} bytes (source={source}, tag={tag})", timeout)
+            self.raise_for(outcome, f"{_receive(exactly)} of {nbytes} bytes ({asking(source, tag)})", timeout)
+        return None if exactly else _envelope(outcome)
 
-    def start_send(self, address: int, nbytes: int, to: int, tag: int, timeout: float) -> NativePending:
+    def probe(self, source: int, tag: int, timeout: float, waits: bool) -> Envelope | None:
         self._usable()
-        task = self._endpoint.start_send(to, tag, address, nbytes, timeout)
+        outcome = self._endpoint.probe(source, tag, waits, timeout)
+        if outcome[0] != OK:
+            self.raise_for(outcome, f"probe({asking(source, tag)})", timeout)
+        return None if outcome[1] < 0 else _envelope(outcome)
+
+    def start_send(
+        self, address: int, nbytes: int, to: int, tag: int, timeout: float, synchronous: bool = False
+    ) -> NativePending:
+        self._usable()
+        task = self._endpoint.start_send(to, tag, address, nbytes, timeout, synchronous)
         return NativePending(self, task, f"send(to={to}, tag={tag})", timeout)
 
-    def start_recv(self, address: int, nbytes: int, source: int, tag: int, timeout: float) -> NativePending:
+    def start_recv(
+        self, address: int, nbytes: int, source: int, tag: int, timeout: float, exactly: bool = True
+    ) -> NativeReceive:
         self._usable()
-        task = self._endpoint.start_recv(source, tag, address, nbytes, timeout)
-        return NativePending(self, task, f"recv of {nbytes} bytes (source={source}, tag={tag})", timeout)
+        task = self._endpoint.start_recv(source, tag, address, nbytes, timeout, exactly)
+        what = f"{_receive(exactly)} of {nbytes} bytes ({asking(source, tag)})"
+        return NativeReceive(self, task, what, timeout)
 
     def allocate(self, nbytes: int) -> Array:
         return self.transport.allocate(nbytes)
@@ -270,7 +313,7 @@ class NativeEngine:
             error = self.transport.sentence(f"rank {self.transport.rank} in {what}")
         if status in (DECIDED, DEPARTED):
             self._over = self._over or str(error)
-        elif status not in (CLOSED, LENGTH):
+        elif status not in (CLOSED, LENGTH, RECALLED, TRUNCATED):
             mismatch = isinstance(error, MismatchError)
             self.fail(str(error) if mismatch else f"{type(error).__name__}: {error}", mismatch=mismatch)
             error = self._judged(error, what)

@@ -35,6 +35,22 @@ class Where(NamedTuple):
     stream: int
 
 
+ANY = -1  # of the ranks as a source, of the tags of users
+
+
+class Envelope(NamedTuple):
+    """What is known of a message: the rank that sent it, its tag, and how many bytes it has."""
+
+    source: int
+    tag: int
+    nbytes: int
+
+
+def asking(source: int, tag: int) -> str:
+    """Of which messages one is asked for, for people."""
+    return f"source={'any' if source == ANY else source}, tag={'any' if tag == ANY else tag}"
+
+
 @dataclass(frozen=True, slots=True)
 class ReduceOp:
     """How two contributions combine. Built-in ones go by name (`op="sum"`); `ReduceOp.custom` makes one's own."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from collx.checks import seconds
-from collx.engine import Pending
+from collx.engine import Cancellable, Pending
 from collx.errors import TimeoutError
 
 
@@ -60,16 +60,30 @@ class Work:
             raise self._error
         return self._result
 
+    def cancel(self) -> bool:
+        """Take back a receive that no message has come for.
+
+        True where that was done: then it has ended, its memory is the caller's again, and `wait` raises
+        CancelledError. False where it is too late, or this is no receive: then the call goes on.
+        """
+        pending = self._pending
+        if not isinstance(pending, Cancellable) or not pending.cancel():
+            return False
+        self.settle()
+        return True
+
     def settle(self) -> None:
         """Take note of the outcome of a call that is done; gives up the memory it used."""
         pending = self._pending
         if pending is None:
             return
         try:
-            pending.wait(seconds(None))
+            found = pending.wait(seconds(None))
         except Exception as error:
             self._settled(error)
         else:
+            if self._result is None:
+                self._result = found
             self._settled(None)
 
     def _settled(self, error: Exception | None) -> None:

@@ -11,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from collx import _core
-from collx.errors import AbortedError, ClosedError, CollxError, MismatchError, TimeoutError, TransportError
+from collx.errors import (
+    AbortedError,
+    CancelledError,
+    ClosedError,
+    CollxError,
+    MismatchError,
+    TimeoutError,
+    TransportError,
+    TruncatedError,
+)
 from collx.transports.base import Threads
 from collx.transports.shm import check_available
 from collx.transports.verdict import FAILED, Verdict, named
@@ -21,8 +30,8 @@ region_bytes = _core.region_bytes
 
 # Status of csrc/wait.hpp, in its order.
 OK, TIMED_OUT, DECIDED, DEPARTED, MISMATCHED, LENGTH, INTERRUPTED, CLOSED = range(8)
-OP_FAILED, BUSY, NO_MEMORY, UNREADABLE = range(8, 12)
-TRANSFER_TAG = -1  # of the transport's own messages; users' tags are not negative
+OP_FAILED, BUSY, NO_MEMORY, UNREADABLE, RECALLED, TRUNCATED = range(8, 14)
+TRANSFER_TAG = -2  # of the transport's own messages; users' tags are not negative, and -1 is any of those
 FOREVER = 1e8  # seconds
 UNDECIDED, UNITED, ATTEMPT_FAILED, GIVEN_UP = range(4)  # of csrc/shrink.hpp; GIVEN_UP + r: by rank r
 
@@ -107,7 +116,7 @@ class LaneTransport:
     def error(self, outcome: tuple[int, int, int, int], what: str, told: str, timeout: float) -> CollxError:
         """The exception for an outcome that is not ok: one line that names ranks, call and remedy. `told` is what the
         records say of it: who is late, or what two ranks disagree on."""
-        status, peer, nbytes, _ = outcome
+        status, peer, nbytes, wanted = outcome
         here = f"rank {self.rank} in {what}"
         match status:
             case _ if status == TIMED_OUT:
@@ -132,6 +141,12 @@ class LaneTransport:
                 return CollxError(
                     f"{here}: the memory of rank {peer} can no longer be read; has it changed its user or"
                     " what it may do since the communicator was made?"
+                )
+            case _ if status == RECALLED:
+                return CancelledError(f"{here}: it was cancelled before anything came")
+            case _ if status == TRUNCATED:
+                return TruncatedError(
+                    f"{here}: rank {peer} sent {nbytes} bytes with tag {wanted}, for which there is no room"
                 )
             case _ if status == CLOSED:
                 return ClosedError(f"{here}: the communicator was closed meanwhile")

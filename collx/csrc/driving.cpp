@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <new>
+#include <utility>
 
 #include "endpoint.hpp"
 
@@ -79,6 +80,7 @@ bool Endpoint::pass(Task* goal, Kind kind) {
         any |= step(*collectives_.front());
     for (const auto& task : mails_) any |= step(*task);
     if (kind == Kind::mail) any |= step(*goal);
+    if (!mailbox_.matched.empty()) any |= acknowledge();
     links_.ring_touched();
     if (!links_.wires.none()) {
         links_.wires.flush(!any);
@@ -98,11 +100,31 @@ bool Endpoint::step(Task& task) {
     }
 }
 
+// Tells ranks that wait for it that a receive was matched with their messages.
+bool Endpoint::acknowledge() {
+    for (const Mailbox::Matched& matched : std::exchange(mailbox_.matched, {})) {
+        auto task = std::make_shared<SendTask>(mailbox_, rank_, matched);
+        step(*task);
+        if (!task->finished) submit(new_mails_, std::move(task));
+    }
+    return true;
+}
+
+void Endpoint::cancel_as_asked(Task& task) {
+    const Cancel asked = task.cancelled.load(std::memory_order_acquire);
+    if (asked == Cancel::end) task.give_up({Status::interrupted, -1});
+    if (asked != Cancel::recall) return;
+    if (task.recallable())
+        task.give_up({Status::recalled, -1});
+    else
+        task.cancelled.store(Cancel::no, std::memory_order_release);
+}
+
 // Lets go of what has ended or been cancelled.
 void Endpoint::settle() {
     bool any = false;
     const auto ended = [&](const std::shared_ptr<Task>& task) {
-        if (!task->finished && task->cancelled.load(std::memory_order_acquire)) task->give_up({Status::interrupted, -1});
+        if (!task->finished) cancel_as_asked(*task);
         if (!task->finished) return false;
         if (!task->outcome) task->let_go(links_);
         tell(*task);
@@ -236,7 +258,7 @@ int Endpoint::lacked(const Task& task) {
 int Endpoint::departed(const Task& task) {
     for (std::size_t peer = 0; peer < links_.headers.size(); ++peer) {
         const State state = links_.headers[peer]->state.load(std::memory_order_acquire);
-        if (state == State::running || (state == State::leaving && task.sends())) continue;
+        if (peer == rank_ || state == State::running || (state == State::leaving && task.sends())) continue;
         if (task.needs(links_, peer)) return static_cast<int>(peer);
     }
     return -1;

@@ -39,7 +39,7 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
                    bool oversubscribed, Interrupted interrupted, std::vector<int> pidfds, std::unique_ptr<Far> far_ranks)
     : far_(std::move(far_ranks)), verdict(rank, layout, regions(files), std::move(pidfds), far_.get()),
       shrink(rank, layout, regions(files), verdict, far_.get()),
-      rank_(rank), chunk_(layout.mail.bytes), oversubscribed_(oversubscribed), patience_(oversubscribed),
+      rank_(rank), chunk_(layout.mail.bytes), mailbox_(rank, layout.size), oversubscribed_(oversubscribed), patience_(oversubscribed),
       seat_(rank, headers(files)), interrupted_(interrupted),
       recorder_(rank, flights(files), far_ != nullptr ? far_->far : std::vector<bool>()), process_(getpid()) {
     links_.recorder = &recorder_;
@@ -68,7 +68,6 @@ Endpoint::Endpoint(std::uint32_t rank, const Layout& layout, const std::vector<s
                                     given(FrameKind::mail));
         links_.mail_from.emplace_back(Layout::lines(theirs, layout.mail, rank), files[peer], layout.mail,
                                       consuming.mail, layout.heap_at);
-        inboxes_.emplace_back(peer);
     }
     place_.rank = rank;
     place_.headers = links_.headers;
@@ -101,22 +100,28 @@ Outcome Endpoint::run(Prepared& plan, std::byte* input, std::byte* output, std::
     return drive_and_leave(task, Kind::collective, grip);
 }
 
-Outcome Endpoint::send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
-                       Clock::time_point deadline) {
+// A message that is sent, received or looked for by the caller.
+template <typename Message, typename... Given>
+Outcome Endpoint::now(Given&&... given) {
     if (verdict.decided()) return {Status::decided, -1};
     if (driving()) return {Status::busy, -1};
-    if (!take_idle()) return finish(start_send(peer, tag, data, bytes, deadline));
-    SendTask task(inboxes_[rank_], rank_, peer, tag, data, bytes, chunk_, deadline);
+    if (!take_idle()) return finish(submit(new_mails_, std::make_shared<Message>(mailbox_, given...)));
+    Message task(mailbox_, given...);
     return drive_and_leave(task, Kind::mail);
 }
 
-Outcome Endpoint::recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes,
-                       Clock::time_point deadline) {
-    if (verdict.decided()) return {Status::decided, -1};
-    if (driving()) return {Status::busy, -1};
-    if (!take_idle()) return finish(start_recv(peer, tag, data, bytes, deadline));
-    RecvTask task(inboxes_[peer], peer, tag, data, bytes, deadline);
-    return drive_and_leave(task, Kind::mail);
+Outcome Endpoint::send(std::size_t peer, std::int32_t tag, const std::byte* data, std::uint64_t bytes,
+                       Clock::time_point deadline, bool synchronous) {
+    return now<SendTask>(rank_, peer, tag, data, bytes, synchronous, chunk_, deadline);
+}
+
+Outcome Endpoint::recv(const Wanted& wanted, std::byte* data, std::uint64_t bytes, Clock::time_point deadline,
+                       bool exactly) {
+    return now<RecvTask>(wanted, data, bytes, exactly, deadline);
+}
+
+Outcome Endpoint::probe(const Wanted& wanted, bool waits, Clock::time_point deadline) {
+    return now<ProbeTask>(wanted, waits, deadline);
 }
 
 Outcome Endpoint::drive_and_leave(Task& task, Kind kind, Grip* grip) {
@@ -132,7 +137,7 @@ Outcome Endpoint::drive_and_leave(Task& task, Kind kind, Grip* grip) {
 Outcome Endpoint::finish(const std::shared_ptr<Task>& task) {
     const Outcome outcome = wait(*task, task->deadline);
     if (outcome.status != Status::interrupted && task->done.load(std::memory_order_acquire) != 0) return task->outcome;
-    task->cancelled.store(true, std::memory_order_release);
+    task->cancelled.store(Cancel::end, std::memory_order_release);
     while (task->done.load(std::memory_order_acquire) == 0) {
         if (take()) {
             settle();
@@ -152,15 +157,32 @@ std::shared_ptr<Task> Endpoint::start(Prepared& plan, std::byte* input, std::byt
                                                                  Clock::now(), deadline));
 }
 
-std::shared_ptr<Task> Endpoint::start_send(std::size_t peer, std::int64_t tag, const std::byte* data,
-                                           std::uint64_t bytes, Clock::time_point deadline) {
-    return submit(new_mails_,
-                  std::make_shared<SendTask>(inboxes_[rank_], rank_, peer, tag, data, bytes, chunk_, deadline));
+std::shared_ptr<Task> Endpoint::start_send(std::size_t peer, std::int32_t tag, const std::byte* data,
+                                           std::uint64_t bytes, Clock::time_point deadline, bool synchronous) {
+    return submit(new_mails_, std::make_shared<SendTask>(mailbox_, rank_, peer, tag, data, bytes, synchronous, chunk_,
+                                                         deadline));
 }
 
-std::shared_ptr<Task> Endpoint::start_recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes,
-                                           Clock::time_point deadline) {
-    return submit(new_mails_, std::make_shared<RecvTask>(inboxes_[peer], peer, tag, data, bytes, deadline));
+std::shared_ptr<Task> Endpoint::start_recv(const Wanted& wanted, std::byte* data, std::uint64_t bytes,
+                                           Clock::time_point deadline, bool exactly) {
+    return submit(new_mails_, std::make_shared<RecvTask>(mailbox_, wanted, data, bytes, exactly, deadline));
+}
+
+bool Endpoint::recall(Task& task) {
+    task.cancelled.store(Cancel::recall, std::memory_order_release);
+    nudge();
+    const auto open = [&] {
+        return task.done.load(std::memory_order_acquire) == 0 && task.cancelled.load(std::memory_order_acquire) == Cancel::recall;
+    };
+    while (open() && !driving()) {
+        if (take()) {
+            pass(nullptr, Kind::queued);  // what has come is its
+            leave();
+        } else {
+            await_turn(task, Clock::time_point::max());
+        }
+    }
+    return task.done.load(std::memory_order_acquire) != 0 && task.outcome.status == Status::recalled;
 }
 
 std::shared_ptr<Task> Endpoint::submit(Tasks& queue, std::shared_ptr<Task> task) {

@@ -44,17 +44,22 @@ class Endpoint {
     // `begun` is for the record of the call. `grip` is let go of unless the call ends at once.
     Outcome run(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
                 Clock::time_point deadline, Clock::time_point begun = {}, Grip* grip = nullptr);
-    Outcome send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
-                 Clock::time_point deadline);
-    Outcome recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes, Clock::time_point deadline);
+    Outcome send(std::size_t peer, std::int32_t tag, const std::byte* data, std::uint64_t bytes,
+                 Clock::time_point deadline, bool synchronous = false);
+    Outcome recv(const Wanted& wanted, std::byte* data, std::uint64_t bytes, Clock::time_point deadline,
+                 bool exactly = true);
+    // Names nobody where it does not wait and there is none.
+    Outcome probe(const Wanted& wanted, bool waits, Clock::time_point deadline);
 
     // The same on the progress thread.
     std::shared_ptr<Task> start(Prepared& plan, std::byte* input, std::byte* output, std::uint64_t sequence,
                                 Clock::time_point deadline);
-    std::shared_ptr<Task> start_send(std::size_t peer, std::int64_t tag, const std::byte* data, std::uint64_t bytes,
-                                     Clock::time_point deadline);
-    std::shared_ptr<Task> start_recv(std::size_t peer, std::int64_t tag, std::byte* data, std::uint64_t bytes,
-                                     Clock::time_point deadline);
+    std::shared_ptr<Task> start_send(std::size_t peer, std::int32_t tag, const std::byte* data, std::uint64_t bytes,
+                                     Clock::time_point deadline, bool synchronous = false);
+    std::shared_ptr<Task> start_recv(const Wanted& wanted, std::byte* data, std::uint64_t bytes,
+                                     Clock::time_point deadline, bool exactly = true);
+    // Takes back a receive that nothing has come for; false where that is too late.
+    bool recall(Task& task);
     // How a started call ended; timed_out with the call going on where `deadline` comes first.
     Outcome wait(Task& task, Clock::time_point deadline);
 
@@ -100,12 +105,16 @@ class Endpoint {
     using Tasks = std::deque<std::shared_ptr<Task>>;
     enum class Kind { collective, mail, queued };
 
+    template <typename Message, typename... Given>
+    Outcome now(Given&&... given);
     Outcome drive_and_leave(Task& task, Kind kind, Grip* grip = nullptr);
     Outcome finish(const std::shared_ptr<Task>& task);
     Outcome drive(Task& goal, Kind kind, Clock::time_point deadline, Grip* grip = nullptr);
     Outcome turn(Waiter& waiter, Task* goal, Kind kind, Clock::time_point deadline);
     bool pass(Task* goal, Kind kind);
     bool step(Task& task);
+    bool acknowledge();
+    static void cancel_as_asked(Task& task);
     [[nodiscard]] bool unsent() const { return !links_.wires.delivered() && !verdict.decided(); }
     void look_at_wires();
     void compare_calls(Task* goal);
@@ -135,7 +144,7 @@ class Endpoint {
     const std::uint32_t rank_;
     const std::size_t chunk_;
     Links links_;
-    std::vector<Inbox> inboxes_;
+    Mailbox mailbox_;
     const bool oversubscribed_;
     Patience patience_;  // of who drives in its caller's thread
     Seat seat_;

@@ -27,10 +27,16 @@ void bind_endpoint(nb::module_& module) {
              "communicator"_a = 0, "epoch"_a = 0, "members"_a = std::vector<std::uint32_t>())
         .def("run", &PyEndpoint::run, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
         .def("start", &PyEndpoint::start, "plan"_a, "input"_a, "output"_a, "sequence"_a, "timeout"_a)
-        .def("send", &PyEndpoint::send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
-        .def("recv", &PyEndpoint::recv, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
-        .def("start_send", &PyEndpoint::start_send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
-        .def("start_recv", &PyEndpoint::start_recv, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a)
+        .def("send", &PyEndpoint::send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a,
+             "synchronous"_a = false)
+        .def("recv", &PyEndpoint::recv, "source"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a,
+             "exactly"_a = true)
+        .def("start_send", &PyEndpoint::start_send, "peer"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a,
+             "synchronous"_a = false)
+        .def("start_recv", &PyEndpoint::start_recv, "source"_a, "tag"_a, "data"_a, "bytes"_a, "timeout"_a,
+             "exactly"_a = true)
+        .def("probe", &PyEndpoint::probe, "source"_a, "tag"_a, "waits"_a, "timeout"_a)
+        .def("recall", &PyEndpoint::recall, "task"_a)
         .def("wait", &PyEndpoint::wait, "task"_a, "timeout"_a)
         .def("explain", &PyEndpoint::explain, "peer"_a, "bytes"_a, "wanted"_a)
         .def("late", &PyEndpoint::late, "waited_for"_a)

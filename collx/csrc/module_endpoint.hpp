@@ -162,31 +162,44 @@ class PyEndpoint {
         const Outside outside(*this);
         return endpoint_->start(plan.prepared, at(input), at(output), sequence, after(timeout));
     }
-    Result send(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout) {
+    Result send(std::size_t peer, std::int32_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout,
+                bool synchronous) {
         Outcome outcome;
         {
             const Outside outside(*this);
-            outcome = endpoint_->send(peer, tag, at(data), bytes, after(timeout));
+            outcome = endpoint_->send(peer, tag, at(data), bytes, after(timeout), synchronous);
         }
         return ended(outcome);
     }
-    Result recv(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout) {
+    Result recv(int source, std::int32_t tag, std::uintptr_t data, std::uint64_t bytes, double timeout, bool exactly) {
         Outcome outcome;
         {
             const Outside outside(*this);
-            outcome = endpoint_->recv(peer, tag, at(data), bytes, after(timeout));
+            outcome = endpoint_->recv({source, tag}, at(data), bytes, after(timeout), exactly);
         }
         return ended(outcome);
     }
-    std::shared_ptr<Task> start_send(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes,
-                                     double timeout) {
-        const Outside outside(*this);
-        return endpoint_->start_send(peer, tag, at(data), bytes, after(timeout));
+    Result probe(int source, std::int32_t tag, bool waits, double timeout) {
+        Outcome outcome;
+        {
+            const Outside outside(*this);
+            outcome = endpoint_->probe({source, tag}, waits, after(timeout));
+        }
+        return ended(outcome);
     }
-    std::shared_ptr<Task> start_recv(std::size_t peer, std::int64_t tag, std::uintptr_t data, std::uint64_t bytes,
-                                     double timeout) {
+    std::shared_ptr<Task> start_send(std::size_t peer, std::int32_t tag, std::uintptr_t data, std::uint64_t bytes,
+                                     double timeout, bool synchronous) {
         const Outside outside(*this);
-        return endpoint_->start_recv(peer, tag, at(data), bytes, after(timeout));
+        return endpoint_->start_send(peer, tag, at(data), bytes, after(timeout), synchronous);
+    }
+    std::shared_ptr<Task> start_recv(int source, std::int32_t tag, std::uintptr_t data, std::uint64_t bytes,
+                                     double timeout, bool exactly) {
+        const Outside outside(*this);
+        return endpoint_->start_recv({source, tag}, at(data), bytes, after(timeout), exactly);
+    }
+    bool recall(Task& task) {
+        const Outside outside(*this);
+        return endpoint_->recall(task);
     }
     Result wait(Task& task, double timeout) {
         Outcome outcome;

@@ -66,6 +66,9 @@ struct Links {
     bool arrived = false;
 };
 
+// What its caller wants of a call: that it ends, or that it does unless it is too late, which the driver says by `no`.
+enum class Cancel : std::uint8_t { no, recall, end };
+
 class Task {
   public:
     explicit Task(Clock::time_point limit) : deadline(limit) {}
@@ -82,6 +85,8 @@ class Task {
     }
     // Whether it sends a message, which a peer that is leaving still takes in.
     [[nodiscard]] virtual bool sends() const { return false; }
+    // Whether nothing has come of it yet, so that it can be taken back.
+    [[nodiscard]] virtual bool recallable() const { return false; }
     // Makes sure that nothing refers to its caller's memory any more, where it ended before its time.
     virtual void let_go(Links&) {}
     // What went wrong, where that is not said by the outcome.
@@ -102,7 +107,7 @@ class Task {
     int departed = -1;                    // a peer it needed when that was last seen to have left,
     std::uint64_t departed_at = 0;        // and the endpoint's epoch then
     Clock::time_point begun;
-    std::atomic<bool> cancelled{false};   // by its caller, for the driver
+    std::atomic<Cancel> cancelled{Cancel::no};  // by its caller, for the driver
     std::atomic<std::uint32_t> done{0};   // set last, for threads other than the driver
 
   protected:

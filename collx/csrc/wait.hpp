@@ -26,14 +26,16 @@ enum class Status : std::int32_t {
     busy,       // this thread is in the middle of another call
     no_memory,
     unreadable,  // the peer's memory can no longer be read
+    recalled,    // by its caller, before anything had come
+    truncated,   // a message is longer than the room for it
 };
 
 // Why a call ended, and whom it names (-1: nobody).
 struct Outcome {
     Status status = Status::ok;
     int peer = -1;
-    std::uint64_t bytes = 0;   // that the peer sent, where that was the wrong length
-    std::uint64_t wanted = 0;  // that it should have been, in a collective
+    std::uint64_t bytes = 0;   // that the peer sent: of a message, or in a collective where that was the wrong length
+    std::uint64_t wanted = 0;  // that it should have been, in a collective; of a message its tag
     [[nodiscard]] explicit operator bool() const { return status == Status::ok; }
 };
 

@@ -7,21 +7,23 @@ so collectives and tagged messages may pass each other on a lane.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from collx.agreement import WORDS, Traits
-from collx.errors import AbortedError, CollxError, MismatchError, RankFailedError
+from collx.errors import AbortedError, CollxError, MismatchError, RankFailedError, TruncatedError
 from collx.transports.base import Request, Transport
+from collx.types import ANY, Envelope
 
 HEADER = struct.Struct(f"<qqQQ{8 * WORDS}s")  # kind, number, chain, bytes that follow, traits
 
-COLLECTIVE, TAGGED, GAVE_UP = range(3)
+COLLECTIVE, TAGGED, GAVE_UP, MATCHED = range(4)  # MATCHED: a receive was, with the message of that number
 DIFFERED = -2  # as the number of GAVE_UP: ranks' calls differ; -1: no rank failed, else the rank that did
 REMEMBERED = 64  # calls
 _WORD = 2**64 - 1
@@ -30,7 +32,7 @@ NONE = Traits(0, -1, "")  # of messages that belong to no collective
 
 class Stamp(NamedTuple):
     """What a message belongs to: a collective by its sequence, a tagged one by its tag. `chain` is the hash of all
-    the sender's collectives until this one."""
+    the sender's collectives until this one, and the number of a tagged message whose sender waits for its receive."""
 
     kind: int
     number: int
@@ -39,7 +41,9 @@ class Stamp(NamedTuple):
 
     def __str__(self) -> str:
         name = self.traits.collective
-        return f"{name} #{self.number}" if self.kind == COLLECTIVE else f"{name}, tag {self.number}"
+        if self.kind == COLLECTIVE:
+            return f"{name} #{self.number}"
+        return f"{name}, any tag" if self.number == ANY else f"{name}, tag {self.number}"
 
 
 class Calls:
@@ -77,34 +81,79 @@ class Calls:
 
 @dataclass(eq=False, slots=True)
 class Message:
+    source: int
     stamp: Stamp
     data: memoryview
+    arrival: int  # how many came before it
     complete: bool = False
+
+    def envelope(self) -> Envelope:
+        return Envelope(self.source, self.stamp.number, len(self.data))
 
 
 @dataclass(eq=False, slots=True)
 class Receipt:
-    """A message that is waited for. It lands at `landing`, if given; `data()` is where it is once done()."""
+    """A message that is waited for, from `peer`, or ANY of the ranks whose `inbounds` these are. It lands at `landing`,
+    if given; `data()` is where it is once done(). It has `nbytes` bytes `exactly`, or so many at most. Who `peeks`
+    leaves it to others, and does not wait for its bytes."""
 
     peer: int
     stamp: Stamp
     nbytes: int
     landing: memoryview | None
-    inbound: Inbound
+    inbounds: Sequence[Inbound]
+    exactly: bool = True
+    peeks: bool = False
     message: Message | None = None
 
     def done(self) -> bool:
-        return self.message is not None and self.message.complete
+        return self.message is not None and (self.peeks or self.message.complete)
 
     def data(self) -> memoryview:
         assert self.message is not None
-        if self.landing is not None and self.message.data is not self.landing:
-            self.landing[:] = self.message.data
-            self.message.data = self.landing
+        data = self.message.data
+        if data.nbytes > self.nbytes:
+            raise TruncatedError(
+                f"rank {self.inbounds[0].transport.rank} in {self.stamp}: rank {self.peer} sent {data.nbytes} bytes"
+                f" with tag {self.message.stamp.number}, for which there is no room"
+            )
+        if self.landing is not None and data.obj is not self.landing.obj:
+            self.landing[: data.nbytes] = data
+            self.message.data = self.landing[: data.nbytes]
         return self.message.data
 
+    def envelope(self) -> Envelope:
+        assert self.message is not None
+        return self.message.envelope()
+
+    def meets(self, stamp: Stamp) -> bool:
+        any_tag = self.stamp.kind == TAGGED and self.stamp.number == ANY
+        return self.stamp.kind == stamp.kind and (any_tag or self.stamp.number == stamp.number)
+
+    def take(self, message: Message) -> None:
+        self.withdraw()
+        self.peer, self.message = message.source, message
+
+    def recall(self) -> bool:
+        """Wait no longer for a tagged message; False where it has come."""
+        if self.message is not None or self.stamp.kind != TAGGED:
+            return False
+        self.withdraw()
+        return True
+
+    def withdraw(self) -> None:
+        for inbound in self.inbounds:
+            if self in inbound.waiting:
+                inbound.waiting.remove(self)
+
+    def deserted(self) -> bool:
+        """Whether all of the ranks have left that it may come from."""
+        return all(inbound.left for inbound in self.inbounds if inbound.peer != inbound.transport.rank)
+
     def __str__(self) -> str:
-        kept = next((m.stamp for m in self.inbound.kept if m.stamp.kind == COLLECTIVE), None)
+        if self.peer == ANY:
+            return "a message from any rank"
+        kept = next((m.stamp for i in self.inbounds for m in i.kept if m.stamp.kind == COLLECTIVE), None)
         return f"a message from rank {self.peer}" + (f", which is in {kept}" if kept else "")
 
 
@@ -131,34 +180,30 @@ class Inbound:
     transport: Transport
     peer: int
     calls: Calls
+    arrivals: Iterator[int]
+    matched: Callable[[Message], None]  # is told of those that a receive gets
     waiting: list[Receipt] = field(default_factory=list)
     kept: deque[Message] = field(default_factory=deque)
     header: bytearray = field(default_factory=lambda: bytearray(HEADER.size))
     request: Request | None = None
     current: Message | None = None
     listening: bool = False  # also without anybody waiting: what comes may show that the peer makes other calls
-
-    def expect(self, receipt: Receipt) -> None:
-        kept = next((m for m in self.kept if self._meets(receipt, m.stamp)), None)
-        if kept is None:
-            self.waiting.append(receipt)
-            return
-        self._check(receipt, kept.stamp, len(kept.data))
-        self.kept.remove(kept)
-        receipt.message = kept
+    left: RankFailedError | None = None  # it has, when only receives from anybody waited for it
 
     def poll(self) -> bool:
         """Take in what has come, without blocking; returns whether anything has."""
         if self.request is None:
+            if self.left is not None and not self._needed():
+                return False
             if not self.waiting and not self.listening:
                 return False
             self.request = self.transport.recv(self.peer, memoryview(self.header))
         try:
             if not self.request.done():
                 return False
-        except RankFailedError:
-            self.request = None
-            if self.waiting or self.current is not None:
+        except RankFailedError as error:
+            self.request, self.left = None, error
+            if self._needed():
                 raise
             self.listening = False  # it has left, and may have: nobody needs it
             return False
@@ -176,6 +221,10 @@ class Inbound:
             raise self._gave_up(message)
         return True
 
+    def _needed(self) -> bool:
+        """Whether a call under way cannot end without it."""
+        return self.current is not None or any(r.peer != ANY or r.deserted() for r in self.waiting)
+
     def deliver(self, stamp: Stamp, data: memoryview) -> None:
         """A message from this rank to itself."""
         message = self._opened(stamp, data.nbytes)
@@ -186,27 +235,28 @@ class Inbound:
         """The message whose header this is, with room for its bytes, linked to its receipt or kept."""
         if stamp.kind == COLLECTIVE:
             self.calls.check(self.peer, stamp)
-        receipt = next((r for r in self.waiting if self._meets(r, stamp)), None)
+        receipt = next((r for r in self.waiting if not r.peeks and r.meets(stamp)), None)
+        landing = None
         if receipt:
-            self._check(receipt, stamp, nbytes)
-        landing = receipt.landing if receipt and receipt.landing is not None else np.empty(nbytes, np.uint8).data
-        message = Message(stamp, landing)
+            self.check(receipt, stamp, nbytes)
+            if receipt.landing is not None and nbytes <= receipt.nbytes:
+                landing = receipt.landing[:nbytes]
+        data = np.empty(nbytes, np.uint8).data if landing is None else landing
+        message = Message(self.peer, stamp, data, next(self.arrivals))
         if receipt:
-            self.waiting.remove(receipt)
-            receipt.message = message
+            receipt.take(message)
+            self.matched(message)
         elif stamp.kind != GAVE_UP:
             self.kept.append(message)
+            for peeking in [r for r in self.waiting if r.meets(stamp)]:
+                peeking.take(message)
         return message
 
-    @staticmethod
-    def _meets(receipt: Receipt, stamp: Stamp) -> bool:
-        return (receipt.stamp.kind, receipt.stamp.number) == (stamp.kind, stamp.number)
-
-    def _check(self, receipt: Receipt, stamp: Stamp, nbytes: int) -> None:
+    def check(self, receipt: Receipt, stamp: Stamp, nbytes: int) -> None:
         mine, me = receipt.stamp, self.transport.rank
         if mine.kind == COLLECTIVE:
             self.calls.check(self.peer, stamp)
-        if receipt.nbytes != nbytes:
+        if receipt.exactly and receipt.nbytes != nbytes:
             raise MismatchError(
                 f"rank {me} in {mine}: count differs: rank {self.peer} sent {nbytes} bytes where {receipt.nbytes} are "
                 "received; the counts of all ranks must agree"
@@ -228,6 +278,9 @@ class Lanes:
         self.transport = transport
         self.inbound: dict[int, Inbound] = {}
         self.calls = Calls(transport.rank)
+        self.numbers = itertools.count(1)  # of messages whose senders wait for their receives
+        self._arrivals = itertools.count()
+        self._told: list[Sent] = []
 
     def listen(self, on: bool) -> None:
         """Whether to read what comes from anybody, though nobody waits for it, and take in once what has come."""
@@ -241,15 +294,36 @@ class Lanes:
     def poll(self) -> bool:
         """Take in what has come from everybody; returns whether anything has."""
         me, moved = self.transport.rank, False
+        self._told = [sent for sent in self._told if not _over(sent)]
         for inbound in list(self.inbound.values()):
             moved = (inbound.peer != me and inbound.poll()) or moved
         return moved
 
-    def expect(self, peer: int, stamp: Stamp, nbytes: int, landing: memoryview | None = None) -> Receipt:
-        """Wait for the next message of `stamp` from `peer`; `landing` may be written from now on."""
-        inbound = self._from(peer)
-        receipt = Receipt(peer, stamp, nbytes, landing, inbound)
-        inbound.expect(receipt)
+    def expect(
+        self,
+        peer: int,
+        stamp: Stamp,
+        nbytes: int,
+        landing: memoryview | None = None,
+        *,
+        exactly: bool = True,
+        peeks: bool = False,
+    ) -> Receipt:
+        """Wait for the next message of `stamp` from `peer`, or ANY; `landing` may be written from now on."""
+        inbounds = [self._from(source) for source in (range(self.transport.size) if peer == ANY else (peer,))]
+        receipt = Receipt(peer, stamp, nbytes, landing, inbounds, exactly, peeks)
+        kept = ((message, inbound) for inbound in inbounds for message in inbound.kept if receipt.meets(message.stamp))
+        first = min(kept, key=lambda found: found[0].arrival, default=None)
+        if first is None:
+            for inbound in inbounds:
+                inbound.waiting.append(receipt)
+            return receipt
+        message, inbound = first
+        inbound.check(receipt, message.stamp, len(message.data))
+        receipt.take(message)
+        if not peeks:
+            inbound.kept.remove(message)
+            self._matched(message)
         return receipt
 
     def send(self, peer: int, stamp: Stamp, data: memoryview) -> Sent:
@@ -279,5 +353,17 @@ class Lanes:
 
     def _from(self, peer: int) -> Inbound:
         if peer not in self.inbound:
-            self.inbound[peer] = Inbound(self.transport, peer, self.calls)
+            self.inbound[peer] = Inbound(self.transport, peer, self.calls, self._arrivals, self._matched)
         return self.inbound[peer]
+
+    def _matched(self, message: Message) -> None:
+        if message.stamp.kind == TAGGED and message.stamp.chain:
+            stamp = Stamp(MATCHED, message.stamp.chain, 0, NONE)
+            self._told.append(self.send(message.source, stamp, memoryview(b"")))
+
+
+def _over(sent: Sent) -> bool:
+    try:
+        return sent.done()
+    except RankFailedError:  # who has left waits for nothing
+        return True

@@ -11,17 +11,25 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from collx.errors import AbortedError, ClosedError, TimeoutError, TransportError
+from collx.errors import AbortedError, CancelledError, ClosedError, TimeoutError, TransportError, TruncatedError
 from collx.transports.base import Threads
 from collx.transports.waiting import Pause
+from collx.types import Envelope
 
 
 class Awaited(Protocol):
     def done(self) -> bool: ...
+
+
+@runtime_checkable
+class Recallable(Protocol):
+    def recall(self) -> bool:
+        """Wait no longer; False where it is too late for that."""
+        ...
 
 
 class Driven:
@@ -31,7 +39,8 @@ class Driven:
         raise NotImplementedError
 
 
-Steps = Iterator[Awaited]
+TURNS = 4  # in which a message that has come is taken in, part by part
+Steps = Generator[Awaited, None, Any]  # those of a receive or a probe return the Envelope of what was found
 
 
 class Passage(Protocol):
@@ -54,14 +63,19 @@ class Task:
         self.awaited: Awaited | None = None
         self.ended = False
         self.error: Exception | None = None
+        self.found: Envelope | None = None
 
     def done(self) -> bool:
         if not self.ended and self.progress.moves_on_asking():
             self.progress.turn()
         return self.ended
 
-    def wait(self, timeout: float) -> None:
+    def wait(self, timeout: float) -> Envelope | None:
         self.progress.help(self, timeout)
+        return self.found
+
+    def cancel(self) -> bool:
+        return self.progress.recall(self)
 
     def advance(self) -> bool:
         """Go on as far as possible without waiting; returns whether that was any way at all."""
@@ -72,9 +86,12 @@ class Task:
                     raise TimeoutError(f"{self.what} waited {self.timeout:g} s for {self.awaited}")
                 return moved or isinstance(self.awaited, Driven)
             moved = True
-            self.awaited = next(self.steps, None)
-            if self.awaited is None:
-                self.ended_at, self.ended = time.monotonic(), True
+            try:
+                self.awaited = next(self.steps)
+            except StopIteration as last:
+                self.found, self.ended_at, self.ended = last.value, time.monotonic(), True
+            except TruncatedError as error:  # which is nobody else's matter
+                self.end(error)
         return moved
 
     def end(self, error: Exception) -> None:
@@ -196,6 +213,23 @@ class Progress:
                 moved = True
             self.free = [task for task in self.free if not task.ended]
             return moved
+
+    def catch_up(self) -> None:
+        """Take in what has come."""
+        for _ in range(TURNS):
+            if not self.turn():
+                return
+
+    def recall(self, task: Task) -> bool:
+        """Take back a receive that nothing has come for; False where it is too late, or no receive."""
+        self.may_call()
+        with self.lock:
+            self.catch_up()
+            if task.ended or not isinstance(task.awaited, Recallable) or not task.awaited.recall():
+                return False
+            task.end(CancelledError(f"{task.what} was cancelled before anything came"))
+            self.free.remove(task)
+            return True
 
     def stop(self, error: Exception) -> None:
         """Fail every call under way with `error`, and every later one with ClosedError."""

@@ -77,10 +77,8 @@ def to_oneself(comm: Communicator) -> None:
     same(comm.sendrecv(np.ones(2), me, np.zeros(2), me), np.ones(2))
     early = [comm.recv(np.empty(2), me, 9, async_op=True) for _ in range(2)]  # as rings that receive first do
     assert not early[0].done()
-    with pytest.raises(collx.TimeoutError, match="from itself"):
+    with pytest.raises(collx.TimeoutError, match=f"rank {me}"):
         early[0].wait(timeout=0.01)
-    with pytest.raises(ValueError, match="24 bytes"):
-        comm.send(np.ones(3), me, 9)
     for number in (1.0, 2.0):
         comm.send(np.full(2, number), me, 9)
     for work, number in zip(early, (1.0, 2.0), strict=True):
@@ -92,9 +90,108 @@ def to_oneself(comm: Communicator) -> None:
         comm.recv(np.empty(5), me)
 
 
+def from_anybody(comm: Communicator) -> None:
+    """Everybody sends everybody one message, this rank too: who asks for any gets each of them once."""
+    for length in (1, 1000, 100_000):
+        sending = [comm.send(np.full(length + i, comm.rank), i, tag=comm.rank, async_op=True) for i in range(comm.size)]
+        seen = []
+        for _ in range(comm.size):
+            out = np.full(length + comm.size, -1)
+            source, tag, nbytes = comm.recv_any(out)
+            assert nbytes == 8 * (length + comm.rank)
+            assert tag == source
+            assert (out[: length + comm.rank] == source).all()
+            assert (out[length + comm.rank :] == -1).all()
+            seen.append(source)
+        assert sorted(seen) == list(range(comm.size))
+        for work in sending:
+            assert work is not None
+            work.wait()
+        comm.barrier()
+
+
+def probed(comm: Communicator) -> None:
+    left, right = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
+    assert comm.probe(wait=False) is None
+    comm.barrier()
+    for length in (0, 3, 100_000):
+        sending = comm.send(np.full(length, comm.rank), right, tag=4, async_op=True)
+        assert (
+            comm.probe() == comm.probe(tag=4) == comm.probe(left, 4) == comm.probe(wait=False) == (left, 4, 8 * length)
+        )
+        assert comm.probe(tag=5, wait=False) is None
+        out = np.empty(length, np.int64)
+        assert comm.recv_any(out, left, async_op=True).wait() == collx.Envelope(left, 4, 8 * length)
+        same(out, np.full(length, left))
+        assert sending is not None
+        sending.wait()
+        assert comm.probe(wait=False) is None
+        comm.barrier()
+
+
+def too_long(comm: Communicator) -> None:
+    """It is lost, and nothing else is."""
+    left, right = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
+    works = [comm.send(np.full(length, comm.rank), right, async_op=True) for length in (100_000, 4, 3)]
+    with pytest.raises(collx.TruncatedError, match=f"rank {left} sent 800000 bytes with tag 0"):
+        comm.recv_any(np.empty(3))
+    with pytest.raises(collx.TruncatedError, match=f"rank {left} sent 32 bytes with tag 0"):
+        comm.recv_any(np.empty(3), left, async_op=True).wait()
+    same(comm.recv(np.empty(3, np.int64), left), np.full(3, left))
+    for work in works:
+        assert work is not None
+        work.wait()
+    comm.barrier()
+
+
+def cancelled(comm: Communicator) -> None:
+    left, right = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
+    out = np.zeros(3, np.int64)
+    works = [comm.recv_any(out, async_op=True), comm.recv(out, left, 7, async_op=True)]
+    for work in works:
+        assert work.cancel()
+        assert work.done()
+        assert not work.cancel()
+        with pytest.raises(collx.CancelledError):
+            work.wait()
+    comm.barrier()
+    sending = comm.send(np.full(3, comm.rank), right, async_op=True)
+    assert sending is not None
+    assert not sending.cancel()
+    work = comm.recv_any(out, async_op=True)
+    while not work.done():
+        assert comm.probe(wait=False) is None  # it is that receive's
+    assert not work.cancel()
+    assert work.wait() == (left, 0, 24)
+    same(out, np.full(3, left))
+    sending.wait()
+    comm.barrier()
+
+
+def met(comm: Communicator) -> None:
+    """A synchronous send ends when it is received, an ordinary one before."""
+    left, right = (comm.rank - 1) % comm.size, (comm.rank + 1) % comm.size
+    works = [comm.send(np.full(n, comm.rank), right, 1, synchronous=True, async_op=True) for n in (0, 2, 100_000)]
+    works.append(comm.send(np.ones(1), right, 2, async_op=True))
+    assert comm.probe(left, 2) == (left, 2, 8)
+    assert not any(work.done() for work in works[:3] if work)
+    comm.barrier()
+    for number, length in enumerate((0, 2, 100_000)):
+        assert comm.recv_any(np.empty(length, np.int64), tag=1).source == left
+        sent = works[number]
+        assert sent is not None
+        sent.wait()
+        comm.barrier()
+    comm.recv(np.ones(1), left, 2)
+    receiving = comm.recv(np.empty(2), left, async_op=True)
+    comm.send(np.ones(2), right, synchronous=True)
+    same(receiving.wait(), np.ones(2))
+    comm.barrier()
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_messages(kind: str, size: int) -> None:
-    for body in (around, pairs, beside_collectives, to_oneself):
+    for body in (around, pairs, beside_collectives, to_oneself, from_anybody, probed, too_long, cancelled, met):
         ranks(kind, size, body)
 
 

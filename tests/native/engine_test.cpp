@@ -14,18 +14,18 @@ bool failures() {
     World world(3);
     Words out(1);
     Outcome first, second;
-    std::thread one([&] { first = world[1].recv(0, 1, bytes(out), 8, soon()); });
+    std::thread one([&] { first = world[1].recv({0, 1}, bytes(out), 8, soon()); });
     world[0].verdict.propose(Why::gave_up, "because");
     one.join();
-    std::thread two([&] { second = world[2].recv(1, 1, nullptr, 0, soon()); });
+    std::thread two([&] { second = world[2].recv({1, 1}, nullptr, 0, soon()); });
     two.join();
     World going(3);
     Outcome third, fourth;
     std::thread waits([&] {
-        third = going[1].recv(0, 1, bytes(out), 8, soon());
+        third = going[1].recv({0, 1}, bytes(out), 8, soon());
         going[1].verdict.propose_failed(third.peer);
     });
-    std::thread beside([&] { fourth = going[2].recv(1, 1, bytes(out), 8, soon()); });
+    std::thread beside([&] { fourth = going[2].recv({1, 1}, bytes(out), 8, soon()); });
     going[0].leaving();
     waits.join();
     beside.join();

@@ -87,9 +87,9 @@ bool leaving(Cable cable, bool closes) {
     bool right = true;
     for (int number = 0; number < messages; ++number) {
         Words got(400);
-        right &= bool(two.world[1].recv(0, number, bytes(got), got.size() * 8, soon())) && got == word;
+        right &= bool(two.world[1].recv({0, number}, bytes(got), got.size() * 8, soon())) && got == word;
     }
-    const Outcome none = two.world[1].recv(0, messages, bytes(word), 8, soon());
+    const Outcome none = two.world[1].recv({0, messages}, bytes(word), 8, soon());
     sender.join();
     return right && none.status == Status::departed && none.peer == 0;
 }
@@ -123,7 +123,7 @@ bool cut(std::vector<Case>& cases, Cable cable, std::size_t impatient) {
     const Outcome given_up = two.run(one, impatient, in(impatient == 1 ? 100 : 0));
     gone = true;
     Words word(1);
-    two.world[impatient].recv(other, 1, bytes(word), 8, in(200));  // which takes in what comes
+    two.world[impatient].recv({other, 1}, bytes(word), 8, in(200));  // which takes in what comes
     two.world[impatient].verdict.propose(Why::gave_up, "");
     patient.join();
     // Half a message is never taken for a whole one.

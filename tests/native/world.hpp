@@ -238,7 +238,7 @@ inline bool run_rank(World& world, std::size_t rank, Case& one) {
         tasks.push_back(endpoint.start(prepared, bytes(mine.input), bytes(mine.output), ++sequence, soon()));
     Words token(5000, static_cast<std::int64_t>(rank)), got(5000);
     const auto next = (rank + 1) % size, previous = (rank + size - 1) % size;
-    auto receiving = endpoint.start_recv(previous, 7, bytes(got), got.size() * 8, soon());
+    auto receiving = endpoint.start_recv({static_cast<int>(previous), 7}, bytes(got), got.size() * 8, soon());
     right &= bool(endpoint.send(next, 7, bytes(token), token.size() * 8, soon()));
     right &= bool(endpoint.wait(*receiving, soon()));
     right &= got == Words(5000, static_cast<std::int64_t>(previous));
