@@ -21,6 +21,7 @@ from collx.memory import shared_array
 from collx.on_gpu import FIRST
 from collx.request import Chosen
 from collx.types import Array, Where, nearest
+from collx.work import Work
 
 if TYPE_CHECKING:
     from collx.cuda.engine import CudaEngine
@@ -252,10 +253,13 @@ class Communicator(Bearings):
         return self._do(call, async_op, timeout, x, out, op, algorithm)
 
     @quick
-    def barrier(self, timeout: float | None = None, *, algorithm: Chosen | None = None) -> None:
-        """Return when every rank has called it."""
+    def barrier(
+        self, timeout: float | None = None, *, async_op: bool = False, algorithm: Chosen | None = None
+    ) -> Work | None:
+        """Return when every rank has called it; with `async_op` a Work that ends then."""
         call = calls.barrier(self.rank, self.size, algorithm=algorithm)
-        self._do(call, False, timeout, None, None, algorithm)
+        work: Work | None = self._do(call, async_op, timeout, None, None, algorithm)
+        return work
 
     # -- beside the collectives ----------------------------------------------------------------------
 

@@ -64,6 +64,9 @@ def every_collective(comm: Communicator) -> None:
 
 
 def dropped(comm: Communicator) -> None:
+    met = comm.barrier(async_op=True)
+    assert met is not None
+    assert met.wait() is None
     out = np.zeros(50_000)
     comm.all_reduce(np.ones(50_000), out=out, async_op=True)  # neither the Work nor the input is kept
     gc.collect()

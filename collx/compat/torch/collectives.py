@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch._C import _distributed_c10d as c10d
 
 from collx.compat.torch.calls import Call, Calls
@@ -110,9 +109,7 @@ class Collectives(Calls):
         return self._run(opts or c10d.AllToAllOptions(), Call(method, output_tensors, finish))
 
     def barrier(self, opts: Any = None) -> CollxWork | None:
-        nothing = torch.zeros(1, dtype=torch.uint8)  # a barrier of collx's own cannot be under way
-        method = partial(self.comm.all_reduce, nothing, "max", out=nothing)
-        return self._run(opts or c10d.BarrierOptions(), Call(method, []))
+        return self._run(opts or c10d.BarrierOptions(), Call(self.comm.barrier, []))
 
     def monitored_barrier(self, timeout: Any = None, wait_all_ranks: bool = False) -> None:
         """As barrier, whose error names ranks that did not come."""
