@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from collx.compat.mpi4py import constants
 from collx.compat.mpi4py.attributes import Attributes
-from collx.compat.mpi4py.collectives import Collectives
+from collx.compat.mpi4py.collectives import Scans
 from collx.compat.mpi4py.context import Context, Ranked
 from collx.compat.mpi4py.environment import SELF, WORLD
 from collx.compat.mpi4py.errhandler import HandlesErrors
 from collx.compat.mpi4py.making import CLASSES, Making, MakingOfGroups, MakingOfTwo, named
+from collx.compat.mpi4py.neighbours import Neighbours
+from collx.compat.mpi4py.nonblocking import BegunScans, Nonblocking, Prepared
+from collx.compat.mpi4py.objects import Objects, ObjectScans
 from collx.compat.mpi4py.operation import Operation
 from collx.compat.mpi4py.request import Request
 from collx.compat.mpi4py.topology import OnCart, OnDistGraph, OnGraph, Placed, Topologies
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 TAG_BOUND = 2**31 - 1
 
 
-class Comm(Making, Collectives, Attributes, HandlesErrors, Ranked):
+class Comm(Making, Objects, Nonblocking, Prepared, Attributes, HandlesErrors, Ranked):
     """A communicator, of whatever kind."""
 
     @classmethod
@@ -121,7 +124,7 @@ PREDEFINED = {
 }
 
 
-class Intracomm(Topologies, MakingOfGroups, Comm):
+class Intracomm(Topologies, MakingOfGroups, ObjectScans, Scans, BegunScans, Comm):
     """A communicator of one group of ranks."""
 
     @classmethod
@@ -137,7 +140,7 @@ class Intercomm(MakingOfTwo, Comm):
         return it is None or it.remote is not None
 
 
-class Topocomm(Placed, Intracomm):
+class Topocomm(Placed, Neighbours, Intracomm):
     """A communicator whose ranks have a topology."""
 
     kinds: ClassVar[tuple[int, ...]] = (constants.CART, constants.GRAPH, constants.DIST_GRAPH)

@@ -48,6 +48,11 @@ class Constant:
 BOTTOM, IN_PLACE, BUFFER_AUTOMATIC = Constant("BOTTOM", 0), Constant("IN_PLACE", -1), Constant("BUFFER_AUTOMATIC", -2)
 
 
+def in_place(given: Any) -> bool:
+    """Whether it stands for the buffer beside it; None does too."""
+    return given is None or given is IN_PLACE
+
+
 class buffer(np.ndarray[Any, np.dtype[np.uint8]]):
     """Bytes in memory, as MPI.buffer of mpi4py; a NumPy array, so that it has Python's buffer protocol."""
 
@@ -205,14 +210,12 @@ def _dlpack(given: Any, writable: bool) -> tuple[Bytes, str]:
         raise BufferError(f"the array is on a device of kind {device}")
     tensor = tensor_of(given, None)
     kind, bits, lanes = tensor.element
-    if lanes != 1:
-        raise BufferError("the array has vectors as elements")
     if writable and tensor.read_only:
         raise BufferError("the array is read-only")
     if not _contiguous(tensor.shape, tensor.strides, 1):
         raise BufferError("the array is not contiguous")
     code = "bfloat16" if kind == 4 else f"{'iuf  c'[kind]}{bits // 8}" if kind in (0, 1, 2, 5) else "b1"
-    nbytes = int(np.prod(tensor.shape, dtype=np.int64)) * bits // 8
+    nbytes = int(np.prod(tensor.shape, dtype=np.int64)) * bits * lanes // 8
     return at(tensor.address, nbytes, tensor.capsule, tensor.read_only), code
 
 

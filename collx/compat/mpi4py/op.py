@@ -11,8 +11,9 @@ from collx.compat.mpi4py import constants, errors
 from collx.compat.mpi4py.datatype import Datatype
 from collx.compat.mpi4py.handle import Handle, Kept
 from collx.compat.mpi4py.kind import Kind
+from collx.compat.mpi4py.layout import Bytes
 from collx.compat.mpi4py.memory import buffer
-from collx.compat.mpi4py.specification import Message, message
+from collx.compat.mpi4py.specification import message
 from collx.types import BUILT_IN, DTYPE_CODES, DTYPES, supports
 
 Numbers = np.ndarray[Any, Any]
@@ -44,21 +45,22 @@ class Operator(Kept):
             return None
         return self.name if supports(kind.dtype, BUILT_IN[self.name]) else None
 
-    def combine(self, lower: Message, upper: Message) -> None:
-        """Leave in `upper` what the two give. Raises MPI.Exception where the op is not defined on the datatype."""
-        if lower.nbytes == 0:
+    def combine(self, lower: Bytes, upper: Bytes, kind: Kind, count: int) -> None:
+        """Leave in `upper` what the two give, `count` elements each as they travel. Raises MPI.Exception where there is
+        no such op on the datatype."""
+        if not count:
             return
+        one, other = (data if kind.dense else _spread(data, kind, count) for data in (lower, upper))
         if self.function is not None:
-            one, other = lower.data(), upper.data().copy() if upper.view() is None else upper.data()
-            self.function(one.view(buffer), other.view(buffer), _datatype(upper.kind))
-            if upper.view() is None:
-                upper.put(other)
-            return
-        assert self.fold is not None
-        one, other = lower.numbers(), upper.numbers()
-        if not self._defined(upper.kind):
-            raise errors.Exception(constants.ERR_OP, f"MPI.{self.constant} is not defined on {upper.kind.name or 'it'}")
-        upper.put(np.ascontiguousarray(self.fold(one, other), other.dtype).view(np.uint8))
+            self.function(one.view(buffer), other.view(buffer), Datatype._named(kind))
+        else:
+            dtype = kind.pair if kind.dtype is None else kind.dtype
+            if dtype is None or not self._defined(kind):
+                raise errors.Exception(constants.ERR_OP, f"MPI.{self.constant} is not defined on {kind.name or 'it'}")
+            assert self.fold is not None
+            other.view(dtype)[:] = self.fold(one.view(dtype), other.view(dtype))
+        if other is not upper:
+            upper[:] = kind.layout.gather(_window(other, kind, count), count)
 
     def _defined(self, kind: Kind) -> bool:
         if self.constant in ("REPLACE", "NO_OP"):
@@ -112,7 +114,9 @@ class Op(Handle):
             raise ValueError("mismatch in input and output MPI datatypes")
         if lower.count != upper.count:
             raise ValueError(f"mismatch in inbuf count {lower.count} and inoutbuf count {upper.count}")
-        operator.combine(lower, upper)
+        result = upper.data().copy()
+        operator.combine(lower.data(), result, upper.kind, upper.count)
+        upper.put(result)
 
     def __call__(self, x: Any, y: Any) -> Any:
         if self._it is None:
@@ -140,8 +144,18 @@ class Op(Handle):
 _created: set[Operator] = set()
 
 
-def _datatype(kind: Kind) -> Datatype:
-    return Datatype._named(kind)
+def _spread(data: Bytes, kind: Kind, count: int) -> Bytes:
+    """Elements that have gaps, as they lie in memory."""
+    made = np.zeros(count * kind.extent, np.uint8)
+    kind.layout.scatter(data, _window(made, kind, count), count)
+    return made
+
+
+def _window(spread: Bytes, kind: Kind, count: int) -> Bytes:
+    first, last = kind.layout.span(count)
+    if first < 0 or last > len(spread):
+        raise NotImplementedError("an op on a datatype that reaches beyond its extent is not in collx's shim of mpi4py")
+    return spread[first:last]
 
 
 def _logical(function: Callable[..., Numbers]) -> Callable[[Numbers, Numbers], Numbers]:

@@ -11,7 +11,9 @@ from collx.compat.mpi4py import layout
 from collx.compat.mpi4py.datatype import Datatype
 from collx.compat.mpi4py.kind import CODES, CONSTANTS, DTYPES, Kind
 
-# Name in MPI4py: the code of struct and NumPy.
+__all__ = ["CODES", "CONSTANTS", "Kind"]
+
+# Name in mpi4py: the code of struct and NumPy.
 _NUMBERS = {
     "PACKED": "B", "BYTE": "B", "AINT": "p", "OFFSET": "l", "COUNT": "l",
     "CHAR": "c", "WCHAR": "U", "SIGNED_CHAR": "b", "SHORT": "h", "INT": "i", "LONG": "l", "LONG_LONG": "q",

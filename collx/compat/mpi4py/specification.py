@@ -8,9 +8,9 @@ import numpy as np
 
 from collx.compat.mpi4py import constants, errors
 from collx.compat.mpi4py.datatype import Datatype
-from collx.compat.mpi4py.kind import CODES, CONSTANTS, Kind
 from collx.compat.mpi4py.layout import Bytes
 from collx.compat.mpi4py.memory import BOTTOM, at, is_buffer, read
+from collx.compat.mpi4py.predefined import CODES, CONSTANTS, Kind
 
 NOTHING = np.empty(0, np.uint8)
 
@@ -53,11 +53,6 @@ class Message:
             self._span()[: len(data)] = data
         else:
             self.kind.layout.scatter(data, self._span(), self.count)
-
-    def numbers(self) -> np.ndarray[Any, Any]:
-        """The elements, as NumPy has them; where they lie, if they are contiguous."""
-        dtype = self.kind.pair if self.kind.dtype is None else self.kind.dtype
-        return self.data().view(dtype if dtype is not None else f"V{self.kind.size}")
 
     def _span(self) -> Bytes:
         first, last = self.kind.layout.span(self.count)
@@ -201,7 +196,7 @@ def _split(given: Any, of_counts: tuple[type, ...]) -> tuple[Any, Any, Any, Any]
     if len(given) == 3:
         displ, datatype = None, given[2]
     if len(given) in (2, 3) and isinstance(count, of_counts):
-        count, displ = tuple(count)
+        count, displ = whole[1]
     if not 2 <= len(given) <= 4:
         raise ValueError("message: expecting 2 to 4 items")
     return buffer, count, displ, datatype

@@ -44,8 +44,6 @@ from collx.compat.mpi4py.errhandler import ERRHANDLER_NULL, ERRORS_ABORT, ERRORS
 from collx.compat.mpi4py.errors import Exception, Get_error_class, Get_error_string, Lacking
 from collx.compat.mpi4py.group import GROUP_EMPTY, GROUP_NULL, Group
 from collx.compat.mpi4py.info import INFO_ENV, INFO_NULL, Info
-from collx.compat.mpi4py.kind import CODES as _typedict
-from collx.compat.mpi4py.kind import CONSTANTS as _datatypes
 from collx.compat.mpi4py.memory import (
     BOTTOM,
     BUFFER_AUTOMATIC,
@@ -59,11 +57,12 @@ from collx.compat.mpi4py.memory import (
 )
 from collx.compat.mpi4py.op import OPS as _ops
 from collx.compat.mpi4py.op import Op
+from collx.compat.mpi4py.pickling import Pickle, pickle
+from collx.compat.mpi4py.predefined import CODES as _typedict
+from collx.compat.mpi4py.predefined import CONSTANTS as _datatypes
 from collx.compat.mpi4py.request import REQUEST_NULL, Grequest, Prequest, Request
 from collx.compat.mpi4py.status import Status
 from collx.compat.mpi4py.topology import Compute_dims
-
-import collx.compat.mpi4py.predefined  # which fills the two
 
 globals().update(_datatypes)
 globals().update(_ops)
