@@ -16,10 +16,12 @@ from collx.compat.mpi4py.context import Context, Ranked
 from collx.compat.mpi4py.environment import SELF, WORLD
 from collx.compat.mpi4py.errhandler import HandlesErrors
 from collx.compat.mpi4py.making import CLASSES, Making, MakingOfGroups, MakingOfTwo, named
+from collx.compat.mpi4py.messages import Messages
 from collx.compat.mpi4py.neighbours import Neighbours
 from collx.compat.mpi4py.nonblocking import BegunScans, Nonblocking, Prepared
 from collx.compat.mpi4py.objects import Objects, ObjectScans
 from collx.compat.mpi4py.operation import Operation
+from collx.compat.mpi4py.parcels import Parcels
 from collx.compat.mpi4py.request import Request
 from collx.compat.mpi4py.topology import OnCart, OnDistGraph, OnGraph, Placed, Topologies
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 TAG_BOUND = 2**31 - 1
 
 
-class Comm(Making, Objects, Nonblocking, Prepared, Attributes, HandlesErrors, Ranked):
+class Comm(Making, Messages, Parcels, Objects, Nonblocking, Prepared, Attributes, HandlesErrors, Ranked):
     """A communicator, of whatever kind."""
 
     @classmethod

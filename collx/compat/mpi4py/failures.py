@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collx.compat.mpi4py import errors
 from collx.compat.mpi4py.constants import ERR_OTHER, ERR_PROC_ABORTED, ERR_PROC_FAILED, ERR_REVOKED, ERR_TRUNCATE
-from collx.errors import AbortedError, CollxError, MismatchError, RankFailedError, RevokedError
+from collx.errors import AbortedError, CollxError, RankFailedError, RevokedError, TruncatedError
 
 _CODES = {
     RankFailedError: ERR_PROC_FAILED,
     RevokedError: ERR_REVOKED,
     AbortedError: ERR_PROC_ABORTED,
-    MismatchError: ERR_TRUNCATE,
+    TruncatedError: ERR_TRUNCATE,
 }
 
 

@@ -55,6 +55,7 @@ from collx.compat.mpi4py.memory import (
     Get_address,
     buffer,
 )
+from collx.compat.mpi4py.messages import MESSAGE_NO_PROC, MESSAGE_NULL, Message
 from collx.compat.mpi4py.op import OPS as _ops
 from collx.compat.mpi4py.op import Op
 from collx.compat.mpi4py.pickling import Pickle, pickle

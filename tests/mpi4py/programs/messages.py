@@ -1,0 +1,141 @@
+"""What mpi4py's own tests do not ask of messages, on three ranks: order, errors that are survived, joined groups."""
+
+import pickle
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+world = MPI.COMM_WORLD
+rank, size = world.rank, world.size
+status = MPI.Status()
+
+
+def receives_are_served_in_the_order_they_were_posted() -> None:
+    """Wildcards among them: each message goes to the first that would have it."""
+    if rank == 1:
+        world.Barrier()
+        for number, tag in ((10, 7), (11, 7), (12, 5), (13, 7)):
+            world.Send(np.array([number]), 0, tag)
+    elif rank == 0:
+        got = np.zeros(4, int)
+        asked = ((MPI.ANY_SOURCE, 7), (1, MPI.ANY_TAG), (1, 7), (MPI.ANY_SOURCE, MPI.ANY_TAG))
+        requests = [world.Irecv(got[n : n + 1], *which) for n, which in enumerate(asked)]
+        world.Barrier()
+        statuses: list[MPI.Status] = []
+        MPI.Request.Waitall(requests, statuses)
+        assert got.tolist() == [10, 11, 13, 12], got
+        assert [(s.source, s.tag, s.Get_count(MPI.LONG)) for s in statuses] == [(1, 7, 1)] * 3 + [(1, 5, 1)]
+    else:
+        world.Barrier()
+
+
+def data_lands_while_nobody_calls() -> None:
+    big = np.zeros(1 << 20)
+    if rank == 0:
+        request = world.Irecv(big, 1)
+        world.Barrier()
+        while not big[-1]:
+            time.sleep(0.001)
+        assert request.Test()
+    else:
+        world.Barrier()
+        if rank == 1:
+            world.Send(np.ones(1 << 20), 0)
+
+
+def what_is_too_long_is_told_and_the_next_comes() -> None:
+    if rank == 1:
+        world.Send(np.arange(4), 0, 1)
+        world.send("x" * 100_000, 0, 2)
+        world.send("next", 0, 2)
+    elif rank == 0:
+        for receive in (lambda: world.Recv(np.zeros(3, int), 1, 1), world.irecv(source=1, tag=2).wait):
+            with pytest.raises(MPI.Exception, match="rank [01]") as told:
+                receive()
+            assert told.value.Get_error_class() == MPI.ERR_TRUNCATE
+        assert world.recv(source=1) == "next"
+
+
+def what_is_cancelled_receives_nothing() -> None:
+    if rank == 0:
+        room = np.zeros(1, int)
+        request = world.Irecv(room, 1, 3)
+        request.Cancel()
+        request.Wait(status)
+        assert status.Is_cancelled()
+        world.Barrier()
+        world.Recv(other := np.zeros(1, int), 1, 3)
+        assert (room[0], other[0]) == (0, 33)
+    else:
+        world.Barrier()
+        if rank == 1:
+            world.Send(np.array([33]), 0, 3)
+
+
+def a_large_object_comes_as_one_message() -> None:
+    thing = {"array": np.arange(300_000), "rank": rank}
+    got = world.sendrecv(thing, (rank + 1) % size, 0, None, (rank - 1) % size, 0, status)
+    assert got["rank"] == (rank - 1) % size
+    assert (got["array"] == thing["array"]).all()
+    assert status.count == len(pickle.dumps(got, 5)), (status.count, status.source)
+
+
+def ranks_and_tags_that_are_none_are_told() -> None:
+    for call, code in (
+        (lambda: world.Send(b"", size), MPI.ERR_RANK),
+        (lambda: world.Recv(bytearray(1), -7), MPI.ERR_RANK),
+        (lambda: world.Send(b"", 0, -3), MPI.ERR_TAG),
+        (lambda: MPI.COMM_NULL.Send(b"", 0), MPI.ERR_COMM),
+        (lambda: MPI.REQUEST_NULL.Cancel(), MPI.ERR_REQUEST),
+    ):
+        with pytest.raises(MPI.Exception) as told:
+            call()
+        assert told.value.Get_error_class() == code
+
+
+def groups_are_made_by_some_and_joined() -> None:
+    if rank > 0:
+        group = world.Get_group().Excl([0])
+        both = [world.Create_group(group, tag) for tag in (1, 1, 2)]
+        assert [comm.allreduce(comm.rank) for comm in both] == [1, 1, 1]
+        for comm in both:
+            comm.Free()
+    half = world.Split(rank > 0)
+    inter = half.Create_intercomm(0, world, 1 if rank == 0 else 0)
+    assert (inter.size, inter.remote_size) == ((1, 2) if rank == 0 else (2, 1))
+    if rank == 0:
+        for _ in range(2):
+            assert inter.recv(status=status) == f"from {status.source}"
+    else:
+        inter.send(f"from {inter.rank}", 0)
+    assert inter.Merge(rank == 0).rank == (rank - 1) % size
+
+
+def an_error_handler_is_called_first() -> None:
+    codes = []
+    comm = MPI.COMM_SELF.Dup()
+    comm.Set_errhandler(MPI.Comm.Create_errhandler(lambda where, code: codes.append((where == comm, code))))
+    with pytest.raises(MPI.Exception):
+        comm.Send(b"", 5)
+    assert codes == [(True, MPI.ERR_RANK)]
+
+
+def several_are_waited_for_while_a_thread_finishes_one() -> None:
+    mine = MPI.Grequest.Start()
+    threading.Timer(0.05, mine.complete, ["done"]).start()
+    never = MPI.COMM_SELF.irecv(tag=9)
+    assert MPI.Request.waitany([never, mine]) == (1, "done")
+    never.cancel()
+    never.wait(status)
+    assert status.Is_cancelled()
+
+
+for check in list(vars(sys.modules[__name__]).values()):
+    if getattr(check, "__module__", "") == __name__ and callable(check):
+        check()
+        world.Barrier()
+print("all is well")

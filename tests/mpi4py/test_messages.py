@@ -1,0 +1,83 @@
+"""The shim's messages where mpi4py's own tests do not reach, and what ends a wait for one that never comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import jobs
+
+PROGRAMS = Path(__file__).with_name("programs")
+
+# Rank 1 waits for what never comes, each time in another way.
+WAITS = {
+    "Recv": "world.Recv(bytearray(8), MPI.ANY_SOURCE)",
+    "recv": "world.recv(source=0)",
+    "Waitany": "MPI.Request.Waitany([world.irecv(source=0, tag=tag) for tag in range(3)])",
+}
+
+
+def run(ranks: int, program: Path) -> tuple[int, str, str]:
+    done = jobs.collx_run("--mpi4py", "-n", ranks, "--tag", "off", program)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_messages() -> None:
+    code, told, errors = run(3, PROGRAMS / "messages.py")
+    assert (code, told) == (0, "all is well\n" * 3), errors
+
+
+@pytest.mark.parametrize("wait", ["Recv", "Waitany"])
+def test_a_killed_rank_is_told_to_those_that_wait_for_any(tmp_path: Path, wait: str) -> None:
+    """Rank 0 is killed while rank 1 waits: an exception of MPI that names it, and no hang."""
+    program = tmp_path / "killed.py"
+    program.write_text(f"""
+import os, signal
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # by which the launcher ends it
+world.Barrier()
+if world.rank == 0:
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    {WAITS[wait]}
+except MPI.Exception as error:
+    cause = error if error.__cause__ is None else error.__cause__
+    print(type(error).__name__, error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_IN_STATUS), cause, flush=True)
+""")
+    code, told, _ = run(2, program)
+    assert code != 0
+    assert "True" in told, told
+    assert "rank 0" in told, told
+
+
+@pytest.mark.parametrize("wait", ["recv", "Waitany"])
+def test_ctrl_c_ends_a_wait(tmp_path: Path, wait: str) -> None:
+    program = tmp_path / "waiting.py"
+    program.write_text(f"""
+import os, signal, threading
+from mpi4py import MPI
+world = MPI.COMM_WORLD
+if world.rank == 1:
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        {WAITS[wait]}
+    except KeyboardInterrupt:
+        print("interrupted")
+""")
+    code, told, errors = run(2, program)  # within a deadline that is shorter than collx's
+    assert (code, told) == (0, "interrupted\n"), errors
+
+
+def test_abort_ends_the_job_with_its_code(tmp_path: Path) -> None:
+    program = tmp_path / "abort.py"
+    program.write_text("""
+from mpi4py import MPI
+if MPI.COMM_WORLD.rank == 1:
+    MPI.COMM_WORLD.Abort(7)
+MPI.COMM_WORLD.Recv(bytearray(1), 1)
+""")
+    code, _, errors = run(2, program)
+    assert code == 7, errors
+    assert "Abort(7)" in errors
