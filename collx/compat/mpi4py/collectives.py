@@ -94,9 +94,4 @@ class Scans(Collectives):
 
 
 def _alike(one: Any, other: np.ndarray[Any, Any]) -> bool:
-    return (
-        type(one) is np.ndarray
-        and one.dtype == other.dtype
-        and one.shape == other.shape
-        and bool(one.flags.carray or one.flags.c_contiguous)
-    )
+    return type(one) is np.ndarray and one.dtype == other.dtype and one.shape == other.shape and one.flags.c_contiguous

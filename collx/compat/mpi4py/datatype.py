@@ -13,6 +13,7 @@ from collx.compat.mpi4py.fortran import Chosen
 from collx.compat.mpi4py.handle import Handle
 from collx.compat.mpi4py.kind import CODES, CONSTANTS, Kind
 from collx.compat.mpi4py.layout import Layout, Numbers
+from collx.compat.mpi4py.packing import Packing
 
 # The arguments of each constructor by which `decode` tells them, and whether MPI keeps each as int, address or type.
 _ARGUMENTS: dict[str, dict[str, str]] = {
@@ -36,7 +37,7 @@ _ARGUMENTS: dict[str, dict[str, str]] = {
 _COUNTED = {"INDEXED", "HINDEXED", "INDEXED_BLOCK", "HINDEXED_BLOCK", "STRUCT"}  # whose ints begin with a count
 
 
-class Datatype(Chosen, Handle):
+class Datatype(Chosen, Packing, Handle):
     """A datatype. Those that a program makes need not be committed, and are not freed before what uses them."""
 
     null = "DATATYPE_NULL"

@@ -214,8 +214,12 @@ def _dlpack(given: Any, writable: bool) -> tuple[Bytes, str]:
         raise BufferError("the array is read-only")
     if not _contiguous(tensor.shape, tensor.strides, 1):
         raise BufferError("the array is not contiguous")
+    if (kind, lanes) == (2, 2):  # how complex numbers go that DLPack has no code for
+        kind, bits, lanes = 5, bits * 2, 1
+    if lanes != 1:
+        raise BufferError("the array has vectors as elements")
     code = "bfloat16" if kind == 4 else f"{'iuf  c'[kind]}{bits // 8}" if kind in (0, 1, 2, 5) else "b1"
-    nbytes = int(np.prod(tensor.shape, dtype=np.int64)) * bits * lanes // 8
+    nbytes = int(np.prod(tensor.shape, dtype=np.int64)) * bits // 8
     return at(tensor.address, nbytes, tensor.capsule, tensor.read_only), code
 
 

@@ -44,6 +44,7 @@ from collx.compat.mpi4py.errhandler import ERRHANDLER_NULL, ERRORS_ABORT, ERRORS
 from collx.compat.mpi4py.errors import Exception, Get_error_class, Get_error_string, Lacking
 from collx.compat.mpi4py.group import GROUP_EMPTY, GROUP_NULL, Group
 from collx.compat.mpi4py.info import INFO_ENV, INFO_NULL, Info
+from collx.compat.mpi4py.lacking import File, Session, Win
 from collx.compat.mpi4py.memory import (
     BOTTOM,
     BUFFER_AUTOMATIC,
