@@ -226,4 +226,4 @@ def _comm_lock_table(comm: Comm) -> dict[Hashable, threading.Lock]:
 
 
 def _comm_lock(comm: Comm, key: Hashable | None = None) -> threading.Lock:
-    return comm._context.locks.setdefault(key, threading.Lock())
+    return comm._context.lock(key)

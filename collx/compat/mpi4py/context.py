@@ -80,6 +80,10 @@ class Context(Kept):
         self._labels[who] += 1
         return f"{self.label}.{who}.{self._labels[who]}"
 
+    def lock(self, key: Hashable) -> threading.Lock:
+        """Threads that use the communicator for the same thing take turns by it."""
+        return self.locks.setdefault(key, threading.Lock())
+
     def close(self) -> None:
         for ranks in (self._aside, self.ranks):
             if ranks is not None:

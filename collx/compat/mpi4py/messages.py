@@ -170,7 +170,7 @@ class Messages(Part):
     # -- by collx --------------------------------------------------------------------------------------
 
     def _send(self, data: Bytes, dest: int, tag: int, synchronous: bool = False) -> None:
-        context, to = self._context, self._peer(dest, PROC_NULL)
+        to = self._peer(dest, PROC_NULL)
         if to is not None:
             try:
                 self._ranks.send(data, to, _tag(tag), synchronous=synchronous)
@@ -178,7 +178,7 @@ class Messages(Part):
                 self._fail(Failure(error), error)
 
     def _isend(self, data: Bytes, dest: int, tag: int, synchronous: bool = False) -> Operation:
-        context, to = self._context, self._peer(dest, PROC_NULL)
+        to = self._peer(dest, PROC_NULL)
         if to is None:
             return Nowhere()
         try:

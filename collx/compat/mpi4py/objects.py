@@ -33,9 +33,10 @@ class Objects(Collectives):
         sends = _at_root(ranks, root)
         data = dumped(obj) if sends else None
         length = np.array([0 if data is None else len(data)])
-        self._do(lambda: ranks.broadcast(length, root))
-        data = np.empty(int(length[0]), np.uint8) if data is None else data
-        self._do(lambda: ranks.broadcast(data, root))
+        with self._context.lock("bcast"):
+            self._do(lambda: ranks.broadcast(length, root))
+            data = np.empty(int(length[0]), np.uint8) if data is None else data
+            self._do(lambda: ranks.broadcast(data, root))
         return obj if sends else loaded(data)
 
     def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:

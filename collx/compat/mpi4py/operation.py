@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from threading import Event
 from typing import Any, NoReturn
@@ -12,8 +13,10 @@ from collx.compat.mpi4py.constants import ERR_REQUEST, PROC_NULL
 from collx.compat.mpi4py.failures import Failure
 from collx.compat.mpi4py.handle import Kept
 from collx.compat.mpi4py.status import Status
-from collx.errors import CollxError
+from collx.errors import CollxError, TimeoutError
 from collx.work import Work
+
+MOMENT = 20e-6  # seconds
 
 
 class Operation(Kept):
@@ -28,6 +31,10 @@ class Operation(Kept):
 
     def done(self) -> bool:
         return True
+
+    def test(self) -> bool:
+        """Whether it is done, after a moment in which it may go on: MPI has whoever asks move what he asks for."""
+        return self.done()
 
     def wait(self) -> None:
         """Return when it is done. What it failed with, `complete` raises."""
@@ -85,11 +92,20 @@ class Transfer(Operation):
     def done(self) -> bool:
         return self._work.done()
 
+    def test(self) -> bool:
+        if not self._work.done():
+            with contextlib.suppress(TimeoutError):
+                self._help(MOMENT)
+        return self._work.done()
+
     def wait(self) -> None:
+        self._help(None)
+
+    def _help(self, timeout: float | None) -> None:
         try:
-            self._work.wait()
+            self._work.wait(timeout)
         except Exception:
-            if not self._work.done():  # a signal's handler raised it
+            if not self._work.done():  # not what it failed with: its time is up, or a signal's handler raised it
                 raise
 
     def complete(self, status: Status) -> None:
@@ -122,6 +138,9 @@ class Both(Operation):
     def done(self) -> bool:
         return self._sending.done() and self._receiving.done()
 
+    def test(self) -> bool:
+        return self._sending.test() and self._receiving.test()
+
     def wait(self) -> None:
         self._receiving.wait()
         self._sending.wait()
@@ -151,6 +170,9 @@ class Persistent(Operation):
 
     def done(self) -> bool:
         return self._begun is None or self._begun.done()
+
+    def test(self) -> bool:
+        return self._begun is None or self._begun.test()
 
     def wait(self) -> None:
         if self._begun is not None:

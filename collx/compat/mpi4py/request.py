@@ -49,7 +49,7 @@ class Request(Handle):
         operation = _pending(self)
         if operation is None:
             _or_new(status)._tell()
-        elif not operation.done():
+        elif not operation.test():
             return False
         else:
             operation.peek(_or_new(status))
@@ -89,7 +89,7 @@ class Request(Handle):
     def Get_status_any(cls, requests: Sequence[Request], status: Status | None = None) -> tuple[int, bool]:
         pending = _active(requests)
         for index, operation in pending:
-            if operation.done():
+            if operation.test():
                 operation.peek(_or_new(status))
                 return index, True
         if not pending:
@@ -113,14 +113,14 @@ class Request(Handle):
 
     @classmethod
     def testall(cls, requests: Sequence[Request], statuses: Statuses = None) -> tuple[bool, list[Any] | None]:
-        if not all(operation.done() for _, operation in _active(requests)):
+        if not all(operation.test() for _, operation in _active(requests)):
             return False, None
         return True, cls.waitall(requests, statuses)
 
     @classmethod
     def Get_status_all(cls, requests: Sequence[Request], statuses: Statuses = None) -> bool:
         pending = _active(requests)
-        if not all(operation.done() for _, operation in pending):
+        if not all(operation.test() for _, operation in pending):
             return False
         told = _statuses(statuses, len(requests))
         for status in told:
@@ -157,7 +157,7 @@ class Request(Handle):
     @classmethod
     def Get_status_some(cls, requests: Sequence[Request], statuses: Statuses = None) -> list[int] | None:
         pending = _active(requests)
-        done = [(index, operation) for index, operation in pending if operation.done()]
+        done = [(index, operation) for index, operation in pending if operation.test()]
         for status, (_, operation) in zip(_statuses(statuses, len(done)), done, strict=False):
             operation.peek(status)
         return [index for index, _ in done] if pending else None
@@ -260,7 +260,7 @@ def _test(request: Request, status: Status | None) -> tuple[bool, Operation | No
     if operation is None:
         _or_new(status)._tell()
         return True, None
-    return (True, _completed(request, operation, status)) if operation.done() else (False, None)
+    return (True, _completed(request, operation, status)) if operation.test() else (False, None)
 
 
 def _until_any(operations: Sequence[Operation]) -> None:
@@ -289,7 +289,7 @@ def _wait_any(requests: Sequence[Request], status: Status | None) -> tuple[int, 
 def _test_any(requests: Sequence[Request], status: Status | None) -> tuple[int, bool, Operation | None]:
     pending = _active(requests)
     for index, operation in pending:
-        if operation.done():
+        if operation.test():
             return index, True, _completed(requests[index], operation, status)
     if not pending:
         _or_new(status)._tell()
@@ -316,7 +316,7 @@ def _some(
         return None, []
     if until is not None:
         until([operation for _, operation in pending])
-    done = {index: operation for index, operation in pending if operation.done()}
+    done = {index: operation for index, operation in pending if operation.test()}
     told = _statuses(statuses, len(done))
     if isinstance(statuses, list):
         del statuses[len(done) :]

@@ -54,7 +54,7 @@ def what_is_too_long_is_told_and_the_next_comes() -> None:
         world.send("next", 0, 2)
     elif rank == 0:
         for receive in (lambda: world.Recv(np.zeros(3, int), 1, 1), world.irecv(source=1, tag=2).wait):
-            with pytest.raises(MPI.Exception, match="rank [01]") as told:
+            with pytest.raises(MPI.Exception, match="room") as told:
                 receive()
             assert told.value.Get_error_class() == MPI.ERR_TRUNCATE
         assert world.recv(source=1) == "next"
