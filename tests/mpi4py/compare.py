@@ -13,9 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.launchers import MPIS
 from tests.mpi4py import modules, outcomes, page
 
 FOLDER = Path(__file__).parents[2] / "build" / "mpi4py-4.1.2" / "test"
+MPICH = MPIS[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,17 +48,18 @@ def _result(module: str, size: int, limit: float) -> page.Result:
     found = outcomes.outcomes_of([module], FOLDER, outcomes.shim, size, limit)
     result = page.Result(module, size, modules.on_mpich(module, size), found)
     print(f"{module} n={size}: {result.kept} of {result.wanted} that pass on MPICH", flush=True)
-    for test, outcome in result.lost.items():
+    jobs = {test: outcome for test, outcome in found.items() if test.endswith("(the job)")}
+    for test, outcome in (result.lost | jobs).items():
         print(f"    {test}: {outcome.result}: {outcome.reason}", flush=True)
     return result
 
 
 def _remake(chosen: Sequence[tuple[str, int]], limit: float) -> None:
     ask = "import mpi4py; from mpi4py import MPI; print(mpi4py.__version__); print(MPI.get_vendor())"
-    command = [outcomes.python(outcomes.mpich), "-c", ask]
+    command = [str(MPICH.python), "-c", ask]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for module, size in chosen:
-        found = outcomes.outcomes_of([module], FOLDER, outcomes.mpich, size, limit)
+        found = outcomes.outcomes_of([module], FOLDER, MPICH.line, size, limit)
         modules.keep({"mpi4py": said[0], "MPI": said[1]}, module, size, found)
         passed = sum(each.result == "passed" for each in found.values())
         print(f"{module} n={size}: {passed} of {len(found)} pass on MPICH", flush=True)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import jobs
-from tests.launchers import MPIS
 
-RANK = Path(__file__).with_name("rank.py")
+BY_UNITTEST, BY_PYTEST = (Path(__file__).with_name(name) for name in ("rank.py", "rank_pytest.py"))
 ATTEMPTS = 12  # jobs per module: each but the last is ended by a test that hangs, which the next leaves out
 WORST = ("failed", "passed", "skipped")  # of what ranks say, the first of these counts
+LONGEST = 900.0  # seconds, for a job
+Start = Callable[[int], list[str]]  # the command that runs a Python script on so many ranks, but for the script
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +25,13 @@ class Outcome:
     reason: str = ""
 
 
-def shim(ranks: int) -> list[str]:
+def shim(ranks: int, python: str | Path = sys.executable) -> list[str]:
     """What starts a program of mpi4py on collx."""
-    return [*jobs.RUN, "--mpi4py", "-n", str(ranks), "--tag", "off", "--"]
-
-
-def mpich(ranks: int) -> list[str]:
-    """What starts one on MPICH."""
-    return MPIS[1].line(ranks)[:-1]
-
-
-def python(start: Callable[[int], list[str]]) -> str:
-    return str(MPIS[1].python) if start is mpich else sys.executable
+    return [*jobs.RUN, "--mpi4py", "-n", str(ranks), "--tag", "off", "--", str(python)]
 
 
 def outcomes_of(
-    modules: Sequence[str], folder: Path, start: Callable[[int], list[str]], ranks: int, limit: float
+    modules: Sequence[str], folder: Path, start: Start, ranks: int, limit: float, by: Path = BY_UNITTEST
 ) -> dict[str, Outcome]:
     """What became of every test of these modules of `folder`, by its name; a test may take `limit` seconds.
 
@@ -47,53 +39,42 @@ def outcomes_of(
     """
     found: dict[str, Outcome] = {}
     for _ in range(ATTEMPTS):
-        seen, finished, said = _job(modules, folder, start, ranks, limit, list(found))
+        with tempfile.TemporaryDirectory() as scratch:
+            done, outcomes = Path(scratch, "done"), Path(scratch, "outcomes")
+            done.write_text("\n".join(found))
+            outcomes.mkdir()
+            code, said = _job([*start(ranks), "-P", str(by), folder, outcomes, limit, done, *modules], scratch)
+            files = [[json.loads(line) for line in path.read_text().splitlines()] for path in outcomes.iterdir()]
+        seen = _together(files, ranks)
         found |= {test: each for test, each in seen.items() if each.result != "hung"}
-        if finished:
+        if code == 0 and len(files) == ranks and all(lines[-1][1] == "finished" for lines in files):
             return found
         hung = next((test for test, each in seen.items() if each.result == "hung"), "")
         found[hung or f"{modules[0]} (the job)"] = Outcome("hung", said)
         if not hung:
-            return found  # nothing that could be left out
-    found[f"{modules[-1]} (the rest)"] = Outcome("hung", f"{ATTEMPTS} tests hang: given up")
+            return found  # there is nothing that could be left out
+    found[f"{modules[0]} (the job)"] = Outcome("hung", f"given up, as {ATTEMPTS} tests hang")
     return found
 
 
-def _job(
-    modules: Sequence[str],
-    folder: Path,
-    start: Callable[[int], list[str]],
-    ranks: int,
-    limit: float,
-    left_out: list[str],
-) -> tuple[dict[str, Outcome], bool, str]:
-    """The outcomes of one job, whether it came to its end, and the last that it said."""
-    with tempfile.TemporaryDirectory() as scratch:
-        done = Path(scratch, "done")
-        done.write_text("\n".join(left_out))
-        outcomes = Path(scratch, "outcomes")
-        outcomes.mkdir()
-        command = [*start(ranks), python(start), RANK, folder, outcomes, limit, done, *modules]
-        environ = jobs.CLEAN | {"OMP_NUM_THREADS": "1"}
-        with Path(scratch, "said").open("w+") as said:
-            job = subprocess.Popen(
-                [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                env=environ,
-                cwd=scratch,
-            )
-            try:
-                job.wait(timeout=600)
-            except subprocess.TimeoutExpired:
-                job.terminate()
-                job.wait(timeout=jobs.DEADLINE)
-            said.seek(0)
-            text = said.read()
-        files = [[json.loads(line) for line in path.read_text().splitlines()] for path in outcomes.iterdir()]
-    finished = len(files) == ranks and all(lines and lines[-1][1] == "finished" for lines in files)
-    return _together(files, ranks), finished and job.returncode == 0, _last_words(text, job.returncode)
+def _job(command: Sequence[object], scratch: str) -> tuple[int, str]:
+    """The exit code of a job that is run in `scratch`, and the last that it said."""
+    with Path(scratch, "said").open("w+") as said:
+        job = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=jobs.CLEAN | {"OMP_NUM_THREADS": "1"},
+            cwd=scratch,
+        )
+        try:
+            job.wait(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            job.terminate()
+            job.wait(timeout=jobs.DEADLINE)
+        said.seek(0)
+        return job.returncode, _last_words(said.read(), job.returncode)
 
 
 def _together(files: list[list[list[str]]], ranks: int) -> dict[str, Outcome]:

@@ -1,6 +1,6 @@
-"""One rank of a job that runs modules of mpi4py's own tests, or of any others, and tells how each test went.
+"""One rank of a job that runs modules of mpi4py's own tests and tells how each test went.
 
-    rank.py FOLDER OUTCOMES LIMIT DONE MODULE...
+    python -P rank.py FOLDER OUTCOMES LIMIT DONE MODULE...
 
 FOLDER has the modules. Each rank appends to a file of its own in OUTCOMES a line per test that begins and a line per
 test that has ended, so that what is known outlives a rank that dies. A test that takes longer than LIMIT seconds ends
