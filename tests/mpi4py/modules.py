@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.mpi4py.outcomes import Outcome
 
@@ -48,7 +49,7 @@ EVERY = (*GOALS, *OTHERS)
 
 def keep(versions: Mapping[str, str], module: str, size: int, found: Mapping[str, Outcome]) -> None:
     """Put what became of the tests of `module` on MPICH with so many ranks into the file that keeps it."""
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"sizes": SIZES, "outcomes": {}}
+    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {"sizes": SIZES, "outcomes": {}}
     of_module: dict[str, dict[str, str]] = {}
     place = SIZES.index(size)
     before = _letters(kept["outcomes"].get(module, {}), module)

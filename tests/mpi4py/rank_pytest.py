@@ -32,7 +32,7 @@ class Recorder:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.write(nodeid, "began")
-        faulthandler.dump_traceback_later(self.limit, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(self.limit, exit=True, file=2)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
