@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from collx.compat.mpi4py import constants
@@ -101,10 +101,8 @@ class Comm(Making, Messages, Parcels, Objects, Nonblocking, Prepared, Attributes
 
     def Abort(self, errorcode: int = 0) -> NoReturn:
         """End the job, with this exit code, or 1 for 0. The launcher ends the other ranks."""
-        for stream, text in (
-            (sys.stdout, ""),
-            (sys.stderr, f"rank {WORLD.ranks and WORLD.ranks.rank}: Abort({errorcode})\n"),
-        ):
+        told = f"rank {WORLD.ranks and WORLD.ranks.rank} called Abort({errorcode})\n"
+        for stream, text in ((sys.stdout, ""), (sys.stderr, told)):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
                 stream.write(text)
                 stream.flush()
@@ -116,7 +114,7 @@ class Comm(Making, Messages, Parcels, Objects, Nonblocking, Prepared, Attributes
         return super()._predefined_attr(keyval)
 
 
-PREDEFINED = {
+PREDEFINED: dict[int, Callable[[Context], Any]] = {
     constants.TAG_UB: lambda context: TAG_BOUND,
     constants.IO: lambda context: constants.ANY_SOURCE,
     constants.WTIME_IS_GLOBAL: lambda context: False,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
 
 from collx.communicator import Communicator
 from collx.compat.mpi4py import constants, errors
 from collx.compat.mpi4py.errhandler import ERRORS_RETURN
 from collx.compat.mpi4py.handle import Handle, Kept, Mixin
 from collx.work import Work
+
+living: WeakSet[Context] = WeakSet()
 
 
 class Context(Kept):
@@ -45,6 +48,7 @@ class Context(Kept):
         self._aside: Communicator | None = None
         self._children = 0
         self._labels: Counter[str] = Counter()
+        living.add(self)
 
     @property
     def aside(self) -> Communicator:
@@ -84,7 +88,17 @@ class Context(Kept):
         """Threads that use the communicator for the same thing take turns by it."""
         return self.locks.setdefault(key, threading.Lock())
 
+    def recall(self) -> None:
+        """Take back the receives that nothing has come for, whose end nobody will wait for."""
+        for ranks in (self._aside, self.ranks):
+            for work in () if ranks is None else list(ranks._under_way):
+                work.cancel()
+
+    def __del__(self) -> None:
+        self.recall()  # so that its communicator, which goes with it, does not wait for them
+
     def close(self) -> None:
+        self.recall()
         for ranks in (self._aside, self.ranks):
             if ranks is not None:
                 ranks.close()
@@ -125,3 +139,7 @@ class Ranked(Handle):
 
 class Part(Mixin, Ranked):
     """Some of what communicators do."""
+
+    if TYPE_CHECKING:
+
+        def _fail(self, error: errors.Exception, cause: Exception | None = None) -> NoReturn: ...

@@ -104,7 +104,9 @@ class Datatype(Chosen, Packing, Handle):
 
     def Dup(self) -> Self:
         kind = self._kind()
-        return self._of(Kind(lambda: kind.layout, kind.name if kind.constant else "", kind.code, "DUP", kind))
+        new = self._of(Kind(lambda: kind.layout, kind.name if kind.constant else "", kind.code, "DUP", kind))
+        self._copy_attributes(new)
+        return new
 
     Create_dup = Dup
 
@@ -231,6 +233,7 @@ class Datatype(Chosen, Packing, Handle):
     def Free(self) -> None:
         if self._kind().constant is not None:
             raise errors.Exception(constants.ERR_TYPE, f"{self._kind().name} is MPI's own and cannot be freed")
+        self._drop_attributes()
         self._it = None
 
     # -- how it was made ---------------------------------------------------------------------------------

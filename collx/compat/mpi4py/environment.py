@@ -11,7 +11,7 @@ import time
 import collx
 from collx.communicator import Communicator
 from collx.compat.mpi4py import constants, errors
-from collx.compat.mpi4py.context import Context
+from collx.compat.mpi4py.context import Context, living
 from collx.groups import Lone
 
 WORLD, SELF = Context(None, "MPI_COMM_WORLD", label="world"), Context(None, "MPI_COMM_SELF", label="self")
@@ -44,6 +44,8 @@ def Finalize() -> None:
     if WORLD.ranks is None:
         raise errors.Exception(constants.ERR_OTHER, "MPI is not initialised")
     WORLD.ranks.barrier()
+    for context in living:
+        context.recall()
     _finalized = True
 
 

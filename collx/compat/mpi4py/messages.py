@@ -179,25 +179,24 @@ class Messages(Part):
 
     def _isend(self, data: Bytes, dest: int, tag: int, synchronous: bool = False) -> Operation:
         to = self._peer(dest, PROC_NULL)
-        if to is None:
-            return Nowhere()
-        try:
-            work = self._ranks.send(data, to, _tag(tag), async_op=True, synchronous=synchronous)
-        except CollxError as error:
-            self._fail(Failure(error), error)
-        return Transfer(work, fail=self._fail)
+        return Nowhere() if to is None else Transfer(self._started(data, to, tag, synchronous), fail=self._fail)
 
     def _bsend(self, data: Bytes, dest: int, tag: int) -> Operation:
         """Send a copy, whose memory is the communicator's to keep; done at once."""
         context, to = self._context, self._peer(dest, PROC_NULL)
         if to is None:
             return Nowhere()
-        try:
-            work = self._ranks.send(np.array(data), to, _tag(tag), async_op=True)
-        except CollxError as error:
-            self._fail(Failure(error), error)
+        work = self._started(np.array(data), to, tag)
         context.buffered = [*(work for work in context.buffered if not work.done()), work]
         return Operation()
+
+    def _started(self, data: Bytes, to: int, tag: int, synchronous: bool = False) -> Work:
+        try:
+            work = self._ranks.send(data, to, _tag(tag), async_op=True, synchronous=synchronous)
+        except CollxError as error:
+            self._fail(Failure(error), error)
+        assert work is not None
+        return work
 
     def _recv(self, out: Bytes, source: int, tag: int) -> Envelope:
         try:
