@@ -8,6 +8,7 @@ memoryview, array.array, mmap, ctypes arrays); NumPy scalars, as 0-d inputs; and
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -255,27 +256,49 @@ def _read_scalar(scalar: Any, name: str) -> tuple[Array, Kind]:
     return array, PLAIN
 
 
-# What NumPy cannot import from torch goes as integers of the same width.
-_BITS: dict[str, tuple[str, np.dtype[Any]]] = {
-    "torch.bfloat16": ("int16", np.dtype(ml_dtypes.bfloat16)),
-    "torch.float8_e4m3fn": ("uint8", np.dtype(ml_dtypes.float8_e4m3fn)),
-    "torch.float8_e5m2": ("uint8", np.dtype(ml_dtypes.float8_e5m2)),
+class _Lent:
+    """A tensor's memory, for NumPy. `Tensor.numpy` would keep torch, and so FSDP, from ever resizing it again."""
+
+    __slots__ = ("__array_interface__", "tensor")
+
+    def __init__(self, tensor: Any, plain: np.dtype[Any]) -> None:
+        self.tensor = tensor
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "strides": None if tensor.is_contiguous() else tuple(plain.itemsize * step for step in tensor.stride()),
+            "typestr": plain.str,
+            "version": 3,
+        }
+
+
+# What NumPy has no name for, or another.
+_NAMED: dict[str, np.dtype[Any]] = {
+    name: np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 }
 
 
-def _read_tensor(tensor: Any, name: str) -> tuple[Array, Kind]:
+@functools.cache
+def _element(dtype: Any) -> tuple[np.dtype[Any], np.dtype[Any], Any]:
+    """A torch dtype as NumPy has it, with integers of its width in its place if need be, and what wraps a new array."""
     torch: Any = sys.modules["torch"]  # whoever has a tensor has imported it; collx itself never does
-    if tensor.device.type == "cuda":
+    name = str(dtype).removeprefix("torch.")
+    if name not in _NAMED:
+        plain = np.dtype(name)
+        return plain, plain, torch.from_numpy
+    bits = np.dtype(f"i{_NAMED[name].itemsize}")
+    return _NAMED[name], bits, lambda array: torch.from_numpy(array.view(bits)).view(dtype)
+
+
+def _read_tensor(tensor: Any, name: str) -> tuple[Array, Kind]:
+    if not tensor.is_cpu:
+        _on_cpu(tensor.is_cuda, tensor.device)
         return _anywhere()(tensor, name)
-    _on_cpu(tensor.device.type == "cpu", tensor.device)
-    if str(tensor.dtype) not in _BITS:
-        return tensor.detach().numpy(), Host(torch.from_numpy)
-    bits, dtype = _BITS[str(tensor.dtype)]
-
-    def wrap(array: Array) -> Any:
-        return torch.from_numpy(array.view(bits)).view(tensor.dtype)
-
-    return tensor.detach().view(getattr(torch, bits)).numpy().view(dtype), Host(wrap)
+    if tensor.is_sparse or tensor.is_conj() or tensor.is_neg():
+        raise TypeError(f"{name} is a sparse or a lazily conjugated tensor, whose memory is not its elements")
+    dtype, plain, wrap = _element(tensor.dtype)
+    array = np.asarray(_Lent(tensor, plain))
+    return array if plain is dtype else array.view(dtype), Host(wrap)
 
 
 def _anywhere() -> Reader:

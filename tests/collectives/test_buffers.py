@@ -78,6 +78,9 @@ def tensors(comm: Communicator) -> None:
     parameter = torch.nn.Parameter(torch.full((2,), float(comm.rank)))
     comm.broadcast(parameter, comm.size - 1)
     assert parameter.tolist() == [comm.size - 1.0] * 2
+    resized = torch.ones(4)
+    comm.all_reduce(resized, out=resized)
+    resized.untyped_storage().resize_(0)  # as FSDP does; `Tensor.numpy` would forbid it
     assert comm.all_gather(torch.tensor(comm.rank)).tolist() == list(range(comm.size))
     assert comm.all_reduce(torch.ones(4, 2).t()).tolist() == [[comm.size] * 4] * 2
     same(comm.all_reduce(np.ones(2), out=np.empty(2)), np.ones(2) * comm.size)
