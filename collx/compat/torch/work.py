@@ -99,7 +99,9 @@ class CollxWork(dist.Work):  # type: ignore[misc]
         if self._future is None:
             ended = torch.futures.Future()
             self._future = ended.then(lambda _: self.result())  # that what it raises is C++'s error as well
-            if self._waiter is None or self.is_completed():
+            if self._waiter is None or self._waiter.busy_here() or self.is_completed():
+                with contextlib.suppress(Exception):  # whoever waits for the future is told
+                    self.wait()
                 ended.set_result(None)
             else:
                 self._waiter.tell(self, ended)
@@ -120,6 +122,10 @@ class Waiter:
         self._name = name
         self._asked: queue.SimpleQueue[tuple[CollxWork, Any] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+
+    def busy_here(self) -> bool:
+        """Whether this is its thread, in a callback, which may itself wait for a future that nobody else completes."""
+        return self._thread is threading.current_thread()
 
     def tell(self, work: CollxWork, ended: Any) -> None:
         """Complete `ended` as soon as `work` has ended, well or not."""
