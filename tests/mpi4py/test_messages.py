@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests import jobs
 
 PROGRAMS = Path(__file__).with_name("programs")
 
-# Rank 1 waits for what never comes, each time in another way.
-WAITS = {
-    "Recv": "world.Recv(bytearray(8), MPI.ANY_SOURCE)",
-    "recv": "world.recv(source=0)",
-    "Waitany": "MPI.Request.Waitany([world.irecv(source=0, tag=tag) for tag in range(3)])",
-}
+# Ranks 1 and 2 wait for what never comes, each in its way.
+WAIT = """
+    if world.rank == 1:
+        world.Recv(bytearray(8), MPI.ANY_SOURCE)
+    else:
+        MPI.Request.Waitany([world.irecv(source=0, tag=tag) for tag in range(3)])
+"""
 
 
 def run(ranks: int, program: Path) -> tuple[int, str, str]:
@@ -25,12 +24,11 @@ def run(ranks: int, program: Path) -> tuple[int, str, str]:
 
 def test_messages() -> None:
     code, told, errors = run(3, PROGRAMS / "messages.py")
-    assert (code, told) == (0, "all is well\n" * 3), errors
+    assert (code, told.count("all is well")) == (0, 3), errors
 
 
-@pytest.mark.parametrize("wait", ["Recv", "Waitany"])
-def test_a_killed_rank_is_told_to_those_that_wait_for_any(tmp_path: Path, wait: str) -> None:
-    """Rank 0 is killed while rank 1 waits: an exception of MPI that names it, and no hang."""
+def test_a_killed_rank_is_told_to_those_that_wait(tmp_path: Path) -> None:
+    """An exception of MPI that names it, and no hang."""
     program = tmp_path / "killed.py"
     program.write_text(f"""
 import os, signal
@@ -41,32 +39,32 @@ try:
     world.Barrier()
     if world.rank == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    {WAITS[wait]}
+{WAIT}
 except MPI.Exception as error:
-    print(error.Get_error_class() == MPI.ERR_PROC_FAILED, error, flush=True)
+    print(error.Get_error_class() == MPI.ERR_PROC_FAILED and "rank 0 died" in str(error), flush=True)
 """)
-    code, told, _ = run(2, program)
+    code, told, errors = run(3, program)
     assert code != 0
-    assert "True" in told, told
-    assert "rank 0" in told, told
+    assert told.count("True") == 2, errors
 
 
-@pytest.mark.parametrize("wait", ["recv", "Waitany"])
-def test_ctrl_c_ends_a_wait(tmp_path: Path, wait: str) -> None:
+def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
     program = tmp_path / "waiting.py"
     program.write_text(f"""
 import os, signal, threading
 from mpi4py import MPI
 world = MPI.COMM_WORLD
-if world.rank == 1:
+if world.rank > 0:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    try:
-        {WAITS[wait]}
-    except KeyboardInterrupt:
-        print("interrupted")
+try:
+    if world.rank == 0:
+        raise KeyboardInterrupt
+{WAIT}
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
 """)
-    code, told, errors = run(2, program)  # within a deadline that is shorter than collx's
-    assert (code, told) == (0, "interrupted\n"), errors
+    _, told, errors = run(3, program)  # within a deadline that is shorter than collx's
+    assert told.count("interrupted") == 3, errors
 
 
 def test_abort_ends_the_job_with_its_code(tmp_path: Path) -> None:
@@ -79,4 +77,4 @@ MPI.COMM_WORLD.Recv(bytearray(1), 1)
 """)
     code, _, errors = run(2, program)
     assert code == 7, errors
-    assert "Abort(7)" in errors
+    assert "called Abort(7)" in errors
