@@ -282,7 +282,8 @@ class Communicator(Bearings):
         Inside, methods check their arguments and return what they would, filled when the block has been left; with
         async_op a Work that ends with the group. The calls have no order among themselves: none may write what another
         reads or writes (ValueError when the block is left). All ranks make the same collectives in the same order, or
-        MismatchError is raised. `timeout` is that of each call; those inside take no other.
+        MismatchError is raised. timeout: seconds for each call; the shortest that the group or a call in it is given
+        holds for all.
 
         async_op: do not wait when the block is left; `group.work` is one Work for all, whose results are there when
         it has been waited for or was seen to be done.

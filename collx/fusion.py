@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -16,9 +16,14 @@ import numpy as np
 from collx import _core, calls
 from collx.agreement import counts_text
 from collx.buffers import Buffer, address_of
+from collx.checks import FOREVER
 from collx.collectives import COLLECTIVES
+from collx.engine import Pending
+from collx.known import Recall
+from collx.memory import SharedArray
 from collx.request import Chosen, Request
 from collx.types import Array
+from collx.work import Work
 
 SMALL = 64 << 10  # bytes of a call's buffer; larger ones gain nothing by being packed
 SMALL_FAR = 256 << 10  # where ranks talk over a network
@@ -26,6 +31,7 @@ MOST = 1 << 20  # bytes of a packed call's buffer
 MOST_FAR = 4 << 20
 KEPT = 16 << 20  # bytes of fusion buffers that a communicator keeps
 _LEAST = 64 << 10
+_PLACES = 8  # for a packed call that are known
 _COMPOSITIONS = 64  # known at a time
 _PARTS = 4096
 _BYTE = np.dtype(np.uint8)
@@ -35,11 +41,9 @@ class _How(TypedDict):
     algorithm: Chosen | None
 
 
-class Part:
+class Part(_core.Extent):
     """A call of a group as all ranks know it, and how its own memory is laid out on this one: bytes of each block of
     its input and of its output. `alike` is the same for calls that may be packed together; None: by itself."""
-
-    __slots__ = ("alike", "device", "given", "read", "request", "taken", "text", "written")
 
     def __init__(self, request: Request, rank: int, size: int, device: int | None) -> None:
         self.request, self.device = request, device
@@ -48,8 +52,12 @@ class Part:
         sizes = [count * itemsize for count in (*request.elements, *request.given)]
         self.given = [sizes[block] for block in spec.before(*where)]
         self.taken = [sizes[block % len(request.elements)] for block in spec.after(*where)]
-        self.read = sum(self.given)
-        self.written = self.read if request.collective == "exscan" else sum(self.taken)  # rank 0 writes it itself
+        read, written = sum(self.given), sum(self.taken)
+        if request.collective == "exscan":
+            written = read  # rank 0 writes it itself
+        if device is not None:  # a stream keeps them apart
+            read = written = 0
+        super().__init__(read, written)
         self.text = counts_text(request.elements) if request.agreed else "own counts"
         self.alike = self._alike()
         if self.alike is not None and not spec.reduces:
@@ -64,13 +72,6 @@ class Part:
         kind = (request.dtype, request.op) if spec.reduces else (_BYTE, None)
         return (request.collective, request.root, request.algorithm, *kind)
 
-    def spans(self, source: int, target: int) -> list[tuple[int, int, bool]]:
-        """What a call with these addresses reads and writes: from, to, and whether that is written."""
-        read, written = (source, source + self.read), (target, target + self.written)
-        if read[0] < written[1] and written[0] < read[1]:
-            return [(min(read[0], written[0]), max(read[1], written[1]), True)]
-        return [(*span, writes) for span, writes in ((read, False), (written, True)) if span[0] < span[1]]
-
     def agreed(self) -> tuple[object, ...]:
         """What all ranks must pass alike."""
         request = self.request
@@ -84,14 +85,13 @@ class Copies:
     """What is copied between the calls' own memory and a packed call's: by call its number in the group and the offset
     in its memory, the offset in the buffer, and bytes."""
 
-    parts: Array
+    numbers: Array
     there: Array
     here: Array
     lengths: Array
 
-    def make(self, addresses: Array, buffer: int, *, inwards: bool) -> None:
-        """`addresses`: of each call of the group."""
-        _core.copy_parts(addresses, buffer, self.parts, self.there, self.here, self.lengths, inwards)
+    def make(self, notes: _core.Notes, buffer: int, *, inwards: bool) -> None:
+        notes.copy(buffer, self.numbers, self.there, self.here, self.lengths, inwards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,19 @@ class Packed:
     nbytes: int
     gather: Copies
     scatter: Copies
+    _bound: dict[int, Recall] = field(default_factory=dict)  # by a buffer's address
+
+    def recall(self, bind: Callable[[calls.Call], Recall], buffer: int) -> Recall:
+        """The short way to run it there."""
+        found = self._bound.get(buffer)
+        if found is None:
+            if len(self._bound) >= _PLACES:
+                self._bound.clear()
+            found = self._bound[buffer] = bind(self.call(buffer))
+        return found
+
+    def call(self, buffer: int) -> calls.Call:
+        return calls.Call(self.request, buffer + self.source, buffer + self.target, None, ())
 
 
 Step = int | Packed  # the number of a call that goes by itself; or several
@@ -202,15 +215,33 @@ def _copies(members: Sequence[int], blocks: Sequence[Sequence[int]], begin: int)
 _NONE = _copies([], [[]], 0)
 
 
+class Notebook:
+    """Where calls are noted, and what is said of the end of those that are asynchronous."""
+
+    def __init__(self) -> None:
+        self.notes = _core.Notes()
+        self.end: Pending | None = None
+
+    def begin(
+        self, collective: str, part: Part, source: int, target: int, timeout: float, result: Any, keep: Any
+    ) -> Work:
+        if timeout != FOREVER:
+            self.notes.within(timeout)
+        self.notes.note(part, source, target, keep, result)
+        return Work(self.end, result)
+
+
 class Fusion:
     """What a communicator keeps from one group to the next: what it found out of calls and of groups alike, and
-    buffers that no group is using."""
+    buffers that no group is using. `known` notes calls that are known from groups before."""
 
     def __init__(self, rank: int, size: int, far: bool, allocate: Callable[[int], Array]) -> None:
         self._rank, self._size, self._far, self._allocate = rank, size, far, allocate
         self._parts: dict[tuple[Request, int | None], Part] = {}
         self._steps: dict[tuple[Part, ...], list[Step]] = {}
         self._free: list[Array] = []
+        self.book = Notebook()
+        self.known = _core.Known(self.book.notes, None, self.book.begin, SharedArray, FOREVER)
 
     def part(self, request: Request, device: int | None) -> Part:
         found = self._parts.get((request, device))
@@ -220,13 +251,12 @@ class Fusion:
             found = self._parts[request, device] = Part(request, self._rank, self._size, device)
         return found
 
-    def steps(self, parts: Sequence[Part]) -> list[Step]:
-        key = tuple(parts)
-        found = self._steps.get(key)
+    def steps(self, parts: tuple[Part, ...]) -> list[Step]:
+        found = self._steps.get(parts)
         if found is None:
             if len(self._steps) >= _COMPOSITIONS:
                 del self._steps[next(iter(self._steps))]
-            found = self._steps[key] = steps_of(parts, self._rank, self._size, self._far)
+            found = self._steps[parts] = steps_of(parts, self._rank, self._size, self._far)
         return found
 
     def borrow(self, nbytes: int) -> Array:
@@ -244,8 +274,8 @@ class Fusion:
 class Noting(Protocol):
     """What a communicator hands its calls to while the block of a group is run."""
 
-    def add(self, call: calls.Call, async_op: bool, timeout: float | None) -> Any:
-        """Note a call; what its method is to return."""
+    def add(self, call: calls.Call, async_op: bool, timeout: float | None, given: tuple[Any, ...]) -> Any:
+        """Note a call; what its method is to return. `given` are its arguments, where it may be known by them."""
         ...
 
     def message(

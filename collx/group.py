@@ -6,17 +6,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
-from collx.buffers import PLAIN, Buffer, address_of
+from collx._core import Notes
+from collx.buffers import Buffer, address_of
 from collx.calls import Call
-from collx.checks import seconds
-from collx.fusion import Packed, Part, Step
+from collx.checks import FOREVER, seconds
+from collx.fusion import Packed, Step
+from collx.known import constant
 from collx.types import Array
 from collx.work import Work
 
@@ -30,21 +28,16 @@ class Group:
 
     def __init__(self, member: Messages, async_op: bool, timeout: float | None) -> None:
         self._member, self._async_op = member, async_op
-        self._limit = member.timeout if timeout is None else seconds(timeout)
+        self._timeout = None if timeout is None else seconds(timeout)
         self.work: Work | None = None
-        self._clear()
-
-    def _clear(self) -> None:
-        self._parts: list[Part] = []
-        self._sources: list[int] = []
-        self._targets: list[int] = []
-        self._calls: list[Call] = []
-        self._messages: list[tuple[Callable[..., Any], Buffer, bool]] = []
-        self._end = _End()
 
     def __enter__(self) -> Self:
         self._member._enter(self)
-        self._clear()
+        self._end = End()
+        self._on_gpu: dict[int, Call] = {}  # by number
+        self._messages: list[tuple[Callable[..., Any], Buffer, bool]] = []
+        self._book = self._member._fusion.book
+        self._book.end = self._end
         self.work = None
         return self
 
@@ -52,131 +45,126 @@ class Group:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._member._leave()
+        notes = self._book.notes.take()
+        self._book.end = None
         if error is not None:
             self._end.drop(f"{type(error).__name__} left its block")
             return
         try:
-            self._start()
+            self._start(notes)
         except BaseException as failure:
             self._end.drop(f"it failed with {type(failure).__name__}: {failure}")
             raise
 
     # -- inside the block ----------------------------------------------------------------------------
 
-    def add(self, call: Call, async_op: bool, timeout: float | None) -> Any:
-        """Note a call; what its method is to return."""
-        self._timeout(timeout)
-        member, request = self._member, call.request
-        where = call.where
-        if request.algorithm is not None and where is None:
-            member._prepared(request)  # raises what is wrong with it
-        if where is None and (call.before is not None or call.fill is not None):
-            call.prepare(None)  # it reads and writes what the checks below do not see
-            call = replace(call, before=None, fill=None)
-        self._parts.append(member._fusion.part(request, where and where.ordinal))
-        self._sources.append(call.source)
-        self._targets.append(call.target)
-        self._calls.append(call)
+    def add(self, call: Call, async_op: bool, timeout: float | None, given: tuple[Any, ...]) -> Any:
+        member, request, where, notes = self._member, call.request, call.where, self._book.notes
+        if timeout is not None:
+            notes.within(seconds(timeout))
+        part = member._fusion.part(request, where and where.ordinal)
+        if where is not None:
+            self._on_gpu[len(notes)] = call
+        else:
+            if request.algorithm is not None:
+                member._prepared(request)  # raises what is wrong with it
+            if given and constant(given[2:]):
+                value = None if call.fill is None else call.fill[1]
+                copied = call.before is not None
+                member._fusion.known.remember(part, call.result, (request.collective, *given), copied, value)
+            call.prepare(None)
+        notes.note(part, call.source, call.target, call.keep, call.result)
         return Work(self._end, call.result) if async_op else call.result
 
     def message(
-        self, send: Callable[..., Any], memory: Buffer, result: Any, async_op: bool, timeout: float | None
+        self, begin: Callable[..., Any], memory: Buffer, result: Any, async_op: bool, timeout: float | None
     ) -> Any:
-        """Note a message, which `send` begins, of `memory`; `result` is what it is received into, None for a send."""
-        self._timeout(timeout)
-        self._messages.append((send, memory, result is not None))
+        if timeout is not None:
+            self._book.notes.within(seconds(timeout))
+        self._messages.append((begin, memory, result is not None))
         return Work(self._end, result) if async_op else result
-
-    def _timeout(self, timeout: float | None) -> None:
-        if timeout is not None and seconds(timeout) != self._limit:
-            raise ValueError(
-                f"timeout is {timeout}, but calls in a group have the group's: comm.group(timeout={timeout})"
-            )
 
     # -- when it is left -----------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        member = self._member
+    def _start(self, notes: Notes) -> None:
+        member, fusion = self._member, self._member._fusion
         member._alive()
-        self._disjoint()
-        steps = member._fusion.steps(self._parts)
+        if not notes.disjoint([(memory.address, memory.array.nbytes, into) for _, memory, into in self._messages]):
+            raise ValueError("calls of a group overlap: one writes what another one reads or writes; make two groups")
+        limit = min(notes.limit, self._timeout or FOREVER)
+        limit = member.timeout if limit == FOREVER else limit
+        parts = notes.parts()
+        steps = fusion.steps(parts)
         sizes = [step.nbytes for step in steps if isinstance(step, Packed)]
-        if not self._async_op:  # one after the other, in one buffer
-            sizes = [max(sizes)] if sizes else []
-        buffers = [member._fusion.borrow(nbytes) for nbytes in sizes]
+        if sizes and not self._async_op:  # one after the other, in one buffer
+            sizes = [max(sizes)]
+        buffers = [fusion.borrow(nbytes) for nbytes in sizes]
+        calls = _Calls(member, notes, parts, self._on_gpu, limit)
         try:
-            works = [send(timeout=self._limit) for send, _, _ in self._messages]
+            works = [begin(timeout=limit) for begin, _, _ in self._messages]
             if self._async_op:
-                unpack = self._begin(steps, buffers, works)
+                works += [calls.start(step, buffers) for step in steps]
             else:
-                self._run(steps, buffers)
-                unpack = []
+                for step in steps:
+                    calls.run(step, buffers)
+                for work in works:
+                    work.wait()
         except BaseException as error:  # as KeyboardInterrupt: others go on with calls that this rank has not made
-            member._engine.hold((self._calls, buffers))
+            member._engine.hold((notes, buffers))
             member._break("a group", error)
             raise
 
         def finish() -> None:
-            for scatter in unpack:
-                scatter()
+            calls.unpack()
             for buffer in buffers:
-                member._fusion.give_back(buffer)
+                fusion.give_back(buffer)
 
-        self._end.begin(works, finish)
-        keep = (self._calls, self._messages, buffers)
-        self.work = member._watched("a group", self._end, None, keep)
-        if not self._async_op:
-            self.work = member._finished("a group", self.work)
+        self._end.begin(works if self._async_op else (), finish)
+        if self._async_op:
+            self.work = member._watched("a group", self._end, None, (notes, self._messages, buffers))
+        else:
+            self._end.wait(FOREVER)
 
-    def _run(self, steps: Sequence[Step], buffers: Sequence[Array]) -> None:
-        sources, targets = self._addresses()
-        for step in steps:
-            if isinstance(step, Packed):
-                at = address_of(buffers[0])
-                step.gather.make(sources, at, inwards=True)
-                self._member._do(_call(step, buffers[0]), False, self._limit)
-                step.scatter.make(targets, at, inwards=False)
-            else:
-                self._member._do(self._calls[step], False, self._limit)
 
-    def _begin(self, steps: Sequence[Step], buffers: Sequence[Array], works: list[Work]) -> list[Callable[[], None]]:
-        """Start all calls; how to unpack those that are packed."""
-        sources, targets = self._addresses()
-        unpack: list[Callable[[], None]] = []
-        for step in steps:
-            if isinstance(step, Packed):
-                buffer = buffers[len(unpack)]
-                at = address_of(buffer)
-                step.gather.make(sources, at, inwards=True)
-                works.append(self._member._do(_call(step, buffer), True, self._limit))
-                unpack.append(partial(step.scatter.make, targets, at, inwards=False))
-            else:
-                works.append(self._member._do(self._calls[step], True, self._limit))
-        return unpack
+class _Calls:
+    """The calls of a group as they are made."""
 
-    def _addresses(self) -> tuple[Array, Array]:
-        return np.array(self._sources, np.uint64), np.array(self._targets, np.uint64)
+    def __init__(
+        self, member: Messages, notes: Notes, parts: tuple[Any, ...], on_gpu: dict[int, Call], limit: float
+    ) -> None:
+        self._member, self._notes, self._parts, self._on_gpu, self._limit = member, notes, parts, on_gpu, limit
+        self._packed: list[tuple[Packed, int]] = []  # that are still to be unpacked, and from where
 
-    def _disjoint(self) -> None:
-        """Raise ValueError where a call writes what another one of the group reads or writes."""
-        spans: list[tuple[int, int, bool]] = []
-        for part, source, target in zip(self._parts, self._sources, self._targets, strict=True):
-            if part.device is None:
-                spans += part.spans(source, target)
-        for _, memory, writes in self._messages:
-            spans.append((memory.address, memory.address + memory.array.nbytes, writes))
-        if len(spans) < 2:
+    def run(self, step: Step, buffers: Sequence[Array]) -> None:
+        if not isinstance(step, Packed):
+            self._member._do(self._alone(step), False, self._limit)
             return
-        begins, ends, writes_ = (np.array(column) for column in zip(*spans, strict=True))
-        order = np.argsort(begins, kind="stable")
-        begins, ends, writes_ = begins[order], ends[order], writes_[order]
-        every = np.maximum.accumulate(ends)[:-1]
-        written = np.maximum.accumulate(np.where(writes_, ends, 0))[:-1]
-        if (begins[1:] < np.where(writes_[1:], every, written)).any():
-            raise ValueError("calls of a group overlap: one writes what another one reads or writes; make two groups")
+        at = address_of(buffers[0])
+        step.gather.make(self._notes, at, inwards=True)
+        if step.recall(self._member.bound, at)(False, self._limit) is NotImplemented:
+            self._member._do(step.call(at), False, self._limit)
+        step.scatter.make(self._notes, at, inwards=False)
+
+    def start(self, step: Step, buffers: Sequence[Array]) -> Work:
+        if not isinstance(step, Packed):
+            work: Work = self._member._do(self._alone(step), True, self._limit)
+            return work
+        at = address_of(buffers[len(self._packed)])
+        step.gather.make(self._notes, at, inwards=True)
+        work = self._member._do(step.call(at), True, self._limit)
+        self._packed.append((step, at))
+        return work
+
+    def unpack(self) -> None:
+        for step, at in self._packed:
+            step.scatter.make(self._notes, at, inwards=False)
+
+    def _alone(self, number: int) -> Call:
+        on_gpu = self._on_gpu.get(number)
+        return on_gpu or Call(self._parts[number].request, *self._notes.addresses(number), None, ())
 
 
-class _End:
+class End:
     """The end of a group, as a Pending."""
 
     def __init__(self) -> None:
@@ -197,7 +185,7 @@ class _End:
         if self._works is None or not all(work.done() for work in self._works):
             return False
         with contextlib.suppress(Exception):
-            self.wait(seconds(None))
+            self.wait(FOREVER)
         return True
 
     def wait(self, timeout: float) -> None:
@@ -212,8 +200,3 @@ class _End:
             if self._finish is not None:
                 self._finish()
                 self._finish = None
-
-
-def _call(step: Packed, buffer: Array) -> Call:
-    at = address_of(buffer)
-    return Call(step.request, at + step.source, at + step.target, None, (Buffer(buffer, buffer, buffer, PLAIN, at),))

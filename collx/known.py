@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from types import FunctionType
 from typing import Any, Protocol, TypeVar, cast
 
 from collx import _core
-from collx.types import Array
+from collx.types import Array, ReduceOp
 
 Recall = Callable[..., Any]  # (async_op, timeout, collective, x, out, *rest) -> a result, or NotImplemented
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -27,6 +28,15 @@ def quick(method: Method) -> Method:
     positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
     made = cast(Method, _core.quick(method, method.__name__, tuple(given), positional))
     return cast(Method, functools.update_wrapper(made, method))
+
+
+_CONSTANT = {type(None), str, int, ReduceOp, FunctionType}  # types of arguments that are known again by identity
+_COUNTS = {tuple, list}  # and by the integers in them
+
+
+def constant(arguments: Iterable[Any]) -> bool:
+    """Whether none of a call's arguments beside x and out can change unseen."""
+    return all(type(argument) in _CONSTANT or type(argument) in _COUNTS for argument in arguments)
 
 
 Fill = tuple[Array, Array]  # an array, and the value that all of it is set to before a run

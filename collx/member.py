@@ -7,7 +7,6 @@ import sys
 import weakref
 from collections.abc import Callable
 from functools import cached_property
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO
 
 import numpy as np
@@ -18,12 +17,11 @@ from collx.checks import seconds
 from collx.engine import Engine, Pending
 from collx.errors import CancelledError, ClosedError, CollxError, MismatchError, TimeoutError, TruncatedError
 from collx.guide import UNGUIDED, Guide
-from collx.known import Recall, unknown
+from collx.known import Recall, constant, unknown
 from collx.memory import SharedArray
 from collx.planner import make_plan, room_of
 from collx.request import Request
 from collx.schedule import Groups
-from collx.types import ReduceOp
 from collx.work import Work
 
 if TYPE_CHECKING:
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 PLANS = 1024  # plans kept; where every call has another shape, old ones go
 HARMLESS = (CancelledError, TruncatedError)  # what a call may end with that is nobody else's matter
-_CONSTANT = {type(None), str, int, ReduceOp, FunctionType}  # types of arguments that are known again by identity
-_COUNTS = {tuple, list}  # and by the integers in them
 
 
 class Member:
@@ -127,10 +123,12 @@ class Member:
         self._alive()
         self._alone("a group")
         self._group = group
+        self._recall = self._fusion.known.recall
         self._known.pause(True)
 
     def _leave(self) -> None:
         self._group = None
+        self._recall = self._known.recall
         self._known.pause(False)
 
     def _alone(self, what: str) -> None:
@@ -210,7 +208,7 @@ class Member:
 
     def _remember(self, call: Call, prepared: Any, given: tuple[Any, ...]) -> None:
         """Know the call again, unless what it was given can change unseen."""
-        if all(type(argument) in _CONSTANT or type(argument) in _COUNTS for argument in given[2:]):
+        if constant(given[2:]):
             value = None if call.fill is None else call.fill[1]
             copied = call.before is not None
             self._known.remember(prepared, call.result, (call.request.collective, *given), copied, value)

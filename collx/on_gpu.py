@@ -34,7 +34,7 @@ class OnGpu(Member):
 
     def _do(self, call: Call, async_op: bool, timeout: float | None, *given: Any) -> Any:
         if self._group is not None:
-            return self._group.add(call, async_op, timeout)
+            return self._group.add(call, async_op, timeout, given)
         where = call.where
         if where is None:
             return super()._do(call, async_op, timeout, *given)

@@ -10,8 +10,8 @@
 #include "module_control.hpp"
 #include "module_endpoint.hpp"
 #include "module_garbage.hpp"
-#include "module_group.hpp"
 #include "module_known.hpp"
+#include "module_notes.hpp"
 #include "module_quick.hpp"
 
 using namespace nanobind::literals;
@@ -86,7 +86,7 @@ NB_MODULE(_core, module) {
         .def_static("allocate", &allocate, "region"_a, "bytes"_a);
     bind_control(module);
     bind_endpoint(module);
-    bind_group(module);
+    bind_notes(module);
     bind_known(module);
     bind_quick(module);
 }

@@ -98,7 +98,8 @@ std::size_t Key::Hash::operator()(const Key& key) const {
 
 Known::Known(nb::object engine, nb::object failed, nb::object begin, nb::object kind, double timeout)
     : engine_(std::move(engine)), failed_(std::move(failed)), begin_(std::move(begin)), kind_(std::move(kind)),
-      endpoint_(nb::isinstance<PyEndpoint>(engine_) ? &nb::cast<PyEndpoint&>(engine_) : nullptr), timeout_(timeout) {}
+      endpoint_(nb::isinstance<PyEndpoint>(engine_) ? &nb::cast<PyEndpoint&>(engine_) : nullptr),
+      notes_(nb::isinstance<Notes>(engine_) ? &nb::cast<Notes&>(engine_) : nullptr), timeout_(timeout) {}
 
 PreparedPlan* Known::plan_of(nb::handle prepared) const {
     return endpoint_ == nullptr ? nullptr : &nb::cast<PreparedPlan&>(prepared.attr("native"));
@@ -157,6 +158,7 @@ void Known::remember(nb::object prepared, nb::object result, nb::typed<nb::tuple
     if (!open_ || !key.read(arguments.data(), count, kind_)) return;
     Entry entry;
     entry.plan = plan_of(prepared);
+    if (notes_ != nullptr) static_cast<void>(nb::cast<Extent&>(prepared));  // it must be one
     entry.prepared = std::move(prepared);
     entry.copied = copied;
     if (!fill.is_none()) entry.fill = std::move(fill);
@@ -183,6 +185,12 @@ void Known::close() {
 bool Known::run(nb::handle prepared, PreparedPlan* plan, std::byte* input, std::byte* output, double timeout,
                 nb::handle read, nb::handle written) {
     if (!open_ || paused_ || !idle()) return false;
+    if (notes_ != nullptr) {
+        if (timeout != timeout_) notes_->within(timeout);
+        notes_->note(nb::borrow(prepared), reinterpret_cast<std::uintptr_t>(input),
+                     reinterpret_cast<std::uintptr_t>(output), nb::borrow(read), nb::borrow(written));
+        return true;
+    }
     if (endpoint_ == nullptr)
         return nb::cast<bool>(engine_(prepared, reinterpret_cast<std::uintptr_t>(input),
                                       reinterpret_cast<std::uintptr_t>(output), timeout, read, written));
@@ -324,7 +332,7 @@ void bind_known(nb::module_& module) {
     static Collectable<Known> knowing(known_methods);
     static Collectable<Bound> bounded(bound_methods);
     nb::class_<Known>(module, "Known", nb::type_slots(knowing.slots))
-        .def(nb::init<nb::object, nb::object, nb::object, nb::object, double>(), "engine"_a, "failed"_a, "begin"_a,
+        .def(nb::init<nb::object, nb::object, nb::object, nb::object, double>(), "engine"_a, "failed"_a.none(), "begin"_a,
              "kind"_a, "timeout"_a)
         .def("remember", &Known::remember, "prepared"_a, "result"_a.none(), "given"_a, "copied"_a, "fill"_a.none())
         .def("bind",

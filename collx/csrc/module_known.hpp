@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "module_endpoint.hpp"
+#include "module_notes.hpp"
 
 namespace collx {
 
@@ -60,6 +61,7 @@ class Known {
   public:
     // `engine` is an Endpoint, or in its place what runs a plan, `(prepared, input, output, timeout, read, written)`, which
     // raises what that ends with, and returns whether it could be run at once. The last two keep input and output alive.
+    // Or Notes, which calls are noted in; what is `prepared` is an Extent then.
     // `failed(prepared, outcome, error, timeout)` raises what an Endpoint's run ended with; `error` is a signal handler's.
     // `begin(collective, prepared, input, output, timeout, result, keep)` starts one, and returns its Work.
     Known(nb::object engine, nb::object failed, nb::object begin, nb::object kind, double timeout);
@@ -88,6 +90,7 @@ class Known {
 
     nb::object engine_, failed_, begin_, kind_;
     PyEndpoint* endpoint_;
+    Notes* notes_;
     double timeout_;
     bool open_ = true, paused_ = false;
     std::unordered_map<Key, Entry, Key::Hash> entries_;

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collx import AbortedError, Communicator, MismatchError, ReduceOp, Work
+from collx import AbortedError, CollxError, Communicator, MismatchError, ReduceOp, TimeoutError, Work
 from collx.types import Array
 from tests.ranks import ranks
 
@@ -164,8 +164,8 @@ def refusals(comm: Communicator) -> None:
             comm.all_reduce(x, out=np.empty(3, x.dtype))
         with pytest.raises(ValueError, match="to is 9"):
             comm.send(x, 9)
-        with pytest.raises(ValueError, match="have the group's"):
-            comm.all_reduce(x, timeout=1.0)
+        with pytest.raises(ValueError, match="timeout"):
+            comm.all_reduce(x, timeout=-1.0)
         with pytest.raises(ValueError, match="leave its block first"):
             comm.split(0)
         with pytest.raises(ValueError, match="leave its block first"), comm.group():
@@ -243,6 +243,28 @@ def own(comm: Communicator) -> None:
 
 def test_what_else_may_be_in_a_group(kind: str) -> None:
     ranks(kind, 2, own)
+
+
+def late(comm: Communicator) -> None:
+    x = np.ones(8)
+    with comm.group():
+        a, b = comm.all_reduce(x, timeout=40.0), comm.all_reduce(x, timeout=30.0)
+    assert (a == 2).all()
+    assert (b == 2).all()
+    if comm.rank == 1:
+        with pytest.raises(CollxError):
+            comm.recv(x, 0)
+        return
+    group = comm.group(timeout=40.0)
+    group.__enter__()
+    comm.all_reduce(x)
+    comm.all_reduce(x, timeout=0.2)
+    with pytest.raises(TimeoutError, match=r"all_reduce #2.*0\.2"):
+        group.__exit__(None, None, None)
+
+
+def test_the_shortest_timeout_is_the_group_s(kind: str) -> None:
+    ranks(kind, 2, late)
 
 
 def differing(comm: Communicator, case: str) -> None:
