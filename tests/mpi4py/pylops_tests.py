@@ -31,23 +31,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-n", type=int, nargs="+", default=list(SIZES), help="ranks")
     parser.add_argument("--limit", type=float, default=60, help="seconds that a test may take")
     asked = parser.parse_args(arguments)
-    files = asked.files or sorted(path.stem for path in FOLDER.glob("test_*.py"))
-    found = {(name, size): _both(name, size, asked.limit) for name in files for size in asked.n}
+    files = [f"{name}.py" for name in asked.files] or sorted(path.name for path in FOLDER.glob("test_*.py"))
+    found = {size: _both(files, size, asked.limit) for size in asked.n}
+    for size, both in found.items():
+        for test in _differ(*both):
+            print(f"{size} ranks: {test}: on MPICH {both[0].get(test)}, on collx {both[1].get(test)}")
     if not asked.files and tuple(asked.n) == SIZES:
-        page.replace("pylops-mpi's tests", "make pylopstests", "\n".join(_table(found)))
+        page.replace("pylops-mpi's tests", "make pylopstests", "\n".join(_table(files, found)))
     return 1 if any(_differ(*both) for both in found.values()) else 0
 
 
-def _both(name: str, size: int, limit: float) -> tuple[Outcomes, Outcomes]:
-    """What became of the tests of a file on MPICH, and on collx."""
-    ours, mpich = (
-        outcomes.outcomes_of([f"{name}.py"], FOLDER, start, size, limit, outcomes.BY_PYTEST)
-        for start in (partial(outcomes.shim, python=MPICH.python), MPICH.line)
-    )
-    print(f"{name} n={size}: on MPICH {_counts(mpich)}, on collx {_counts(ours)}", flush=True)
-    for test in _differ(mpich, ours):
-        print(f"    {test}: on MPICH {mpich.get(test)}, on collx {ours.get(test)}", flush=True)
-    return mpich, ours
+def _both(files: list[str], size: int, limit: float) -> tuple[Outcomes, Outcomes]:
+    """What became of the tests of these files on MPICH, and on collx."""
+    both = []
+    for name, start in (("MPICH", MPICH.line), ("collx", partial(outcomes.shim, python=MPICH.python))):
+        both.append(outcomes.outcomes_of(files, FOLDER, start, size, limit, outcomes.BY_PYTEST))
+        print(f"{size} ranks on {name}: {_counts(both[-1])}", flush=True)
+    return both[0], both[1]
 
 
 def _differ(mpich: Outcomes, ours: Outcomes) -> list[str]:
@@ -60,17 +60,17 @@ def _differ(mpich: Outcomes, ours: Outcomes) -> list[str]:
 def _counts(found: Outcomes) -> str:
     counts = Counter(each.result for each in found.values())
     return ", ".join(
-        f"{count} {result}" for result, count in sorted(counts.items(), key=lambda item: item[0] != "passed")
+        f"{counts[result]} {result}" for result in ("passed", "failed", "hung", "skipped") if counts[result]
     )
 
 
-def _table(found: dict[tuple[str, int], tuple[Outcomes, Outcomes]]) -> list[str]:
+def _table(files: list[str], found: dict[int, tuple[Outcomes, Outcomes]]) -> list[str]:
     lines = ["| file | ranks | on MPICH | on collx | tests that differ |", "|---|--:|---|---|--:|"]
-    for (name, size), both in found.items():
-        lines.append(f"| {name} | {size} | {' | '.join(map(_counts, both))} | {len(_differ(*both))} |")
-    for size in SIZES:
-        mpich, ours = ({t: o for (_, n), b in found.items() if n == size for t, o in b[i].items()} for i in (0, 1))
-        lines.append(f"| all | {size} | {_counts(mpich)} | {_counts(ours)} | {len(_differ(mpich, ours))} |")
+    for name in [*files, ""]:
+        for size, both in found.items():
+            mpich, ours = ({test: each for test, each in of_all.items() if test.startswith(name)} for of_all in both)
+            row = (name or "all", str(size), _counts(mpich), _counts(ours), str(len(_differ(mpich, ours))))
+            lines.append(f"| {' | '.join(row)} |")
     return lines
 
 
