@@ -5,6 +5,7 @@
 #   make pylopstests   pylops-mpi's own, likewise
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make torchperf collx beside Gloo through torch's API, into perf/results/torch.*; ARGS='--calls broadcast --models='
+#   make torchtests torch's own tests of torch.distributed on collx beside Gloo, into docs/torch-suite.md
 #   make tcp       as root: collx between two hosts beside Gloo and Open MPI, into perf/results/tcp.*; ARGS='--quick'
 #   make regret    as root: what it costs to leave the choice to the selector, into perf/results/regret.*; ARGS='4 2x2'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
@@ -31,7 +32,7 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: gpu sweep versus torchperf tcp regret yardstick checks test mpi4pytests nft mismatches prove lint kernels
-.PHONY: pylopstests sanitize fuzz models docs
+.PHONY: pylopstests torchtests sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -63,6 +64,13 @@ kills: .venv/.stamp-test
 
 versus: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.peers --output perf/results/versus $(ARGS)
+
+torchtests: .venv/.stamp-test
+	mkdir -p build/torch
+	for size in 2 4; do for backend in gloo collx; do \
+	    $(BIN)/python -m tests.torch.suite $$backend $$size build/torch/$$backend-$$size.jsonl || exit 1; done; done
+	$(BIN)/python -m tests.torch.page build/torch > build/torch-suite.md
+	mv build/torch-suite.md docs/torch-suite.md
 
 torchperf: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.torch_versus --output perf/results/torch $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import sys
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class CollxGroup(Collectives, Messages, dist.ProcessGroup):  # type: ignore[misc
         """What torch calls for each group, on its members alone, with what it knows of the group."""
         if options is not None:
             raise ValueError(f"collx's groups have no options, but pg_options is {options!r}")
+        _refuse_others(sys._getframe(2).f_locals.get("backend_config"))  # torch does not pass it on
         seconds, label = place.timeout.total_seconds(), f"group {place.group_id}"
         with known_to_torch():
             comm = collx.from_store(place.store, place.group_rank, place.group_size, seconds, label=label)
@@ -105,3 +107,14 @@ class Options:
 
     def __init__(self, timeout: datetime.timedelta) -> None:
         self._timeout = timeout
+
+
+def _refuse_others(config: Any) -> None:
+    """Raise ValueError where another backend was asked for as well, as in "cpu:collx,cuda:nccl"."""
+    devices = config.get_device_backend_map() if config is not None else {}
+    others = sorted({backend for backend in devices.values() if backend != "collx"})
+    if others:
+        raise ValueError(
+            f"backend is {config!r}, but a backend in Python gets all devices of its group, so that {', '.join(others)}"
+            f' would never be asked; make a group for each, as by new_group(backend="{others[0]}")'
+        )

@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -27,18 +26,8 @@ Met = Iterator[tuple[Any, int, int]]  # a store, the rank and the size
 _filled: dict[str, str] = {}  # of torch's variables, those that are ours
 
 
-def extend() -> None:
-    """Have torch's env://, which init_process_group takes by default, ask collx where torch would give up."""
-    try:  # torch has no public way, and what runs when it is imported must not fail on a version that nobody knows
-        from torch.distributed.rendezvous import _rendezvous_handlers as handlers
-    except ImportError:
-        return
-    usual = handlers.get("env")
-    if usual is not None and getattr(usual, "func", None) is not _env:
-        handlers["env"] = partial(_env, usual)
-
-
-def _env(usual: Callable[..., Met], url: str, timeout: timedelta = default_pg_timeout, **options: Any) -> Met:
+def meet(usual: Callable[..., Met], url: str, timeout: timedelta = default_pg_timeout, **options: Any) -> Met:
+    """What torch's env:// does; where torch would give up, collx finds the others. `usual` is torch's own way."""
     given = parse_qs(urlparse(url).query)
     place = _place({name: values[0] for name, values in given.items()}, os.environ)
     if place is None:

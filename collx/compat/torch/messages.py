@@ -22,6 +22,5 @@ class Messages(Calls):
         return self._run(UNDER_WAY, Call(partial(self.comm.recv, here, source, tag), tensors, finish))
 
     def recv_anysource(self, tensors: Any, tag: int = 0) -> CollxWork | None:
-        comm: Any = self.comm
         here, finish = landing(only(tensors, "tensors"), filled=False)
-        return self._run(UNDER_WAY, Call(partial(comm.recv_any, here, None, tag), tensors, finish))
+        return self._run(UNDER_WAY, Call(partial(self.comm.recv_any, here, None, tag), tensors, finish))
