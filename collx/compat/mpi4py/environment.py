@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -12,6 +13,7 @@ import collx
 from collx.communicator import Communicator
 from collx.compat.mpi4py import constants, errors
 from collx.compat.mpi4py.context import Context, living
+from collx.errors import CollxError
 from collx.groups import Lone
 
 WORLD, SELF = Context(None, "MPI_COMM_WORLD", label="world"), Context(None, "MPI_COMM_SELF", label="self")
@@ -52,7 +54,8 @@ def Finalize() -> None:
 def _leave() -> None:
     """A process that ends well leaves when the others do, as it would with MPI."""
     if WORLD.ranks is not None and not _finalized and not WORLD.ranks.closed and not hasattr(sys, "last_value"):
-        Finalize()
+        with contextlib.suppress(CollxError):  # of which the rank tells that failed
+            Finalize()
 
 
 def Is_initialized() -> bool:
