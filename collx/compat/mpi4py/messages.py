@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from collx import Work
-from collx.compat.mpi4py import errors
+from collx.compat.mpi4py import errors, specification
 from collx.compat.mpi4py.constants import ANY_SOURCE, ANY_TAG, ERR_RANK, ERR_REQUEST, ERR_TAG, ERR_TRUNCATE, PROC_NULL
 from collx.compat.mpi4py.context import Part
 from collx.compat.mpi4py.failures import Failure
@@ -24,6 +24,7 @@ from collx.errors import CollxError
 from collx.types import Envelope
 
 NONE = np.empty(0, np.uint8)
+_PLAIN = {np.dtype(code).str for code in "?bBhHiIlLqQefdFD"}
 
 
 class Room:
@@ -31,15 +32,24 @@ class Room:
     there."""
 
     def __init__(self, given: Any, source: int = ANY_SOURCE) -> None:
-        self._message = message(given, True, source)
-        view = self._message.view()
-        self._scattered = view is None
-        self.array: Bytes = np.empty(self._message.nbytes, np.uint8) if view is None else view
+        self._scattered: specification.Message | None = None
+        if _plain(given) and source != PROC_NULL:
+            self.array: Any = given
+            return
+        whole = message(given, True, source)
+        self.array = whole.view()
+        if self.array is None:
+            self.array, self._scattered = np.empty(whole.nbytes, np.uint8), whole
 
     def landed(self, nbytes: int) -> None:
         """So many bytes have come."""
-        if self._scattered:
-            self._message.put(self.array[:nbytes])
+        if self._scattered is not None:
+            self._scattered.put(self.array[:nbytes])
+
+    @property
+    def data(self) -> Bytes:
+        """All of it as bytes."""
+        return self.array.reshape(-1).view(np.uint8)
 
 
 class Messages(Part):
@@ -223,7 +233,7 @@ class Messages(Part):
         def ended(envelope: Envelope, status: Status) -> Any:
             room.landed(envelope.nbytes)
             self._tell(status, envelope)
-            return room.array[: envelope.nbytes] if load is not None else None
+            return room.data[: envelope.nbytes] if load is not None else None
 
         return Transfer(work, ended, load, self._fail)
 
@@ -247,9 +257,14 @@ class Messages(Part):
         return envelope is not None
 
     def _matched(self, source: int, tag: int, status: Status | None, wait: bool) -> Message | None:
+        found = self._taken(source, tag, status, wait)
+        return None if found is None else Message._of(found)
+
+    def _taken(self, source: int, tag: int, status: Status | None, wait: bool) -> Found | None:
+        """The next message, received; None where there is none and nobody is to wait."""
         if source == PROC_NULL:
             _nothing(status)
-            return Message._of(MESSAGE_NO_PROC._it)
+            return NO_PROC
         envelope = self._find(source, tag, wait)
         if envelope is None:
             return None
@@ -257,7 +272,7 @@ class Messages(Part):
         self._recv(found.data, found.source, found.tag)
         if status is not None:
             self._tell(status, envelope)
-        return Message._of(found)
+        return found
 
     def _peer(self, rank: int, nobody: int) -> int | None:
         """The rank of collx's communicator that this one is, None for `nobody`."""
@@ -281,6 +296,9 @@ class Found(Kept):
 
     def __init__(self, data: Bytes, source: int, tag: int) -> None:
         self.data, self.source, self.tag = data, source, tag
+
+
+NO_PROC = Found(NONE, PROC_NULL, ANY_TAG)
 
 
 class Message(Handle):
@@ -310,10 +328,10 @@ class Message(Handle):
         if found.source == PROC_NULL:
             return Request._of(Nowhere())
         room = Room(buf)
-        if len(found.data) > len(room.array):
-            told = f"{len(found.data)} bytes came from rank {found.source}, but there is room for {len(room.array)}"
+        if len(found.data) > len(room.data):
+            told = f"{len(found.data)} bytes came from rank {found.source}, but there is room for {len(room.data)}"
             raise errors.Exception(ERR_TRUNCATE, told)
-        room.array[: len(found.data)] = found.data
+        room.data[: len(found.data)] = found.data
         room.landed(len(found.data))
         return Request._of(Received(found))
 
@@ -345,7 +363,12 @@ class Received(Operation):
 
 
 MESSAGE_NULL = Message._of(None, "MESSAGE_NULL")
-MESSAGE_NO_PROC = Message._of(Found(NONE, PROC_NULL, ANY_TAG), "MESSAGE_NO_PROC")
+MESSAGE_NO_PROC = Message._of(NO_PROC, "MESSAGE_NO_PROC")
+
+
+def _plain(given: Any) -> bool:
+    """Whether it is what most programs send and receive, which collx takes as it is."""
+    return type(given) is np.ndarray and given.dtype.str in _PLAIN and given.flags.c_contiguous
 
 
 def unpickled(data: Bytes) -> Any:
@@ -355,7 +378,7 @@ def unpickled(data: Bytes) -> Any:
 
 def _sent(buf: Any, dest: int) -> Bytes:
     """The bytes of what is to be sent."""
-    return message(buf, False, dest).data()
+    return buf if _plain(buf) and dest != PROC_NULL else message(buf, False, dest).data()
 
 
 def _nothing(status: Status | None) -> None:

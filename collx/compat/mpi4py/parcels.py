@@ -44,7 +44,7 @@ class Parcels(Part):
         if buf is not None:
             warnings.warn("the 'buf' argument is deprecated", UserWarning, stacklevel=2)
             return self.irecv(buf, source, tag).wait(status)
-        return self.Mprobe(source, tag, status).recv()
+        return unpickled(self._taken(source, tag, status, wait=True).data)
 
     def irecv(self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Request:
         """buf: where its bytes go, or how many there may be, 32 KiB by default. A longer message is an error."""
