@@ -62,7 +62,7 @@ def draw(picture: Path) -> None:
     """Both backends' losses, a panel for each example."""
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(EXAMPLES), figsize=(13, 2.8), layout="constrained")
+    figure, panels = pyplot.subplots(1, len(EXAMPLES), figsize=(12, 2.6), layout="constrained")
     for panel, example in zip(panels, EXAMPLES, strict=True):
         gloo, collx = _losses(example, "gloo"), _losses(example, "collx")
         panel.semilogy(gloo, color="tab:orange", linewidth=3, alpha=0.5, label="gloo")
@@ -72,7 +72,7 @@ def draw(picture: Path) -> None:
         panel.set_xlabel("step")
     panels[0].set_ylabel("loss")
     panels[0].legend()
-    figure.savefig(picture, dpi=80)
+    figure.savefig(picture, dpi=66)
 
 
 def _losses(example: str, backend: str) -> list[float]:
