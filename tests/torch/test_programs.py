@@ -1,0 +1,43 @@
+"""Programs of PyTorch on the backend by its name alone, under each launcher: many in a job, as torch is slow to start."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests import jobs, launchers
+
+PROGRAMS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+MODULE = ["-m", "tests.torch.programs"]
+CHEAP = ["groups", "collectives", "point_to_point", "objects", "ddp", "zero", "fsdp2", "mesh"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.fixture(autouse=True)
+def with_torch() -> None:
+    pytest.importorskip(
+        "torch", reason="PyTorch is not installed: `pip install torch` to test the backend (2.13.0 was)"
+    )
+
+
+def passed(output: str) -> list[str]:
+    return [line.split("passed ")[1].split()[0] for line in output.splitlines() if "# passed" in line]
+
+
+def test_torchrun() -> None:
+    job = jobs.finished([*PROGRAMS, *MODULE, *CHEAP, "ddp_uneven", "fsdp1", "checkpoint"], **ONE_THREAD)
+    assert job.returncode == 0, job.stderr
+    assert passed(job.stdout) == ["init_process_group", *CHEAP, "ddp_uneven", "fsdp1", "checkpoint"]
+
+
+def test_collx_run() -> None:
+    job = jobs.collx_run("-n", 4, *MODULE, *CHEAP, "dtensor", "tensor_parallel", "pipelining", **ONE_THREAD)
+    assert job.returncode == 0, job.stderr
+    assert passed(job.stdout) == ["init_process_group", *CHEAP, "dtensor", "tensor_parallel", "pipelining"]
+
+
+def test_mpirun() -> None:
+    job = launchers.MPIS[0].run(2, *MODULE, "groups", "objects", **ONE_THREAD)
+    assert job.returncode == 0, job.stderr
+    assert passed(job.stdout) == ["init_process_group", "groups", "objects"]
