@@ -35,6 +35,7 @@ TIMEOUT = 300.0  # seconds
 
 _ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
+_awaits: set[int] | None = None  # processes of ranks whose end this one awaits, for they may have failed first
 
 
 def init(
@@ -163,7 +164,11 @@ def from_store(store: Any, rank: int, size: int, timeout: float = TIMEOUT, *, la
     if transports == "memory":
         return _made(Lone(), place, (os.uname().nodename,), timeout, label)
     exchange = partial(torch_store.by_store, store, torch_store.PREFIX, "the store", place.rank, size)
-    return _joined_by_tcp(place, transports == "tcp", timeout, label, exchange)
+    comm = _joined_by_tcp(place, transports == "tcp", timeout, label, exchange)
+    if asked == "shm" and comm.transports != ("shm",):
+        comm.close()
+        raise TransportError("COLLX_TRANSPORT=shm: ranks are on several hosts; unset it, and TCP joins the others")
+    return comm
 
 
 def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communicator:
@@ -227,14 +232,21 @@ def _made(
         close_last(ranks.group)
     if place.size > 1:
         processes = ranks.group if isinstance(ranks, Shm) else ranks.shm if isinstance(ranks, Tcp) else None
-        pids = processes.pids if processes else ()
-        atexit.register(ending.end, place, _ledger, [pid for pid in pids if pid != os.getpid()])
+        _await(place, {*(processes.pids if processes else ())} - {os.getpid()})
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, lambda *_: dump_all())
     make_group = ranks.engine
     return Communicator(
         engine, place.rank, place.local_rank, hosts, timeout, make_group, label=label, decisions=decisions
     )
+
+
+def _await(place: Place, others: set[int]) -> None:
+    """Have this rank end as `ending` has it: once for communicators of the same processes."""
+    global _awaits
+    if _awaits is None or not others <= _awaits:
+        _awaits = others | (_awaits or set())
+        atexit.register(ending.end, place, _ledger, sorted(others))
 
 
 def end_unjoined() -> None:

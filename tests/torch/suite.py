@@ -1,4 +1,4 @@
-"""PyTorch's own DistributedTest on a backend: `python tests/torch/suite.py collx 2 RESULTS.jsonl [PATTERN]`.
+"""PyTorch's own DistributedTest on a backend: `python -m tests.torch.suite collx 2 RESULTS.jsonl [PATTERN ...]`.
 
 torch starts every test's ranks anew; here they are forked, from one process that has imported torch once. A test that
 torch keeps for Gloo by comparing BACKEND runs on collx too: BACKEND is a text that equals both names.
@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -110,18 +110,18 @@ class Outcome(unittest.TestResult):
     addFailure = addError
 
 
-def outcomes(tests: type[Any], pattern: str) -> Iterator[dict[str, Any]]:
+def outcomes(tests: type[Any], patterns: Sequence[str]) -> Iterator[dict[str, Any]]:
     for name in unittest.TestLoader().getTestCaseNames(tests):
-        if not fnmatch.fnmatch(name, pattern):
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
             continue
         result, start = Outcome(), time.monotonic()
         unittest.TestSuite([tests(name)]).run(result)
         yield {"test": name, "outcome": result.name, "why": result.why, "seconds": time.monotonic() - start}
 
 
-def main(backend: str, size: str, path: str, pattern: str = "*") -> None:
+def main(backend: str, size: str, path: str, *patterns: str) -> None:
     with open(path, "w") as out:
-        for told in outcomes(torch_tests(backend, int(size)), pattern):
+        for told in outcomes(torch_tests(backend, int(size)), patterns or ["*"]):
             print(json.dumps(told), file=out, flush=True)
             print(told["outcome"], told["test"], told["why"].strip().splitlines()[-1:], file=sys.stderr)
 

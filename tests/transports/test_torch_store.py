@@ -102,3 +102,19 @@ def test_without_torch_another_port_is_asked_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(collx.BootstrapError, match=r"cannot be imported .*; set COLLX_RENDEZVOUS=tcp://HOST:PORT"):
         met(1)
+
+
+def test_a_communicator_of_one_asks_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLLX_TRANSPORT", raising=False)
+    with collx.from_store(None, 0, 1) as comm:
+        assert (comm.rank, comm.size, comm.transports) == (0, 1, ("memory",))
+
+
+def test_from_store_says_what_is_wrong_before_it_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="size is 0"):
+        collx.from_store(None, 0, 0)
+    with pytest.raises(ValueError, match="rank is 2"):
+        collx.from_store(None, 2, 2)
+    monkeypatch.setenv("COLLX_TRANSPORT", "mpi")
+    with pytest.raises(collx.TransportError, match="store are joined by shm and tcp"):
+        collx.from_store(None, 0, 2)
