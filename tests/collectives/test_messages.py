@@ -1,4 +1,4 @@
-"""send, recv and sendrecv."""
+"""send, recv, sendrecv, recv_any and probe."""
 
 from __future__ import annotations
 
@@ -189,10 +189,14 @@ def met(comm: Communicator) -> None:
     comm.barrier()
 
 
+def all_of_them(comm: Communicator) -> None:
+    for body in (around, pairs, beside_collectives, from_anybody, probed, too_long, cancelled, met, to_oneself):
+        body(comm)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_messages(kind: str, size: int) -> None:
-    for body in (around, pairs, beside_collectives, to_oneself, from_anybody, probed, too_long, cancelled, met):
-        ranks(kind, size, body)
+    ranks(kind, size, all_of_them)
 
 
 def test_tags_sort_messages(kind: str) -> None:

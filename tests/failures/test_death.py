@@ -22,6 +22,7 @@ calls = {
     "broadcast": lambda: comm.broadcast(x, root=victim),
     "all_to_all": lambda: comm.all_to_all(np.ones(comm.size * 1000)),
     "recv": lambda: comm.sendrecv(x, (comm.rank + 1) % comm.size, x.copy(), (comm.rank - 1) % comm.size),
+    "recv_any": lambda: comm.send(x[:9], (comm.rank + 1) % comm.size, async_op=True) and comm.recv_any(x),
     "async": lambda: comm.all_reduce(x, async_op=True).wait(),
 }
 try:
@@ -40,7 +41,7 @@ except collx.CollxError as error:
 """
 
 
-@pytest.mark.parametrize("kind", ["all_reduce", "barrier", "broadcast", "all_to_all", "recv", "async"])
+@pytest.mark.parametrize("kind", ["all_reduce", "barrier", "broadcast", "all_to_all", "recv", "recv_any", "async"])
 @pytest.mark.parametrize(("size", "victim"), [(2, 1), (4, 2)])
 def test_the_others_are_told_within_a_second(tmp_path: Path, kind: str, size: int, victim: int) -> None:
     path = jobs.program(tmp_path, DYING)

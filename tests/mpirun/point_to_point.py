@@ -1,4 +1,5 @@
-"""send, recv and sendrecv: around the ring, between all pairs at once, out of order by tag, and to oneself.
+"""Messages: around the ring, between all pairs at once, out of order by tag, to oneself, from anybody, probed,
+synchronous and cancelled.
 
 mpirun -n 4 python tests/mpirun/point_to_point.py --max-bytes 64M
 """
@@ -49,12 +50,46 @@ def tags(run: Run, case: Case) -> None:
     wait(sends)
 
 
+def anybody(run: Run, case: Case) -> None:
+    """One message from everybody, oneself included, in the order in which they come."""
+    comm, mine = run.comm, case.mine()
+    sends = [comm.send(mine, to, tag=case.rank, synchronous=to % 2 == 0, async_op=True) for to in case.ranks]
+    sources = []
+    for number in case.ranks:
+        out = np.zeros(case.count + 1, case.dtype)
+        found = comm.probe() if number % 2 else None
+        envelope = comm.recv_any(out, *(found or (None, None))[:2])
+        assert found in (None, envelope), (found, envelope)
+        assert envelope == (envelope.source, envelope.source, mine.nbytes), envelope
+        case.equal(out[:-1], case.of(envelope.source), f"from rank {envelope.source}")
+        sources.append(envelope.source)
+    assert sorted(sources) == list(case.ranks), sources
+    wait(sends)
+    comm.barrier()
+
+
+def cancelled(run: Run, case: Case) -> None:
+    """A receive that nothing comes for can be taken back, one that something came for cannot."""
+    comm, out = run.comm, np.zeros(1, np.int64)
+    assert comm.recv_any(out, async_op=True).cancel()
+    comm.barrier()
+    right, left = (case.rank + 1) % case.size, (case.rank - 1) % case.size
+    sending = comm.send(np.array([case.rank]), right, async_op=True)
+    receiving = comm.recv(out, left, async_op=True)
+    wait([sending])
+    receiving.wait()
+    assert not receiving.cancel()
+    case.equal(out, np.array([left]), "after it")
+
+
 def check(run: Run) -> None:
-    for exchange in (ring, pairs):
+    for exchange in (ring, pairs, anybody):
         for case in run.cases(exchange.__name__):
             exchange(run, case)
     with run.case("tags") as case:
         tags(run, case)
+    with run.case("cancelled") as case:
+        cancelled(run, case)
 
 
 if __name__ == "__main__":
