@@ -36,20 +36,20 @@ def datatypes(draw: st.DrawFn, depth: int = 2) -> tuple[object, Bytes]:
     few = st.integers(0, 3)
     match draw(st.sampled_from(["vector", "hindexed", "resized", "struct", "contiguous"])):
         case "vector":
-            count, length, stride = draw(few), draw(few), draw(st.integers(3, 5))
-            blocks = [(length, n * stride * extent) for n in range(count)]
-            return of.Create_vector(count, length, stride), placed(bytes_of, extent, blocks)  # type: ignore[attr-defined]
+            count, each, stride = draw(few), draw(few), draw(st.integers(3, 5))
+            blocks = [(each, n * stride * extent) for n in range(count)]
+            return of.Create_vector(count, each, stride), placed(bytes_of, extent, blocks)  # type: ignore[attr-defined]
         case "hindexed":
-            lengths = draw(st.lists(few, max_size=3))
+            lengths: list[int] = draw(st.lists(few, max_size=3))
             at = [n * 200 + draw(st.integers(0, 9)) for n in range(len(lengths))]
             made = of.Create_hindexed(lengths, at)  # type: ignore[attr-defined]
             return made, placed(bytes_of, extent, list(zip(lengths, at, strict=True)))
         case "resized":
             return of.Create_resized(0, extent + draw(few)), bytes_of  # type: ignore[attr-defined]
         case "struct":
-            length, at = draw(few), draw(st.integers(0, 9))
-            made = CONSTANTS["INT"].Create_struct([length, 1], [at, 600], [of, INT])
-            return made, placed(bytes_of, extent, [(length, at)]) + list(range(600, 604))
+            count, begin = draw(few), draw(st.integers(0, 9))
+            made = INT.Create_struct([count, 1], [begin, 600], [of, INT])
+            return made, placed(bytes_of, extent, [(count, begin)]) + list(range(600, 604))
         case _:
             count = draw(few)
             return of.Create_contiguous(count), placed(bytes_of, extent, [(count, 0)])  # type: ignore[attr-defined]
@@ -69,4 +69,4 @@ def test_bytes_are_gathered_and_scattered_as_the_datatype_says(made: tuple[objec
     other = np.zeros_like(memory)
     layout.scatter(got, other[first:last], count)
     assert got.tolist() == other[offsets].tolist()
-    assert np.count_nonzero(other) == np.count_nonzero(got)
+    assert set(np.flatnonzero(other).tolist()) <= set(offsets)

@@ -14,7 +14,6 @@ from collx.compat.mpi4py.memory import in_place
 from collx.compat.mpi4py.moves import Move
 from collx.compat.mpi4py.op import SUM, Op
 from collx.errors import CollxError
-from collx.types import DTYPE_CODES
 
 
 class Collectives(Part):
@@ -63,17 +62,11 @@ class Collectives(Part):
         self._run(reductions.reduce(self, sendbuf, recvbuf, op, root))
 
     def Allreduce(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> None:
-        if (
-            type(recvbuf) is np.ndarray
-            and recvbuf.flags.carray
-            and recvbuf.dtype in DTYPE_CODES
-            and (name := op._operator().name) is not None
-            and (in_place(sendbuf) or _alike(sendbuf, recvbuf))
-            and not (recvbuf.dtype.kind in "fc" and name not in ("sum", "prod"))
-        ):  # nothing but what collx takes as it is
-            ranks = moves.group_of(self, "Allreduce")
-            move = Move(lambda: ranks.all_reduce(recvbuf if in_place(sendbuf) else sendbuf, name, out=recvbuf))
-            return self._run(move)
+        if type(recvbuf) is np.ndarray and recvbuf.flags.carray and (in_place(sendbuf) or _alike(sendbuf, recvbuf)):
+            name = op._operator().native(recvbuf.dtype)
+            if name is not None:  # nothing but what collx takes as it is
+                ranks, source = moves.group_of(self, "Allreduce"), recvbuf if in_place(sendbuf) else sendbuf
+                return self._run(Move(lambda: ranks.all_reduce(source, name, out=recvbuf)))
         return self._run(reductions.allreduce(self, sendbuf, recvbuf, op))
 
     def Reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> None:

@@ -39,11 +39,11 @@ class Operator(Kept):
         self.objects, self.name, self.fold = objects, name, fold
         self.function, self.commutes = function, commutes
 
-    def native(self, kind: Kind) -> str | None:
+    def native(self, dtype: np.dtype[Any] | None) -> str | None:
         """What collx's collectives call it, where they do it on such elements."""
-        if self.name is None or kind.dtype not in DTYPE_CODES:
+        if self.name is None or dtype not in DTYPE_CODES:
             return None
-        return self.name if supports(kind.dtype, BUILT_IN[self.name]) else None
+        return self.name if supports(dtype, BUILT_IN[self.name]) else None
 
     def combine(self, lower: Bytes, upper: Bytes, kind: Kind, count: int) -> None:
         """Leave in `upper` what the two give, `count` elements each as they travel. Raises MPI.Exception where there is

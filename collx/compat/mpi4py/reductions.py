@@ -22,7 +22,7 @@ def allreduce(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
     ranks, operator = group_of(comm, "Allreduce"), op._operator()
     coming = message(recvbuf, writable=True)
     going = _going(sendbuf, coming)
-    if name := operator.native(coming.kind):
+    if name := operator.native(coming.kind.dtype):
         data, out = _numbers(going), _result(coming)
         return Move(lambda **how: ranks.all_reduce(data, name, out=out, **how), _unless_there(coming, out))
     return _folded(ranks, operator, going, coming, range(ranks.size))
@@ -32,14 +32,14 @@ def reduce(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op, root: int) -> Move:
     ranks, operator = group_of(comm, "Reduce"), op._operator()
     if not _at_root(ranks, root):
         going = message(sendbuf)
-        if name := operator.native(going.kind):
+        if name := operator.native(going.kind.dtype):
             called, data = name, _numbers(going)
             return Move(lambda **how: ranks.reduce(data, called, root, **how))
         packed = going.data()
         return Move(lambda **how: ranks.gather(packed, root, **how))
     coming = message(recvbuf, writable=True)
     going = _going(sendbuf, coming)
-    if name := operator.native(coming.kind):
+    if name := operator.native(coming.kind.dtype):
         data, out = _numbers(going), _result(coming)
         return Move(lambda **how: ranks.reduce(data, name, root, out=out, **how), _unless_there(coming, out))
     packed, rows = going.data(), np.empty((ranks.size, going.nbytes), np.uint8)
@@ -53,7 +53,7 @@ def scan(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
     ranks, operator = group_of(comm, "Scan"), op._operator()
     coming = message(recvbuf, writable=True)
     going = _going(sendbuf, coming)
-    if name := operator.native(coming.kind):
+    if name := operator.native(coming.kind.dtype):
         data, out = _numbers(going), _result(coming)
         return Move(lambda **how: ranks.scan(data, name, out=out, **how), _unless_there(coming, out))
     return _folded(ranks, operator, going, coming, range(ranks.rank + 1))
@@ -64,7 +64,7 @@ def exscan(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
     ranks, operator = group_of(comm, "Exscan"), op._operator()
     coming = message(recvbuf, writable=True)
     going = _going(sendbuf, coming)
-    if name := operator.native(coming.kind):
+    if name := operator.native(coming.kind.dtype):
         data = _numbers(going)
         out = np.empty_like(data) if ranks.rank == 0 else _result(coming)
         finish = None if ranks.rank == 0 else _unless_there(coming, out)
@@ -112,7 +112,7 @@ def reduce_scatter(comm: Ranked, sendbuf: Any, recvbuf: Any, recvcounts: Sequenc
 def _scattered(
     ranks: Communicator, operator: Operator, going: Message, coming: Message, counts: list[int], there: bool
 ) -> Move:
-    if name := operator.native(coming.kind):
+    if name := operator.native(coming.kind.dtype):
         data = _numbers(going)
         out = np.empty(coming.count, data.dtype) if there else _result(coming)
         return Move(
