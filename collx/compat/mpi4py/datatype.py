@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from collx.compat.mpi4py import constants, errors, layout
+from collx.compat.mpi4py.attributes import Attributes
 from collx.compat.mpi4py.constants import COMBINER_NAMED, ORDER_C
 from collx.compat.mpi4py.fortran import Chosen
 from collx.compat.mpi4py.handle import Handle
@@ -37,7 +38,7 @@ _ARGUMENTS: dict[str, dict[str, str]] = {
 _COUNTED = {"INDEXED", "HINDEXED", "INDEXED_BLOCK", "HINDEXED_BLOCK", "STRUCT"}  # whose ints begin with a count
 
 
-class Datatype(Chosen, Packing, Handle):
+class Datatype(Attributes, Chosen, Packing, Handle):
     """A datatype. Those that a program makes need not be committed, and are not freed before what uses them."""
 
     null = "DATATYPE_NULL"

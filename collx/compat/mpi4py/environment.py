@@ -13,6 +13,7 @@ import collx
 from collx.communicator import Communicator
 from collx.compat.mpi4py import constants, errors
 from collx.compat.mpi4py.context import Context, living
+from collx.compat.mpi4py.info import Info
 from collx.errors import CollxError
 from collx.groups import Lone
 
@@ -90,6 +91,11 @@ def get_vendor() -> tuple[str, tuple[int, int, int]]:
 
 def Get_processor_name() -> str:
     return os.uname().nodename
+
+
+def Get_hw_resource_info() -> Info:
+    """What Split_type may be guided by."""
+    return Info.Create({"mpi_shared_memory": "true"})
 
 
 def Wtime() -> float:

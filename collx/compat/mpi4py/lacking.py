@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from collx.compat.mpi4py.constants import ERR_FILE, ERR_SESSION, ERR_WIN
 from collx.compat.mpi4py.errors import Lacking
+from collx.compat.mpi4py.handle import Handle
 
 
 class Absent(type):
-    """A class of which nothing can be had."""
+    """A class of which only the null handle can be had."""
 
     def __getattr__(cls, name: str) -> NoReturn:
         raise Lacking(f"mpi4py.MPI.{cls.__name__}.{name} is not in collx's shim")
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        raise Lacking(f"mpi4py.MPI.{cls.__name__} is not in collx's shim")
 
-
-class File(metaclass=Absent):
+class File(Handle, metaclass=Absent):
     """Files that ranks share."""
 
+    null = "FILE_NULL"
+    invalid = ERR_FILE
 
-class Session(metaclass=Absent):
+
+class Session(Handle, metaclass=Absent):
     """MPI without a world."""
 
+    null = "SESSION_NULL"
+    invalid = ERR_SESSION
 
-class Win(metaclass=Absent):
+
+class Win(Handle, metaclass=Absent):
     """Memory that other ranks read and write."""
+
+    null = "WIN_NULL"
+    invalid = ERR_WIN
+
+
+FILE_NULL = File._of(None, "FILE_NULL")
+SESSION_NULL = Session._of(None, "SESSION_NULL")
+WIN_NULL = Win._of(None, "WIN_NULL")

@@ -26,6 +26,7 @@ from collx.compat.mpi4py.constants import *
 from collx.compat.mpi4py.datatype import Datatype
 from collx.compat.mpi4py.environment import (
     Finalize,
+    Get_hw_resource_info,
     Get_library_version,
     Get_processor_name,
     Get_version,
@@ -44,7 +45,7 @@ from collx.compat.mpi4py.errhandler import ERRHANDLER_NULL, ERRORS_ABORT, ERRORS
 from collx.compat.mpi4py.errors import Exception, Get_error_class, Get_error_string, Lacking
 from collx.compat.mpi4py.group import GROUP_EMPTY, GROUP_NULL, Group
 from collx.compat.mpi4py.info import INFO_ENV, INFO_NULL, Info
-from collx.compat.mpi4py.lacking import File, Session, Win
+from collx.compat.mpi4py.lacking import FILE_NULL, SESSION_NULL, WIN_NULL, File, Session, Win
 from collx.compat.mpi4py.memory import (
     BOTTOM,
     BUFFER_AUTOMATIC,
