@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "module_garbage.hpp"
+#include "module_tensor.hpp"
 
 namespace collx {
 
@@ -15,6 +16,7 @@ namespace {
 constexpr std::size_t kMost = 2048;  // calls known at a time
 constexpr double kForever = 1e8;         // seconds, as in checks.py
 constexpr std::uint64_t kArray = std::uint64_t{1} << 63;
+constexpr std::uint64_t kTensor = std::uint64_t{1} << 61;  // beside kArray and what says that it is writable
 constexpr std::uint64_t kNumbers = std::uint64_t{1} << 63;  // no address
 constexpr std::uint64_t kApartInMemory = std::uint64_t{1} << 63;  // no distance between two addresses
 static_assert(sizeof(npy_intp) == sizeof(std::intptr_t));
@@ -24,11 +26,10 @@ PyArrayObject* array(PyObject* object) { return reinterpret_cast<PyArrayObject*>
 std::byte* data(PyObject* object) { return static_cast<std::byte*>(PyArray_DATA(array(object))); }
 
 // How two arrays share memory: not at all, or how far one begins behind the other.
-std::uint64_t relation(PyObject* x, PyObject* out) {
-    if (x == Py_None || out == Py_None) return 0;
-    const std::byte *input = data(x), *output = data(out);
-    const bool shared = input < output + PyArray_NBYTES(array(out)) && output < input + PyArray_NBYTES(array(x));
-    return shared ? static_cast<std::uint64_t>(output - input) : kApartInMemory;
+std::uint64_t relation(const Memory& x, const Memory& out) {
+    if (x.data == nullptr || out.data == nullptr) return 0;
+    const bool shared = x.data < out.data + out.bytes && out.data < x.data + x.bytes;
+    return shared ? static_cast<std::uint64_t>(out.data - x.data) : kApartInMemory;
 }
 
 nb::object unknown() { return nb::borrow(Py_NotImplemented); }
@@ -41,12 +42,14 @@ void set(PyObject* target, const nb::object& value) {
 
 // -- what a call is known by --------------------------------------------------------------------------
 
-bool Key::add_array(PyObject* object, const nb::object& kind) {
+bool Key::add_array(PyObject* object, const nb::object& kind, Memory& memory) {
+    memory = {};
     if (object == Py_None) {
         add(0);
         return true;
     }
-    if (!PyArray_CheckExact(object) && reinterpret_cast<PyObject*>(Py_TYPE(object)) != kind.ptr()) return false;
+    if (!PyArray_CheckExact(object) && reinterpret_cast<PyObject*>(Py_TYPE(object)) != kind.ptr())
+        return add_tensor(object, memory);
     PyArrayObject* const it = array(object);
     constexpr int kPlain = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
     const int flags = PyArray_FLAGS(it), dimensions = PyArray_NDIM(it);
@@ -56,7 +59,17 @@ bool Key::add_array(PyObject* object, const nb::object& kind) {
     add(kArray | writable << 62 | static_cast<std::uint64_t>(dimensions) << 32 |
         static_cast<std::uint32_t>(PyArray_TYPE(it)));
     for (int i = 0; i < dimensions; ++i) add(static_cast<std::uint64_t>(PyArray_DIMS(it)[i]));
+    memory = {data(object), static_cast<std::uint64_t>(PyArray_NBYTES(it))};
     return true;
+}
+
+bool Key::add_tensor(PyObject* object, Memory& memory) {
+    Tensor tensor;
+    if (!read_tensor(object, tensor) || tensor.dimensions > static_cast<int>(kLength)) return false;
+    add(kArray | kTensor | static_cast<std::uint64_t>(tensor.dimensions) << 32 | tensor.dtype);
+    for (int i = 0; i < tensor.dimensions; ++i) add(static_cast<std::uint64_t>(tensor.shape[i]));
+    memory = {tensor.data, tensor.bytes};
+    return tensor_ = true;
 }
 
 // Counts by the numbers they hold now, anything else by its identity.
@@ -80,11 +93,12 @@ bool Key::add_rest(PyObject* object) {
 
 bool Key::read(PyObject* const* given, std::size_t count, const nb::object& kind) {
     count_ = 0;
+    tensor_ = false;
     add(reinterpret_cast<std::uintptr_t>(given[0]));
     for (std::size_t i = 3; i < count; ++i)
         if (!add_rest(given[i])) return false;
-    if (!add_array(given[1], kind) || !add_array(given[2], kind)) return false;
-    add(relation(given[1], given[2]));
+    if (!add_array(given[1], kind, x_) || !add_array(given[2], kind, out_)) return false;
+    add(relation(x_, out_));
     return true;
 }
 
@@ -118,7 +132,7 @@ nb::object Known::recall(bool async_op, double timeout, PyObject* const* given, 
         x = nb::steal(PyArray_NewCopy(array(given[1]), NPY_CORDER));
         if (!x) throw nb::python_error();
     }
-    std::byte* const input = x.is_none() ? nullptr : data(x.ptr());
+    std::byte* const input = entry.copied ? data(x.ptr()) : key.x().data;
     std::byte* output = nullptr;
     switch (entry.result) {
         case Entry::Result::nothing:
@@ -129,7 +143,7 @@ nb::object Known::recall(bool async_op, double timeout, PyObject* const* given, 
             break;
         case Entry::Result::out:
             result = nb::borrow(given[2]);
-            output = data(given[2]);
+            output = key.out().data;
             break;
         case Entry::Result::fresh: {
             PyArray_Descr* const dtype = PyArray_DESCR(array(given[1]));
@@ -155,7 +169,11 @@ void Known::remember(nb::object prepared, nb::object result, nb::typed<nb::tuple
     if (count < 3 || count > arguments.size()) throw nb::value_error("a call has 3 to 6 arguments");
     for (std::size_t i = 0; i < count; ++i) arguments[i] = given[i].ptr();
     Key key;
+    find_torch();
     if (!open_ || !key.read(arguments.data(), count, kind_)) return;
+    // Copies and new results are made as NumPy's arrays are, and so is what is filled.
+    const bool given_result = result.ptr() == arguments[1] || result.ptr() == arguments[2] || result.is_none();
+    if (key.has_tensor() && (copied || !given_result || !fill.is_none())) return;
     Entry entry;
     entry.plan = plan_of(prepared);
     if (notes_ != nullptr) static_cast<void>(nb::cast<Extent&>(prepared));  // it must be one
@@ -169,9 +187,11 @@ void Known::remember(nb::object prepared, nb::object result, nb::typed<nb::tuple
         entry.result = made == arguments[2]   ? Entry::Result::out
                        : made == arguments[1] ? Entry::Result::x
                                               : Entry::Result::fresh;
-        if (!PyArray_Check(made) || PyArray_NDIM(array(made)) > static_cast<int>(kLength)) return;
-        entry.dimensions = PyArray_NDIM(array(made));
-        for (int i = 0; i < entry.dimensions; ++i) entry.shape[static_cast<std::size_t>(i)] = PyArray_DIMS(array(made))[i];
+        if (entry.result == Entry::Result::fresh) {
+            if (!PyArray_Check(made) || PyArray_NDIM(array(made)) > static_cast<int>(kLength)) return;
+            entry.dimensions = PyArray_NDIM(array(made));
+            std::copy_n(PyArray_DIMS(array(made)), entry.dimensions, entry.shape.begin());
+        }
     }
     if (entries_.size() >= kMost) forget();
     entries_.insert_or_assign(key, std::move(entry));

@@ -1,7 +1,7 @@
 // Calls known from before: from the arguments of a collective straight to the plan that served arguments like these.
 //
-// A call is known again by everything that the checks in calls.py look at: dtype, flags and shape of its arrays, how
-// they share memory, the numbers in its counts, and which objects its other arguments are. So what was right then is
+// A call is known again by everything that the checks in calls.py look at: dtype, flags and shape of its arrays (NumPy's,
+// and torch's tensors), how they share memory, the numbers in its counts, and which objects its other arguments are. So what was right then is
 // right now. All else is refused here, and goes the long way through Python, which checks, plans, or says what is wrong.
 #pragma once
 
@@ -20,12 +20,22 @@ inline constexpr std::size_t kRest = 3;    // arguments beside the arrays, at mo
 inline constexpr std::size_t kLength = 8;  // dimensions of an array; more are unusual, and go the long way
 inline constexpr std::size_t kCounts = 32;  // numbers in one `counts=`; the same holds for more
 
+// The memory of an array; none where there is no array.
+struct Memory {
+    std::byte* data = nullptr;
+    std::uint64_t bytes = 0;
+};
+
 // Everything the checks look at, as words.
 class Key {
   public:
     // `given`: the collective's name, x, out (None where there is none), the rest. False where such a call is never
-    // known: it has an array neither of NumPy's own type nor of `kind`, or one that is not plain memory of a native dtype.
+    // known: it has an array neither of NumPy's own type nor of `kind` nor a tensor, or one that is not plain memory of a
+    // native dtype.
     [[nodiscard]] bool read(PyObject* const* given, std::size_t count, const nb::object& kind);
+    [[nodiscard]] const Memory& x() const { return x_; }
+    [[nodiscard]] const Memory& out() const { return out_; }
+    [[nodiscard]] bool has_tensor() const { return tensor_; }
     bool operator==(const Key& other) const {
         return count_ == other.count_ && std::memcmp(words_.data(), other.words_.data(), count_ * sizeof words_[0]) == 0;
     }
@@ -36,11 +46,14 @@ class Key {
 
   private:
     void add(std::uint64_t word) { words_[count_++] = word; }
-    [[nodiscard]] bool add_array(PyObject* object, const nb::object& kind);
+    [[nodiscard]] bool add_array(PyObject* object, const nb::object& kind, Memory& memory);
+    [[nodiscard]] bool add_tensor(PyObject* object, Memory& memory);
     [[nodiscard]] bool add_rest(PyObject* object);
 
     std::array<std::uint64_t, 2 + kRest * (1 + kCounts) + 2 * (1 + kLength)> words_;
     std::size_t count_ = 0;
+    Memory x_, out_;
+    bool tensor_ = false;
 };
 
 // What a known call does: the plan, and where its result is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import sys
 import tracemalloc
@@ -437,6 +438,45 @@ def short(comm: Communicator) -> None:
 
 def test_calls_that_are_known_take_the_short_way() -> None:
     ranks("shm", 2, short)
+
+
+def tensors(comm: Communicator) -> None:
+    """The short way for those that have it; what it cannot read right goes the long one."""
+    torch: Any = importlib.import_module("torch")
+
+    def calls_of(dtype: Any) -> None:
+        x, parts = torch.ones(4, 3, dtype=dtype), torch.empty(8, 3, dtype=dtype)
+        assert comm.all_reduce(x, out=x) is x
+        assert x.tolist() == [[2] * 3] * 4
+        x += comm.rank
+        assert comm.all_gather(x, out=parts) is parts
+        assert parts.tolist() == [[2] * 3] * 4 + [[3] * 3] * 4
+        assert comm.all_gather(x, out=parts, async_op=True).wait() is parts
+        assert comm.broadcast(torch.nn.Parameter(x, requires_grad=dtype.is_floating_point), 1).tolist() == [[3] * 3] * 4
+        assert comm.all_to_all(x.flatten(), out=parts[:4].view(-1)).tolist() == [3] * 12
+
+    for _ in range(2):
+        for dtype in (torch.float32, torch.bfloat16, torch.int64):
+            calls_of(dtype)
+        z = torch.tensor([1 + 2j, 3 + 4j])
+        for x in (torch.ones(2), torch.ones(2).to_sparse(), torch._neg_view(torch.ones(2)), z.conj().imag[:1]):
+            with contextlib.suppress(RuntimeError, TypeError):
+                right = x.to_dense() * 2 if x.is_sparse else (x + 0) * 2
+                assert comm.all_reduce(x, out=torch.empty(right.shape)).tolist() == right.tolist()
+        assert comm.all_reduce(torch.ones(2, 4).t(), out=torch.empty(4, 2)).tolist() == [[2, 2]] * 4
+        total = comm.all_reduce(np.ones(3, np.float32), out=torch.empty(3))
+        assert total.tolist() == [2, 2, 2]
+
+    def refused(*given: Any, **more: Any) -> Any:
+        raise AssertionError("the long way")
+
+    comm._do = refused  # type: ignore[method-assign]
+    calls_of(torch.bfloat16)
+
+
+def test_tensors_that_are_known_take_the_short_way() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: `pip install torch` to test tensors (2.13.0 was)")
+    ranks("shm", 2, tensors)
 
 
 def in_flight(comm: Communicator) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import collx
-from collx.compat.torch.errors import known_to_torch
+from collx.compat.torch.errors import as_torch
 from collx.compat.torch.work import UNLIMITED, CollxWork, Finish, Waiter
 
 UNDER_WAY = SimpleNamespace(asyncOp=True, timeout=UNLIMITED)  # for calls to which torch gives no options
@@ -25,21 +24,35 @@ class Call(NamedTuple):
     finish: Finish | None = None
 
 
+class Alone:
+    """A lock; what fails between ranks while it is held is a torch.distributed.DistBackendError too. A generator would
+    take as long as a small collective."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._lock.release()
+        if isinstance(error, collx.CollxError):
+            as_torch(error)
+
+
 class Calls:
     """Makes calls on `comm`, one after another, whichever threads they come from."""
 
     def __init__(self, comm: collx.Communicator, name: str) -> None:
         self.comm = comm
-        self._lock = threading.Lock()
+        self._alone = Alone()
         self._waiter = Waiter(f"collx futures of group {name}")
         self._noted: list[Call] | None = None  # while calls are coalesced
         self._coalesced = CollxWork(())
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nobody else makes calls on `comm` in the block, whose errors are torch's."""
-        with known_to_torch(), self._lock:
-            yield
+    def alone(self) -> Alone:
+        """A block in which nobody else makes calls on `comm`, and errors are torch's."""
+        return self._alone
 
     def _run(self, opts: Any, call: Call) -> CollxWork | None:
         """Make a call: under way or, where `opts` has asyncOp false, at once."""

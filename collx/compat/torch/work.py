@@ -33,7 +33,7 @@ class CollxWork(dist.Work):  # type: ignore[misc]
         self.works, self.finish = works, finish
         self.tensors, self._waiter = tensors, waiter
         self._lock = threading.Lock()
-        self._over = False
+        self._over = not works
         self._error: Exception | None = None
         self._future: Any = None
 
@@ -57,6 +57,7 @@ class CollxWork(dist.Work):  # type: ignore[misc]
     def become(self, other: CollxWork) -> CollxWork:
         """End as `other` does, which was started later."""
         self.works, self.tensors, self.finish, self._waiter = other.works, other.tensors, other.finish, other._waiter
+        self._over = False
         return self
 
     def is_completed(self) -> bool:
