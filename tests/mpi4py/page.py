@@ -63,13 +63,15 @@ def _table(results: Sequence[Result]) -> list[str]:
         f"|---|--:|{'--:|' * len(modules.SIZES)}",
     ]
     for module in dict.fromkeys(each.module for each in results):
-        row = [_cell(cells[module, size]) for size in modules.SIZES]
+        row = [_cell(cells.get((module, size))) for size in modules.SIZES]
         goal = f"{modules.GOALS[module]:.0%}" if module in modules.GOALS else ""
         lines.append(f"| {module} | {goal} | {' | '.join(row)} |")
     return lines
 
 
-def _cell(result: Result) -> str:
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return "not compared"
     if not result.wanted:
         return "none pass"
     return f"{result.kept} of {result.wanted}" + ("" if result.lost else ", all")
