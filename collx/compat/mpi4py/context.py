@@ -45,19 +45,9 @@ class Context(Kept):
         self.buffer: Any = None  # which a program attaches for Bsend, which does without
         self.buffered: list[Work] = []  # what Bsend has sent
         self.locks: dict[Hashable, threading.Lock] = {}
-        self._aside: Communicator | None = None
         self._children = 0
         self._labels: Counter[str] = Counter()
         living.add(self)
-
-    @property
-    def aside(self) -> Communicator:
-        """The same ranks apart, for messages that no receive of the program may take. Collective at first."""
-        if self._aside is None:
-            assert self.ranks is not None
-            self._aside = self.ranks.split(0, self.ranks.rank)
-            assert self._aside is not None
-        return self._aside
 
     @property
     def here(self) -> int:
@@ -90,19 +80,17 @@ class Context(Kept):
 
     def recall(self) -> None:
         """Take back the receives that nothing has come for, whose end nobody will wait for."""
-        for ranks in (self._aside, self.ranks):
-            for work in () if ranks is None else list(ranks._under_way):
-                work.cancel()
+        for work in () if self.ranks is None else list(self.ranks._under_way):
+            work.cancel()
 
     def __del__(self) -> None:
         self.recall()  # so that its communicator, which goes with it, does not wait for them
 
     def close(self) -> None:
         self.recall()
-        for ranks in (self._aside, self.ranks):
-            if ranks is not None:
-                ranks.close()
-        self._aside = self.ranks = None
+        if self.ranks is not None:
+            self.ranks.close()
+        self.ranks = None
 
 
 class Ranked(Handle):

@@ -36,6 +36,11 @@ class Info(Handle):
         items: dict[str, str] = self._kept().items
         return items
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if self._it is None or self._it.constant is not None:
+            return super().__reduce__()
+        return type(self).Create, (self.items(),)
+
     def Free(self) -> None:
         self._kept()
         self._it = None
@@ -106,6 +111,8 @@ class Info(Handle):
         return [] if self._it is None else list(self._items().items())
 
     def update(self, items: Info | Mapping[str, str] | Iterable[tuple[str, str]] = (), **kwds: str) -> None:
+        if self._it is None:
+            raise KeyError("info is null")
         given: Any = items.items() if isinstance(items, (Info, Mapping)) else items
         for key, value in [*given, *kwds.items()]:
             self[key] = value
@@ -119,7 +126,7 @@ class Info(Handle):
         return value
 
     def popitem(self) -> tuple[str, str]:
-        if not self:
+        if not len(self):
             raise KeyError("popitem(): info is empty")
         key = self.keys()[-1]
         return key, self.pop(key)

@@ -56,8 +56,6 @@ def in_place(given: Any) -> bool:
 class buffer(np.ndarray[Any, np.dtype[np.uint8]]):
     """Bytes in memory, as MPI.buffer of mpi4py; a NumPy array, so that it has Python's buffer protocol."""
 
-    _released = False
-
     def __new__(cls, buf: Any = b"", /) -> buffer:
         return cls.frombuffer(buf)
 
@@ -84,7 +82,7 @@ class buffer(np.ndarray[Any, np.dtype[np.uint8]]):
 
     @property
     def address(self) -> int:
-        return 0 if self._released or not (self.size or self.base is not None) else address_of(self)
+        return address_of(self) if self.size else 0
 
     @property
     def obj(self) -> Any:
@@ -122,7 +120,7 @@ class buffer(np.ndarray[Any, np.dtype[np.uint8]]):
         return made
 
     def release(self) -> None:
-        self.resize(0, refcheck=False) if self.base is None else None
+        """Nothing: memory goes with the last array of it."""
 
 
 class _At:
