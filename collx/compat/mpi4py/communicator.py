@@ -15,6 +15,7 @@ from collx.compat.mpi4py.collectives import Scans
 from collx.compat.mpi4py.context import Context, Ranked
 from collx.compat.mpi4py.environment import SELF, WORLD
 from collx.compat.mpi4py.errhandler import HandlesErrors
+from collx.compat.mpi4py.errors import Lacking
 from collx.compat.mpi4py.making import CLASSES, Making, MakingOfGroups, MakingOfTwo, named
 from collx.compat.mpi4py.messages import Messages
 from collx.compat.mpi4py.neighbours import Neighbours
@@ -39,6 +40,9 @@ class Comm(Making, Messages, Parcels, Objects, Nonblocking, Prepared, Attributes
         """As the kind that it is."""
         found = super().fromhandle(handle)
         return found if found._it is None else named(found._it)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise Lacking(f"mpi4py.MPI.{type(self).__name__}.{name} is not in collx's shim")
 
     def Is_inter(self) -> bool:
         return self._context.remote is not None

@@ -97,6 +97,15 @@ def ranks_and_tags_that_are_none_are_told() -> None:
         assert told.value.Get_error_class() == code
 
 
+def what_is_lacking_is_named() -> None:
+    for name in ("Spawn", "Connect", "Accept"):
+        assert not hasattr(world, name)
+        with pytest.raises(NotImplementedError, match=name):
+            getattr(world, name)
+    with pytest.raises(NotImplementedError, match="Psend_init"):
+        world.Psend_init(b"", 1, 0)
+
+
 def groups_are_made_by_some_and_joined() -> None:
     if rank > 0:
         group = world.Get_group().Excl([0])

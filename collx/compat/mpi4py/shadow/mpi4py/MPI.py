@@ -43,6 +43,7 @@ from collx.compat.mpi4py.environment import (
 )
 from collx.compat.mpi4py.errhandler import ERRHANDLER_NULL, ERRORS_ABORT, ERRORS_ARE_FATAL, ERRORS_RETURN, Errhandler
 from collx.compat.mpi4py.errors import Exception, Get_error_class, Get_error_string, Lacking
+from collx.compat.mpi4py.failures import Failure
 from collx.compat.mpi4py.group import GROUP_EMPTY, GROUP_NULL, Group
 from collx.compat.mpi4py.info import INFO_ENV, INFO_NULL, Info
 from collx.compat.mpi4py.lacking import FILE_NULL, SESSION_NULL, WIN_NULL, File, Session, Win
