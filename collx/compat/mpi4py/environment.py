@@ -10,6 +10,7 @@ import threading
 import time
 
 import collx
+from collx import calls
 from collx.communicator import Communicator
 from collx.compat.mpi4py import constants, errors
 from collx.compat.mpi4py.context import Context, living
@@ -46,7 +47,9 @@ def Finalize() -> None:
     global _finalized
     if WORLD.ranks is None:
         raise errors.Exception(constants.ERR_OTHER, "MPI is not initialised")
-    WORLD.ranks.barrier()
+    call = calls.barrier(WORLD.ranks.rank, WORLD.ranks.size)
+    call.request = call.request._replace(called="Finalize")  # as the others are told, if they call something else
+    WORLD.ranks._do(call, False, None)
     for context in living:
         context.recall()
     _finalized = True

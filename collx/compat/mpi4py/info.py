@@ -135,9 +135,8 @@ class Info(Handle):
         return self._of(None) if self._it is None else self.Dup()
 
     def clear(self) -> None:
-        if self._it is None:
-            raise KeyError("info is null")
-        self._items().clear()
+        if self._it is not None:
+            self._items().clear()
 
 
 def _key(key: str) -> str:
