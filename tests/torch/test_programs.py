@@ -1,7 +1,8 @@
-"""Programs of PyTorch on the backend by its name alone, under each launcher: many in a job, as torch is slow to start."""
+"""Programs of PyTorch on the backend by its name alone, under each launcher: many in a job, as torch starts slowly."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -21,18 +22,23 @@ def with_torch() -> None:
     )
 
 
+def finished(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environ = jobs.CLEAN | ONE_THREAD
+    return subprocess.run(command, capture_output=True, text=True, timeout=launchers.DEADLINE, env=environ)
+
+
 def passed(output: str) -> list[str]:
     return [line.split("passed ")[1].split()[0] for line in output.splitlines() if "# passed" in line]
 
 
 def test_torchrun() -> None:
-    job = jobs.finished([*PROGRAMS, *MODULE, *CHEAP, "ddp_uneven", "fsdp1", "checkpoint"], **ONE_THREAD)
+    job = finished([*PROGRAMS, *MODULE, *CHEAP, "ddp_uneven", "fsdp1", "checkpoint"])
     assert job.returncode == 0, job.stderr
     assert passed(job.stdout) == ["init_process_group", *CHEAP, "ddp_uneven", "fsdp1", "checkpoint"]
 
 
 def test_collx_run() -> None:
-    job = jobs.collx_run("-n", 4, *MODULE, *CHEAP, "dtensor", "tensor_parallel", "pipelining", **ONE_THREAD)
+    job = finished([*jobs.RUN, "-n", "4", *MODULE, *CHEAP, "dtensor", "tensor_parallel", "pipelining"])
     assert job.returncode == 0, job.stderr
     assert passed(job.stdout) == ["init_process_group", *CHEAP, "dtensor", "tensor_parallel", "pipelining"]
 

@@ -30,6 +30,6 @@ def check(rank: int, size: int) -> None:
     total = sum(torch.sin(given + peer) for peer in range(size))
     same(work(given + rank), (2 * total).cos() * size)
 
-    net = DDP(model())
-    train(torch.compile(net, backend=COMPILER), sgd(net.parameters()), rank, range(3))
+    net = DDP(torch.compile(model(), backend=COMPILER))
+    train(net, sgd(net.parameters()), rank, range(3))
     same(net.module, trained_alone(size, range(3)))
