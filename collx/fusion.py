@@ -25,8 +25,8 @@ from collx.request import Chosen, Request
 from collx.types import Array
 from collx.work import Work
 
-SMALL = 64 << 10  # bytes of a call's buffer; larger ones gain nothing by being packed
-SMALL_FAR = 256 << 10  # where ranks talk over a network
+SMALL = 16 << 10  # bytes of a call's buffer; larger ones gain nothing by being packed
+SMALL_FAR = 64 << 10  # where ranks talk over a network
 MOST = 1 << 20  # bytes of a packed call's buffer
 MOST_FAR = 4 << 20
 KEPT = 16 << 20  # bytes of fusion buffers that a communicator keeps

@@ -13,8 +13,8 @@ from tests.ranks import SIZES, ranks
 SHAPE = (3, 5)
 
 
-def reductions(comm: Communicator) -> None:
-    for seed, (dtype, op) in enumerate(PAIRS):
+def reductions(comm: Communicator, step: int) -> None:
+    for seed, (dtype, op) in list(enumerate(PAIRS))[comm.size % step :: step]:
         rows = (3 * comm.size, 5) if seed % 2 else (comm.size,)
         given = [contribution(rank, rows, dtype, seed, lowest=op == "prod") for rank in range(comm.size)]
         x, before = given[comm.rank], given[comm.rank].copy()
@@ -59,7 +59,8 @@ def movements(comm: Communicator) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_reductions(kind: str, size: int) -> None:
-    ranks(kind, size, reductions)
+    # The reference engine folds any size alike, in NumPy: of many ranks, which take long there, a third is enough.
+    ranks(kind, size, reductions, 3 if kind == "memory" and size > 3 else 1)
 
 
 @pytest.mark.parametrize("size", SIZES)
