@@ -59,10 +59,11 @@ def page(document: Document) -> str:
         "# collx beside Gloo, through torch's API",
         "",
         f"{machine_text(document['host'])}, torch {document['torch']}; collx at {document['revision']},"
-        f" {document['ended']}; by `make torchperf`. Two ranks with a thread each; both backends in the same processes,"
-        " in turns of 10 ms on the same tensors, allocated before. A ratio is collx's time by Gloo's, the median over"
-        " rounds of the ratio of the slowest rank's times within a round; times are medians; *tag* says how far apart"
-        " the cores were. *sync* is the call as it is, *async* with `async_op=True` and `wait()`.",
+        f" {document['ended']}; by `make torchperf`; load average before: {document['load']} at most. Two ranks with a"
+        " thread each; both backends in the same processes, in turns of 10 ms on the same tensors, allocated before. A"
+        " ratio is collx's time by Gloo's, the median over rounds of the ratio of the slowest rank's times within a"
+        " round; times are medians; *tag* says how far apart the cores were. *sync* is the call as it is, *async* with"
+        " `async_op=True` and `wait()`.",
         "",
         *summary(document),
         "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"cannot write {given.output}.md: no such directory")
     if not given.seconds > 0:
         raise UsageError("--seconds must be above 0")
+    load = round(os.getloadavg()[0], 1)
     sizes = [size for size in _SIZES if nbytes(given.minbytes) <= size <= nbytes(given.maxbytes)]
     found = measure(
         [
@@ -89,11 +91,14 @@ def main(argv: list[str]) -> int:
         ]
     )
     file = given.output.with_suffix(".json") if given.output else None
-    old = json.loads(file.read_text()) if file and file.exists() else {"points": [], "models": []}
+    old: dict[str, Any] = {"load": 0, "points": [], "models": []}
+    if file and file.exists():
+        old = json.loads(file.read_text())
     document = {
         "host": machine.describe(),
         "torch": importlib.metadata.version("torch"),
         "revision": revision(),
+        "load": max(load, old["load"]),
         "ended": time.strftime("%Y-%m-%d %H:%M"),
         **{key: merged(old[key], found[key]) for key in ("points", "models")},
     }
