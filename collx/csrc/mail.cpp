@@ -260,9 +260,10 @@ void Mailbox::take(Reader& lane, std::size_t peer) {
 }
 
 void Mailbox::begin(Message& message, const Envelope& envelope, std::uint32_t receipt) {
-    message = Message{envelope, receipt, 0, {}, nullptr, false, true};
+    message = Message{envelope, receipt, 0, {}, nullptr, false, false};
     message.receiver = match(message);
     if (message.receiver == nullptr) message.kept.resize(envelope.bytes);
+    message.under_way = true;  // only now: there may not be that much memory
 }
 
 void Mailbox::append(Message& message, const std::byte* data, std::uint64_t bytes) {

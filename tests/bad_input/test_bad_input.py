@@ -45,6 +45,7 @@ OUT: dict[str, Case] = {
     "all_gather": (ValueError, "too short", lambda c: c.all_gather(ONES, out=np.ones(4 * c.size - 1))),
     "reduce_scatter": (ValueError, "too long", lambda c: c.reduce_scatter(np.ones(c.size), out=np.ones(2))),
     "recv read-only": (BufferError, "read-only", lambda c: c.recv(READ_ONLY, 0)),
+    "recv_any read-only": (BufferError, "read-only", lambda c: c.recv_any(READ_ONLY)),
     "recv strided": (BufferError, "contiguous", lambda c: c.recv(np.ones(8)[::2], 0)),
     "broadcast read-only": (BufferError, "x is read-only", lambda c: c.broadcast(READ_ONLY, (c.rank + 1) % c.size)),
 }
@@ -104,6 +105,9 @@ NUMBERS: dict[str, Case] = {
     "root none": (TypeError, "root must be an integer", lambda c: c.broadcast(ONES.copy(), None)),
     "to": (ValueError, "to is 99", lambda c: c.send(ONES, 99)),
     "source": (ValueError, "source is -1", lambda c: c.recv(ONES.copy(), -1)),
+    "any source": (ValueError, "source is 99", lambda c: c.recv_any(ONES.copy(), 99)),
+    "any tag": (ValueError, "tag is -1", lambda c: c.probe(None, -1, wait=False)),
+    "any timeout": (ValueError, "timeout is 0", lambda c: c.probe(timeout=0)),
     "source text": (TypeError, "source must be an integer", lambda c: c.recv(ONES.copy(), "0")),
     "tag negative": (ValueError, "tag is -1", lambda c: c.send(ONES, 0, -1)),
     "tag large": (ValueError, "tag is", lambda c: c.recv(ONES.copy(), 0, 2**31)),
