@@ -20,7 +20,7 @@ from unittest import mock
 
 SECONDS = "60"  # that a test may take
 REFUSED = {
-    "test_monitored_barrier_gloo*": "torch.distributed.monitored_barrier refuses every backend but the one named gloo",
+    "test_monitored_barrier_gloo*": "torch.distributed.monitored_barrier refuses every backend but Gloo, by its name",
 }  # tests that cannot run on another backend, whatever that does
 
 
