@@ -15,7 +15,7 @@ from tests import jobs
 BY_UNITTEST, BY_PYTEST = (Path(__file__).with_name(name) for name in ("rank.py", "rank_pytest.py"))
 ATTEMPTS = 12  # jobs per module: each but the last is ended by a test that hangs, which the next leaves out
 WORST = ("failed", "passed", "skipped")  # of what ranks say, the first of these counts
-LONGEST = 900.0  # seconds, for a job
+LONGEST = 3600.0  # seconds, for a job
 Start = Callable[[int], list[str]]  # the command that runs a Python script on so many ranks, but for the script
 
 
