@@ -20,7 +20,7 @@ SOME = (
 
 def test_some_of_torchs_own_tests(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
-    command = [sys.executable, "-m", "tests.torch.suite", "collx", "2", results, *SOME]
+    command = [sys.executable, "-m", "tests.torch.suite", "collx", "2", str(results), *SOME]
     root = Path(__file__).parents[2]
     run = subprocess.run(command, capture_output=True, text=True, timeout=3 * DEADLINE, env=CLEAN, cwd=root)
     told = [json.loads(line) for line in results.read_text().splitlines()]
