@@ -115,7 +115,8 @@ class Pidfds:
             self.fds.append(fd)
 
     def __del__(self) -> None:
-        cards.close_all(fd for fd in self.fds if fd >= 0)
+        if (close := getattr(cards, "close_all", None)) is not None:  # modules may be gone, and the process with them
+            close(fd for fd in self.fds if fd >= 0)
 
 
 class ShmGroup:
