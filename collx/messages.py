@@ -145,9 +145,11 @@ class Messages(OnGpu):
         if self._group is not None:
             self.send(x, to, tag)
             return self.recv(out, source, tag, async_op=async_op, timeout=timeout)
-        sending = self.send(x, to, tag, async_op=True, timeout=timeout)
         if source == self.rank:
-            self._served(incoming.array.nbytes, tag)
+            self._served(incoming.array.nbytes, tag, outgoing.array.nbytes if to == self.rank else None)
+        sending = self.send(x, to, tag, async_op=True, timeout=timeout)
+        if source == to == self.rank:
+            self._served(incoming.array.nbytes, tag)  # a receive that was started before may have got it
         receiving = self.recv(out, source, tag, async_op=True, timeout=timeout)
         assert sending is not None
         both = Work(_Both(sending, receiving), out)
@@ -178,14 +180,15 @@ class Messages(OnGpu):
         peer = ANY if source is None else rank_of(source, self.size, "source")
         return peer, ANY if tag is None else _tag(tag), self._limit(timeout)
 
-    def _served(self, nbytes: int, tag: int) -> None:
-        """Raise ValueError where a receive of `nbytes` from this rank itself would not be served at once: nobody else
-        can serve it."""
+    def _served(self, nbytes: int, tag: int, coming: int | None = None) -> None:
+        """Raise ValueError where a receive of `nbytes` from this rank itself would not be served at once, not even if a
+        message of `coming` bytes were sent first: nobody else can serve it."""
         found = self._engine.probe(self.rank, tag, self.timeout, False)
-        if found is None:
+        sent = coming if found is None else found.nbytes
+        if sent is None:
             raise ValueError(f"rank {self.rank} has sent itself nothing with tag {tag}: it would wait forever")
-        if found.nbytes != nbytes:
-            raise ValueError(f"rank {self.rank} sent itself {found.nbytes} bytes, but receives {nbytes}")
+        if sent != nbytes:
+            raise ValueError(f"rank {self.rank} sent itself {sent} bytes, but receives {nbytes}")
 
     def _limit(self, timeout: float | None) -> float:
         self._alive()
