@@ -87,7 +87,7 @@ class Model:
     def probe(self, asked: tuple[int, int]) -> None:
         candidates = self.candidates(Receive(*asked, np.empty(0), cast(Pending, None)))
         found = self.ranks[0].probe(*asked, TIMEOUT, bool(candidates))
-        assert found in ([message.envelope for message in candidates] or [None])
+        assert found in [message.envelope for message in candidates] if candidates else found is None
 
     def cancel(self, number: int) -> None:
         if number < len(self.posted):

@@ -123,7 +123,7 @@ bool cut(std::vector<Case>& cases, Cable cable, std::size_t impatient) {
     const Outcome given_up = two.run(one, impatient, in(impatient == 1 ? 100 : 0));
     gone = true;
     Words word(1);
-    two.world[impatient].recv({other, 1}, bytes(word), 8, in(200));  // which takes in what comes
+    two.world[impatient].recv({static_cast<int>(other), 1}, bytes(word), 8, in(200));  // which takes in what comes
     two.world[impatient].verdict.propose(Why::gave_up, "");
     patient.join();
     // Half a message is never taken for a whole one.
