@@ -4,6 +4,8 @@ import pickle
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -85,13 +87,14 @@ def a_large_object_comes_as_one_message() -> None:
 
 
 def ranks_and_tags_that_are_none_are_told() -> None:
-    for call, code in (
+    wrong: tuple[tuple[Callable[[], object], int], ...] = (
         (lambda: world.Send(b"", size), MPI.ERR_RANK),
         (lambda: world.Recv(bytearray(1), -7), MPI.ERR_RANK),
         (lambda: world.Send(b"", 0, -3), MPI.ERR_TAG),
         (lambda: MPI.COMM_NULL.Send(b"", 0), MPI.ERR_COMM),
         (lambda: MPI.REQUEST_NULL.Cancel(), MPI.ERR_REQUEST),
-    ):
+    )
+    for call, code in wrong:
         with pytest.raises(MPI.Exception) as told:
             call()
         assert told.value.Get_error_class() == code
@@ -114,7 +117,7 @@ def groups_are_made_by_some_and_joined() -> None:
         for comm in both:
             comm.Free()
     half = world.Split(rank > 0)
-    inter = half.Create_intercomm(0, world, 1 if rank == 0 else 0)
+    inter = cast(MPI.Intracomm, half).Create_intercomm(0, world, 1 if rank == 0 else 0)
     assert (inter.size, inter.remote_size) == ((1, 2) if rank == 0 else (2, 1))
     if rank == 0:
         for _ in range(2):
