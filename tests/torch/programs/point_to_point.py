@@ -36,6 +36,7 @@ def check(rank: int, size: int) -> None:
     else:
         dist.send(torch.full((2,), float(rank)), 0)
 
+    dist.barrier()  # what comes next could be received from anybody too
     batches(rank, size)
 
 
