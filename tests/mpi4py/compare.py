@@ -60,7 +60,10 @@ def _result(module: str, size: int, limit: float) -> page.Result:
 
 
 def _remake(chosen: Sequence[tuple[str, int]], limit: float) -> None:
-    ask = "import mpi4py; from mpi4py import MPI; print(mpi4py.__version__); print(MPI.get_vendor())"
+    ask = (
+        "import mpi4py; from mpi4py import MPI; name, version = MPI.get_vendor();"
+        "print(mpi4py.__version__); print(name, '.'.join(map(str, version)))"
+    )
     command = [str(MPICH.python), "-c", ask]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     for module, size in chosen:

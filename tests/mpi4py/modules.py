@@ -82,3 +82,9 @@ def _letters(of_module: Mapping[str, Mapping[str, str]], module: str) -> dict[st
         for letters, names in by_letters.items()
         for name in names.split(" ")
     }
+
+
+def versions() -> dict[str, str]:
+    """Of mpi4py and of the MPI, where the outcomes kept are from."""
+    found: dict[str, str] = json.loads(KEPT.read_text())["versions"]
+    return found
