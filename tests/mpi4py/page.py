@@ -52,7 +52,7 @@ def _heading() -> str:
     return (
         "## mpi4py's own tests\n\n"
         f"Of the tests in the sources of mpi4py {versions['mpi4py']}, those that pass with real mpi4py on "
-        f"{versions['MPI']} with as many\nranks, and how many of these pass on collx: on every rank, nothing changed in them."
+        f"{versions['MPI']} with as many\nranks, and how many of these pass on collx: unchanged, on every rank."
     )
 
 
