@@ -1,6 +1,7 @@
 """Collectives among neighbours: each rank with those that its topology joins it with.
 
-Of several messages between two ranks the first is for what comes first in the other's list of neighbours.
+Of several messages between two ranks the first is for what comes first in the other's list of neighbours. On a grid
+what goes down a dimension comes from above, and the other way round, though both be the same rank.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from collx.communicator import Communicator
 from collx.compat.mpi4py import pickling
 from collx.compat.mpi4py.collectives import Collectives
+from collx.compat.mpi4py.constants import CART
 from collx.compat.mpi4py.info import INFO_NULL, Info
 from collx.compat.mpi4py.layout import Bytes
 from collx.compat.mpi4py.moves import Move, exchange
@@ -46,7 +48,8 @@ class Neighbours(Collectives, Beginning):
 
     def _between(self, going: list[Message], coming: list[Message]) -> Move:
         ins, outs = self.inoutedges
-        parts = [coming[edge] for edge in _by_rank(ins)]
+        across = int(self._topology.kind == CART)  # of the two edges of a dimension, the other
+        parts = [coming[edge] for edge in _by_rank(ins, across)]
         lengths = _lengths(self._ranks, ins, [part.nbytes for part in coming])
         room = np.empty(sum(lengths), np.uint8)
         data = Vector([going[edge] for edge in _by_rank(outs)]).data()
@@ -123,9 +126,9 @@ def _blocks(given: Any, blocks: int, writable: bool = False) -> list[Message]:
     return [each.block(index) for index in range(blocks)]
 
 
-def _by_rank(edges: Sequence[int]) -> list[int]:
-    """The edges that lead anywhere, ordered by the rank at their end."""
-    return sorted((edge for edge, rank in enumerate(edges) if rank >= 0), key=lambda edge: edges[edge])
+def _by_rank(edges: Sequence[int], across: int = 0) -> list[int]:
+    """The edges that lead anywhere, ordered by the rank at their end, then by `edge ^ across`."""
+    return sorted((edge for edge, rank in enumerate(edges) if rank >= 0), key=lambda edge: (edges[edge], edge ^ across))
 
 
 def _lengths(ranks: Communicator, edges: Sequence[int], nbytes: list[int]) -> list[int]:

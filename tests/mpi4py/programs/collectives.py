@@ -89,6 +89,24 @@ def numbers_that_collx_has_not() -> None:
     assert got.shape == (2,)
 
 
+def halos_come_from_the_side_they_were_sent_from() -> None:
+    """A grid's lower and upper neighbour may be one and the same rank, as a graph's neighbours may."""
+    for length in (1, 2):
+        grid = world.Create_cart([length], periods=[True])
+        if not grid:
+            continue
+        other = (grid.rank + 1) % length
+        assert grid.neighbor_alltoall([(grid.rank, "down"), (grid.rank, "up")]) == [(other, "up"), (other, "down")]
+        got = np.zeros(2, int)
+        grid.Neighbor_alltoall(np.array([1, 2]) + 10 * grid.rank, got)
+        assert got.tolist() == [10 * other + 2, 10 * other + 1], got
+        counts = ([1, 2], [0, 1])
+        grid.Ineighbor_alltoallv([np.array([1, 2, 2]), counts], [wide := np.zeros(3, int), ([2, 1], [0, 2])]).Wait()
+        assert wide.tolist() == [2, 2, 1], wide
+    graph = MPI.COMM_SELF.Create_dist_graph_adjacent([0, 0], [0, 0])
+    assert graph.neighbor_alltoall(["first", "second"]) == ["first", "second"]
+
+
 def in_the_background() -> None:
     """Nobody waits, and still it is done: rank 0 asks only whether it is."""
     got = np.zeros((4, 2))
@@ -154,6 +172,7 @@ for check in (
     ops_of_ones_own_keep_rank_order,
     places_of_extremes,
     numbers_that_collx_has_not,
+    halos_come_from_the_side_they_were_sent_from,
     in_the_background,
     what_is_wrong_is_said,
     unlike_calls_are_found,
