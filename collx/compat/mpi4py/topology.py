@@ -145,7 +145,8 @@ class Topologies(Part):
         reorder: bool = False,
     ) -> Any:
         """Each rank gives the edges that come to it and those that leave it. Collective."""
-        incoming, outgoing = self._checked(sources or ()), self._checked(destinations or ())
+        incoming = self._checked(() if sources is None else sources)
+        outgoing = self._checked(() if destinations is None else destinations)
         into, out_of = _weights(sourceweights, len(incoming)), _weights(destweights, len(outgoing))
         weights = None if into is None and out_of is None else (into or (), out_of or ())
         return self._with_topology(DistGraph(incoming, outgoing, weights))
