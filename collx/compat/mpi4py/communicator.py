@@ -17,7 +17,7 @@ from collx.compat.mpi4py.environment import SELF, WORLD
 from collx.compat.mpi4py.errhandler import HandlesErrors
 from collx.compat.mpi4py.errors import Lacking
 from collx.compat.mpi4py.making import CLASSES, Making, MakingOfGroups, MakingOfTwo, named
-from collx.compat.mpi4py.messages import Messages
+from collx.compat.mpi4py.messages import TAG_BOUND, Messages
 from collx.compat.mpi4py.neighbours import Neighbours
 from collx.compat.mpi4py.nonblocking import BegunScans, Nonblocking, Prepared
 from collx.compat.mpi4py.objects import Objects, ObjectScans
@@ -28,8 +28,6 @@ from collx.compat.mpi4py.topology import OnCart, OnDistGraph, OnGraph, Placed, T
 
 if TYPE_CHECKING:
     from collx.compat.mpi4py.info import Info
-
-TAG_BOUND = 2**31 - 1
 
 
 class Comm(Making, Messages, Parcels, Objects, Nonblocking, Prepared, Attributes, HandlesErrors, Ranked):

@@ -24,6 +24,7 @@ from collx.errors import CollxError
 from collx.types import Envelope
 
 NONE = np.empty(0, np.uint8)
+TAG_BOUND = 2**31 - 1
 _PLAIN = {np.dtype(code).str for code in "?bBhHiIlLqQefdFD"}
 
 
@@ -129,8 +130,7 @@ class Messages(Part):
         source: int = ANY_SOURCE,
         recvtag: int = ANY_TAG,
     ) -> Request:
-        data, room = _sent(sendbuf, dest), Room(recvbuf, source)
-        return Request._of(Both(self._irecv(room, source, recvtag), self._isend(data, dest, sendtag)))
+        return self._both(_sent(sendbuf, dest), Room(recvbuf, source), dest, sendtag, source, recvtag)
 
     def Sendrecv_replace(
         self,
@@ -146,8 +146,7 @@ class Messages(Part):
     def Isendrecv_replace(
         self, buf: Any, dest: int, sendtag: int = 0, source: int = ANY_SOURCE, recvtag: int = ANY_TAG
     ) -> Request:
-        data, room = np.array(_sent(buf, dest)), Room(buf, source)
-        return Request._of(Both(self._irecv(room, source, recvtag), self._isend(data, dest, sendtag)))
+        return self._both(np.array(_sent(buf, dest)), Room(buf, source), dest, sendtag, source, recvtag)
 
     # -- before receiving ------------------------------------------------------------------------------
 
@@ -236,6 +235,11 @@ class Messages(Part):
             return room.data[: envelope.nbytes] if load is not None else None
 
         return Transfer(work, ended, load, self._fail)
+
+    def _both(self, data: Bytes, room: Room, dest: int, sendtag: int, source: int, recvtag: int) -> Request:
+        self._peer(dest, PROC_NULL)  # what is wrong with the sending is told before a receive is posted
+        _tag(sendtag)
+        return Request._of(Both(self._irecv(room, source, recvtag), self._isend(data, dest, sendtag)))
 
     def _persistent(self, begin: Callable[[], Operation], checked: object) -> Prequest:
         """`checked` is what begin makes of the buffer, now, so that what is wrong with it is told here."""
@@ -388,8 +392,8 @@ def _nothing(status: Status | None) -> None:
 
 
 def _tag(tag: int) -> int:
-    if tag < 0:
-        raise errors.Exception(ERR_TAG, f"{tag} is no tag")
+    if not 0 <= tag <= TAG_BOUND:
+        raise errors.Exception(ERR_TAG, f"{tag} is no tag: they are 0 to {TAG_BOUND}")
     return tag
 
 

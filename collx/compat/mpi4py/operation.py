@@ -130,10 +130,10 @@ class Transfer(Operation):
 
 
 class Both(Operation):
-    """A send and a receive, whose outcome counts."""
+    """A receive, whose outcome counts, and a send."""
 
-    def __init__(self, sending: Operation, receiving: Operation) -> None:
-        self._sending, self._receiving = sending, receiving
+    def __init__(self, receiving: Operation, sending: Operation) -> None:
+        self._receiving, self._sending = receiving, sending
 
     def done(self) -> bool:
         return self._sending.done() and self._receiving.done()

@@ -86,6 +86,26 @@ def a_large_object_comes_as_one_message() -> None:
     assert status.count == len(pickle.dumps(got, 5)), (status.count, status.source)
 
 
+def what_is_sent_and_received_at_once_tells_of_the_receive() -> None:
+    """And where it cannot send, it receives nothing either."""
+    after, before = (rank + 1) % size, (rank - 1) % size
+    for dest, tag, code in ((size, 0, MPI.ERR_RANK), (after, 2**31, MPI.ERR_TAG), (after, -5, MPI.ERR_TAG)):
+        with pytest.raises(MPI.Exception) as told:
+            world.Sendrecv(np.ones(1), dest, tag, np.zeros(9), before)
+        assert told.value.Get_error_class() == code
+    mine, got = np.full(rank + 1, rank), np.zeros(9, int)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: world.Sendrecv(mine, after, rank, got, before, MPI.ANY_TAG, status),
+        lambda: world.Isendrecv(mine, after, rank, got, before).Wait(status),
+    )
+    for call in calls:
+        call()
+        assert (status.source, status.tag, status.Get_count(MPI.LONG)) == (before, before, before + 1)
+        assert (got[: before + 1] == before).all()
+    world.Sendrecv_replace(mine[:1], after, rank, before, MPI.ANY_TAG, status)
+    assert (mine[0], status.source, status.tag, status.Get_count(MPI.LONG)) == (before, before, before, 1)
+
+
 def ranks_and_tags_that_are_none_are_told() -> None:
     wrong: tuple[tuple[Callable[[], object], int], ...] = (
         (lambda: world.Send(b"", size), MPI.ERR_RANK),
