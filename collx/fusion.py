@@ -239,7 +239,7 @@ class Fusion:
         self._rank, self._size, self._far, self._allocate = rank, size, far, allocate
         self._parts: dict[tuple[Request, int | None], Part] = {}
         self._steps: dict[tuple[Part, ...], list[Step]] = {}
-        self._free: list[Array] = []
+        self._free: dict[int, Array] = {}  # by address; several threads and signal handlers change it, in single steps
         self.book = Notebook()
         self.known = _core.Known(self.book.notes, None, self.book.begin, SharedArray, FOREVER)
 
@@ -262,13 +262,15 @@ class Fusion:
     def borrow(self, nbytes: int) -> Array:
         """A buffer of at least `nbytes`. Raises MemoryError."""
         wanted = max(_LEAST, 1 << (nbytes - 1).bit_length())
-        fitting = [index for index, buffer in enumerate(self._free) if buffer.nbytes == wanted]
-        return self._free.pop(fitting[-1]) if fitting else self._allocate(wanted)
+        for address, buffer in reversed(list(self._free.items())):
+            if buffer.nbytes == wanted and self._free.pop(address, None) is not None:
+                return buffer
+        return self._allocate(wanted)
 
     def give_back(self, buffer: Array) -> None:
-        self._free.append(buffer)
-        while sum(kept.nbytes for kept in self._free) > KEPT:
-            self._free.pop(0)
+        self._free[address_of(buffer)] = buffer
+        while sum(kept.nbytes for kept in list(self._free.values())) > KEPT:
+            self._free.pop(next(iter(list(self._free))), None)
 
 
 class Noting(Protocol):

@@ -116,8 +116,8 @@ class Group:
 
         def finish() -> None:
             calls.unpack()
-            for buffer in buffers:
-                fusion.give_back(buffer)
+            while buffers:  # each once, even if an exception comes between
+                fusion.give_back(buffers.pop())
 
         self._end.begin(works if self._async_op else (), finish)
         if self._async_op:
@@ -158,6 +158,7 @@ class _Calls:
     def unpack(self) -> None:
         for step, at in self._packed:
             step.scatter.make(self._notes, at, inwards=False)
+        self._packed.clear()
 
     def _alone(self, number: int) -> Call:
         on_gpu = self._on_gpu.get(number)
@@ -170,8 +171,9 @@ class End:
     def __init__(self) -> None:
         self._works: Sequence[Work] | None = None
         self._finish: Callable[[], None] | None = None
+        self._finishing = False
         self._dropped: str | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may wait inside a wait
 
     def begin(self, works: Sequence[Work], finish: Callable[[], None]) -> None:
         self._works, self._finish = works, finish
@@ -197,6 +199,12 @@ class End:
         for work in self._works:
             work.wait(max(limit - time.monotonic(), 1e-6))
         with self._lock:
-            if self._finish is not None:
-                self._finish()
+            if self._finishing:
+                raise ValueError("a signal handler waits for a group that the wait it interrupted is just unpacking")
+            self._finishing = True
+            try:
+                if self._finish is not None:
+                    self._finish()  # again where an exception got out of it
                 self._finish = None
+            finally:
+                self._finishing = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collx import AbortedError, CollxError, Communicator, MismatchError, ReduceOp, TimeoutError, Work
+from collx.fusion import Fusion
+from collx.group import End
+from collx.transports.conformance import run_threads
 from collx.types import Array
 from tests.ranks import ranks
 
@@ -291,3 +295,42 @@ def differing(comm: Communicator, case: str) -> None:
 def test_groups_that_differ_are_found(kind: str, case: str) -> None:
     with pytest.raises((MismatchError, AbortedError), match=r"differs: 2 calls|differs: 3 calls"):
         ranks(kind, 2, differing, case)
+
+
+def test_a_buffer_is_lent_to_one_at_a_time() -> None:
+    """Threads borrow and give back at once: those that complete asynchronous groups, and the caller's."""
+    fusion = Fusion(0, 2, False, lambda nbytes: np.empty(nbytes, np.uint8))
+    lent, switch = set[int](), sys.getswitchinterval()
+
+    def use(rank: int) -> None:
+        for turn in range(2000):
+            buffer = fusion.borrow(1 << 16 + (turn + rank) % 3)
+            assert buffer.nbytes == 1 << 16 + (turn + rank) % 3
+            assert id(buffer) not in lent
+            lent.add(id(buffer))
+            lent.remove(id(buffer))
+            fusion.give_back(buffer)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        run_threads(4, use)
+    finally:
+        sys.setswitchinterval(switch)
+
+
+def test_a_wait_that_was_interrupted_unpacks_again() -> None:
+    end, finished = End(), list[str]()
+
+    def finish() -> None:
+        with pytest.raises(ValueError, match="signal handler"):
+            end.wait(1.0)
+        finished.append("once")
+        if len(finished) == 1:
+            raise KeyboardInterrupt
+
+    end.begin((), finish)
+    with pytest.raises(KeyboardInterrupt):
+        end.wait(1.0)
+    for _ in range(2):
+        end.wait(1.0)
+    assert len(finished) == 2
