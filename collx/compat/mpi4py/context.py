@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from weakref import WeakSet
 
 from collx.communicator import Communicator
@@ -86,8 +86,12 @@ class Context(Kept):
     def __del__(self) -> None:
         self.recall()  # so that its communicator, which goes with it, does not wait for them
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is under way."""
+        return self.ranks is not None and not all(work.done() for work in list(self.ranks._under_way))
+
     def close(self) -> None:
-        self.recall()
         if self.ranks is not None:
             self.ranks.close()
         self.ranks = None
@@ -127,6 +131,10 @@ class Ranked(Handle):
 
 class Part(Mixin, Ranked):
     """Some of what communicators do."""
+
+    def _lasting(self) -> Self:
+        """A handle of the same for what is under way when the program frees its own."""
+        return self._of(self._context)
 
     if TYPE_CHECKING:
 

@@ -121,16 +121,23 @@ class Making(Part):
         return self.Split(host if split_type == COMM_TYPE_SHARED or known or parts else UNDEFINED, key)
 
     def Free(self) -> None:
+        """Leave it: now, or with the last request for what was started. Collective."""
+        context = self._dropped()
+        if not context.busy:
+            context.close()
+
+    def Disconnect(self) -> None:
         """Leave it when what was started is done. Collective."""
+        self._dropped().close()
+
+    def _dropped(self) -> Context:
+        """What this was a handle of, which it is no more."""
         context = self._context
         if context.constant is not None:
             raise errors.Exception(ERR_COMM, f"{context.constant} cannot be freed")
         self._drop_attributes()
-        context.close()
         self._it = None
-
-    def Disconnect(self) -> None:
-        self.Free()
+        return context
 
     def _made(
         self,

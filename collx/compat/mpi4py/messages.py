@@ -188,7 +188,9 @@ class Messages(Part):
 
     def _isend(self, data: Bytes, dest: int, tag: int, synchronous: bool = False) -> Operation:
         to = self._peer(dest, PROC_NULL)
-        return Nowhere() if to is None else Transfer(self._started(data, to, tag, synchronous), fail=self._fail)
+        if to is None:
+            return Nowhere()
+        return Transfer(self._started(data, to, tag, synchronous), fail=self._lasting()._fail)
 
     def _bsend(self, data: Bytes, dest: int, tag: int) -> Operation:
         """Send a copy, whose memory is the communicator's to keep; done at once."""
@@ -228,13 +230,14 @@ class Messages(Part):
             work: Work = self._ranks.recv_any(room.array, self._peer(source, ANY_SOURCE), _wanted(tag), async_op=True)
         except CollxError as error:
             self._fail(Failure(error), error)
+        lasting = self._lasting()
 
         def ended(envelope: Envelope, status: Status) -> Any:
             room.landed(envelope.nbytes)
-            self._tell(status, envelope)
+            lasting._tell(status, envelope)
             return room.data[: envelope.nbytes] if load is not None else None
 
-        return Transfer(work, ended, load, self._fail)
+        return Transfer(work, ended, load, lasting._fail)
 
     def _both(self, data: Bytes, room: Room, dest: int, sendtag: int, source: int, recvtag: int) -> Request:
         self._peer(dest, PROC_NULL)  # what is wrong with the sending is told before a receive is posted

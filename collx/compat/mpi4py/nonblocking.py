@@ -28,7 +28,7 @@ class Beginning(Part):
         except CollxError as error:
             self._fail(Failure(error), error)
         finish = move.finish
-        return Transfer(work, None if finish is None else lambda *_: finish(), fail=self._fail)
+        return Transfer(work, None if finish is None else lambda *_: finish(), fail=self._lasting()._fail)
 
     def _prepare(self, ready: Callable[[], Move]) -> Prequest:
         ready()  # so that what is wrong is said at once

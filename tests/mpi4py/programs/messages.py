@@ -147,6 +147,37 @@ def groups_are_made_by_some_and_joined() -> None:
     assert inter.Merge(rank == 0).rank == (rank - 1) % size
 
 
+def what_is_under_way_when_its_communicator_is_freed_goes_on() -> None:
+    comm = world.Dup()
+    after, before = (rank + 1) % size, (rank - 1) % size
+    come, late, total = np.zeros(1, int), np.zeros(1 << 18), np.zeros(1, int)
+    first = comm.Irecv(come, before, 1)
+    comm.Send(np.array([rank]), after, 1)
+    while not first.Get_status():
+        pass
+    requests = [
+        first,
+        comm.Irecv(late, before, 2),
+        comm.Isend(np.full(1 << 18, rank + 1.0), after, 2),
+        comm.Iallreduce(np.ones(1, int), total),
+        comm.Irecv(bytearray(1), before, 3),
+    ]
+    comm.Free()
+    assert not comm
+    requests[-1].Cancel()
+    statuses: list[MPI.Status] = []
+    MPI.Request.Waitall(requests, statuses)
+    assert [s.source for s in statuses[:2]] == [before, before]
+    assert (come[0], late[-1], total[0]) == (before, before + 1, size)
+    left = world.Dup()
+    request = left.Irecv(come, before)
+    left.Send(np.array([rank + 10]), after)
+    left.Disconnect()
+    assert come[0] == before + 10
+    assert request.Test(status)
+    assert status.source == before
+
+
 def an_error_handler_is_called_first() -> None:
     codes = []
     comm = MPI.COMM_SELF.Dup()
