@@ -9,6 +9,7 @@ from collx.compat.mpi4py import moves, reductions
 from collx.compat.mpi4py.context import Part
 from collx.compat.mpi4py.failures import Failure
 from collx.compat.mpi4py.info import INFO_NULL, Info
+from collx.compat.mpi4py.memory import in_place
 from collx.compat.mpi4py.moves import Move
 from collx.compat.mpi4py.op import SUM, Op
 from collx.compat.mpi4py.operation import Operation, Persistent, Transfer
@@ -134,6 +135,8 @@ class Prepared(Beginning):
     def Reduce_scatter_init(
         self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int] | None = None, op: Op = SUM, info: Info = INFO_NULL
     ) -> Prequest:
+        if recvcounts is None and not in_place(sendbuf):
+            recvcounts = reductions.counts_of(self, recvbuf)  # now, as Start is not to wait for others
         return self._prepare(lambda: reductions.reduce_scatter(self, sendbuf, recvbuf, recvcounts, op))
 
 

@@ -95,7 +95,7 @@ def reduce_scatter(comm: Ranked, sendbuf: Any, recvbuf: Any, recvcounts: Sequenc
     elif in_place(sendbuf):
         raise TypeError("Reduce_scatter in place needs recvcounts")
     else:
-        counts = ranks.all_gather(np.array([coming.count])).tolist()
+        counts = counts_of(comm, recvbuf)
     if in_place(sendbuf):
         going = coming
         if going.count != sum(counts):
@@ -107,6 +107,12 @@ def reduce_scatter(comm: Ranked, sendbuf: Any, recvbuf: Any, recvcounts: Sequenc
             raise ValueError(f"mismatch in send count {going.count} and sum(counts) {sum(counts)}")
         _agree(Message(going.base, going.offset, counts[ranks.rank], going.kind), coming)
     return _scattered(ranks, operator, going, coming, counts, in_place(sendbuf))
+
+
+def counts_of(comm: Ranked, recvbuf: Any) -> list[int]:
+    """How many elements each rank has room for. Collective."""
+    counts: list[int] = comm._ranks.all_gather(np.array([message(recvbuf, writable=True).count])).tolist()
+    return counts
 
 
 def _scattered(

@@ -123,6 +123,14 @@ def in_the_background() -> None:
         again.Start()
         again.Wait()
     assert total.tolist() == [3] * 3
+    parted = world.Reduce_scatter_init(np.arange(6.0), part := np.zeros(rank + 1))
+    if rank > 0:
+        world.recv(source=rank - 1)
+    parted.Start()  # one rank after the other: it waits for nobody
+    if rank + 1 < size:
+        world.send("started", rank + 1)
+    parted.Wait()
+    assert part.tolist() == [[0], [3, 6], [9, 12, 15]][rank]
 
 
 def what_is_wrong_is_said() -> None:
