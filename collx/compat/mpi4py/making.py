@@ -17,6 +17,7 @@ from collx.compat.mpi4py.constants import (
     ERR_ARG,
     ERR_COMM,
     ERR_GROUP,
+    ERR_RANK,
     IDENT,
     SIMILAR,
     UNDEFINED,
@@ -211,13 +212,26 @@ class MakingOfGroups(Part):
         Collective among both groups. `local_leader` is the rank here of this group's."""
         context, told = self._context, None
         if self.Get_rank() == local_leader:
-            told = peer_comm.sendrecv(context.members, remote_leader, tag, None, remote_leader, tag)
+            told = self._told_by(peer_comm, remote_leader, tag)
         remote = tuple(self.bcast(told, local_leader))
         if set(remote) & set(context.members):
             raise errors.Exception(ERR_COMM, "the groups have ranks in common")
         first, second = sorted((context.members, remote))
         label = WORLD.child_of(f"inter.{first}.{second}.{tag}")
         return named(self._made(context.members, remote, label=label))
+
+    def _told_by(self, peer_comm: Any, leader: int, tag: int) -> tuple[int, ...]:
+        """The members of the group of this rank of `peer_comm`, which asks for ours: apart from the messages there."""
+        peers = peer_comm._context.members if peer_comm._context.remote is None else peer_comm._context.remote
+        if not 0 <= leader < len(peers):
+            raise errors.Exception(ERR_RANK, f"{leader} is no rank in a communicator of {len(peers)}")
+        leaders = sorted((_me(), peers[leader]))
+        if leaders[0] == leaders[1]:
+            return self._context.members
+        pair = named(self._made(leaders, label=WORLD.child_of(f"leaders.{leaders}.{tag}")))
+        told: tuple[int, ...] = pair.allgather(self._context.members)[1 - pair.rank]
+        pair.Free()
+        return told
 
 
 class MakingOfTwo(Part):
