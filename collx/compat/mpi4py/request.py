@@ -88,10 +88,9 @@ class Request(Handle):
     @classmethod
     def Get_status_any(cls, requests: Sequence[Request], status: Status | None = None) -> tuple[int, bool]:
         pending = _active(requests)
-        for index, operation in pending:
-            if operation.test():
-                operation.peek(_or_new(status))
-                return index, True
+        for index, operation in _done(pending):
+            operation.peek(_or_new(status))
+            return index, True
         if not pending:
             _or_new(status)._tell()
         return UNDEFINED, not pending
@@ -157,7 +156,7 @@ class Request(Handle):
     @classmethod
     def Get_status_some(cls, requests: Sequence[Request], statuses: Statuses = None) -> list[int] | None:
         pending = _active(requests)
-        done = [(index, operation) for index, operation in pending if operation.test()]
+        done = _done(pending)
         for status, (_, operation) in zip(_statuses(statuses, len(done)), done, strict=False):
             operation.peek(status)
         return [index for index, _ in done] if pending else None
@@ -238,6 +237,12 @@ def _active(requests: Sequence[Request]) -> list[tuple[int, Operation]]:
     return [(index, pending) for index, r in enumerate(requests) if (pending := _pending(r)) is not None]
 
 
+def _done(pending: list[tuple[int, Operation]]) -> list[tuple[int, Operation]]:
+    """Those that are done. Where none is, one of them has a moment in which it may go on, for all of them."""
+    done = [(index, operation) for index, operation in pending if operation.done()]
+    return done or [(index, operation) for index, operation in pending[:1] if operation.test()]
+
+
 def _completed(request: Request, operation: Operation, status: Status | None) -> Operation:
     """Take note of how `operation` ended, which is done: the request stands for it no more."""
     if not operation.persistent:
@@ -288,9 +293,8 @@ def _wait_any(requests: Sequence[Request], status: Status | None) -> tuple[int, 
 
 def _test_any(requests: Sequence[Request], status: Status | None) -> tuple[int, bool, Operation | None]:
     pending = _active(requests)
-    for index, operation in pending:
-        if operation.test():
-            return index, True, _completed(requests[index], operation, status)
+    for index, operation in _done(pending):
+        return index, True, _completed(requests[index], operation, status)
     if not pending:
         _or_new(status)._tell()
     return UNDEFINED, not pending, None
@@ -316,7 +320,7 @@ def _some(
         return None, []
     if until is not None:
         until([operation for _, operation in pending])
-    done = {index: operation for index, operation in pending if operation.test()}
+    done = dict(_done(pending))
     told = _statuses(statuses, len(done))
     if isinstance(statuses, list):
         del statuses[len(done) :]
