@@ -133,6 +133,31 @@ def lists_and_single_tensors(group: Any) -> None:
     assert found == [{"rank": rank} for rank in range(SIZE)]
 
 
+def lists_that_do_not_fit_are_refused(group: Any) -> None:
+    def some(*lengths: int) -> list[Any]:
+        return [torch.zeros(length) for length in lengths]
+
+    short, unequal, fitting = some(*[2] * (SIZE - 1)), some(1, 3, *[2] * (SIZE - 2)), some(*[2] * SIZE)
+    one, words = torch.ones(2), (f"{SIZE - 1} tensors", f"{SIZE} ranks")
+    calls: list[Callable[[], object]] = [
+        lambda: dist.all_gather(short, one),
+        lambda: dist.reduce_scatter(one, short),
+        lambda: dist.all_to_all(short, fitting),
+        lambda: dist.all_to_all(fitting, short),
+    ]
+    if RANK == 0:
+        calls += [lambda: dist.gather(one, short), lambda: dist.scatter(one, short)]
+    for call in calls:
+        with raises(ValueError, *words):
+            call()
+    if RANK == 0:
+        with raises(ValueError, "gather_list", "[1, 3"):
+            dist.gather(one, unequal)
+        with raises(ValueError, "scatter_list", "[1, 3"):
+            dist.scatter(one, unequal)
+    dist.barrier()
+
+
 def both_names_of_a_method(group: Any) -> None:
     for gather in (group.all_gather_single, group._allgather_base):
         out = torch.zeros(SIZE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch._C import _distributed_c10d as c10d
 
 from collx.compat.torch.calls import Call, Calls
 from collx.compat.torch.sparse import all_reduce_sparse
-from collx.compat.torch.tensors import flat, joined, landing, only, parts, reduction, rows, spreading
+from collx.compat.torch.tensors import flat, joined, landing, one_each, only, parts, reduction, rows, spreading
 from collx.compat.torch.work import CollxWork
 
 
@@ -60,22 +61,24 @@ class Collectives(Calls):
     def gather(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.GatherOptions()
         x, root, out, finish = only(input_tensors, "input_tensors"), opts.rootRank, None, None
-        outputs = []
+        outputs: Sequence[Any] = []
         if root == self.comm.rank:
-            outputs = only(output_tensors, "output_tensors")
+            outputs = one_each(only(output_tensors, "output_tensors"), self.comm.size, "gather_list", alike=True)
             out, finish = spreading(outputs, x)
         return self._run(opts, Call(partial(self.comm.gather, flat(x), root, out=out), outputs, finish))
 
     def scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ScatterOptions()
-        x = joined(only(input_tensors, "input_tensors")) if opts.rootRank == self.comm.rank else None
+        x = None
+        if opts.rootRank == self.comm.rank:
+            x = joined(one_each(only(input_tensors, "input_tensors"), self.comm.size, "scatter_list", alike=True))
         out, finish = landing(only(output_tensors, "output_tensors"), filled=False)
         method = partial(self.comm.scatter, x, opts.rootRank, out=flat(out))
         return self._run(opts, Call(method, output_tensors, finish))
 
     def reduce_scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ReduceScatterOptions()
-        inputs = only(input_tensors, "input_tensors")
+        inputs = one_each(only(input_tensors, "input_tensors"), self.comm.size, "input_list")
         out, finish = landing(only(output_tensors, "output_tensors"), filled=False)
         x, op = reduction(joined(inputs), opts.reduceOp)
         method = partial(self.comm.reduce_scatter, x, op, counts=parts(inputs), out=flat(out))
@@ -102,9 +105,11 @@ class Collectives(Calls):
         return self._run(opts or c10d.AllToAllOptions(), Call(method, [output], finish))
 
     def alltoall(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
-        going, coming = [x.numel() for x in input_tensors], [out.numel() for out in output_tensors]
-        x = joined(input_tensors)
-        out, finish = spreading(output_tensors, x)
+        inputs = one_each(input_tensors, self.comm.size, "input_tensor_list")
+        outputs = one_each(output_tensors, self.comm.size, "output_tensor_list")
+        going, coming = [x.numel() for x in inputs], [out.numel() for out in outputs]
+        x = joined(inputs)
+        out, finish = spreading(outputs, x)
         method = partial(self.comm.all_to_all, x, send_counts=going, recv_counts=coming, out=out)
         return self._run(opts or c10d.AllToAllOptions(), Call(method, output_tensors, finish))
 
@@ -138,7 +143,7 @@ class Collectives(Calls):
         return Call(partial(self.comm.all_gather, flat(x), out=flat(out)), [output], finish)
 
     def _all_gather_to_list(self, outputs: Any, x: Any) -> Call:
-        out, finish = spreading(outputs, x)
+        out, finish = spreading(one_each(outputs, self.comm.size, "tensor_list"), x)
         return Call(partial(self.comm.all_gather, flat(x), counts=parts(outputs), out=out), outputs, finish)
 
     def _reduce_scatter(self, output: Any, input: Any, opts: Any) -> Call:

@@ -20,6 +20,17 @@ def only(tensors: Sequence[Any], name: str) -> Any:
     return tensors[0]
 
 
+def one_each(tensors: Sequence[Any], size: int, name: str, alike: bool = False) -> Sequence[Any]:
+    """A list for `size` ranks. Raises ValueError where it is for more or fewer, or its sizes differ but must be
+    `alike`."""
+    if len(tensors) != size:
+        raise ValueError(f"{name} has {len(tensors)} tensors, but the group has {size} ranks")
+    counts = [tensor.numel() for tensor in tensors]
+    if alike and len(set(counts)) > 1:
+        raise ValueError(f"{name} has tensors of {counts} elements, but all must have as many")
+    return tensors
+
+
 def landing(tensor: Any, filled: bool) -> tuple[Any, Finish | None]:
     """Where a result for `tensor` can be written, with what `tensor` holds where `filled`, and what brings it there."""
     if tensor.is_contiguous():
