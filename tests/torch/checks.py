@@ -210,6 +210,10 @@ def sparse_sums(group: Any) -> None:
     same(x.to_dense(), expected)
     with raises(NotImplementedError, "MAX", "sparse"):
         dist.all_reduce(x, dist.ReduceOp.MAX)
+    wide, deep = torch.zeros(3, 3 + RANK).to_sparse(), torch.ones(*[2] * (2 + RANK)).to_sparse()
+    for tensor, words in ((wide, "[3, 4] on rank 1"), (deep, "[3, 3] on rank 1"), (deep.to_dense().to_sparse(1), "")):
+        with raises(ValueError, "differ between ranks", words):
+            dist.all_reduce(tensor)
 
 
 def messages(group: Any) -> None:

@@ -58,7 +58,7 @@ class Calls:
         """Make a call: under way or, where `opts` has asyncOp false, at once."""
         if self._noted is not None:
             return self._note(opts, [call])
-        limit = _seconds(opts.timeout)
+        limit = seconds(opts.timeout)
         if opts.asyncOp:
             with self.alone():
                 work = call.method(async_op=True, timeout=limit)
@@ -74,7 +74,7 @@ class Calls:
         return self._make_fused(opts, calls) if self._noted is None else self._note(opts, calls)
 
     def _make_fused(self, opts: Any, calls: Sequence[Call]) -> CollxWork:
-        with self.alone(), self.comm.group(async_op=opts.asyncOp, timeout=_seconds(opts.timeout)) as group:
+        with self.alone(), self.comm.group(async_op=opts.asyncOp, timeout=seconds(opts.timeout)) as group:
             for call in calls:
                 call.method()
 
@@ -117,6 +117,6 @@ class _NotStarted:
         raise RuntimeError("a coalesced call ends with the others, after the block: wait then")
 
 
-def _seconds(timeout: datetime.timedelta) -> float | None:
+def seconds(timeout: datetime.timedelta) -> float | None:
     """torch has -1 ms for the group's own timeout."""
     return timeout.total_seconds() if timeout > UNLIMITED else None
