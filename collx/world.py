@@ -206,11 +206,17 @@ def _joined_by_tcp(
 
 def _exchange_of_launcher(place: Place, deadline: float) -> Exchange:
     """How ranks on several hosts tell each other where they are: by their MPI, or by what MPI itself would use."""
-    if place.pmi >= 0 and importlib.util.find_spec("mpi4py") is None:
+    if place.pmi >= 0 and not _has_mpi():
         return lambda text, deadline: pmi.exchange(text, os.environ, deadline)
     from collx.transports.groups.mpi import MpiGroup, exchange
 
     return partial(exchange, MpiGroup.join(_world_of_mpi(place), deadline).comm)
+
+
+def _has_mpi() -> bool:
+    """Whether there is an mpi4py, other than collx's own."""
+    found, own = importlib.util.find_spec("mpi4py"), os.path.join(os.path.dirname(__file__), "compat", "")
+    return found is not None and not os.path.realpath(found.origin or "").startswith(os.path.realpath(own))
 
 
 def _made(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import pytest
 
+import collx
+from collx import world
 from tests.mpi4py import modules, outcomes
 from tests.mpi4py.compare import FOLDER
 from tests.mpi4py.page import Result
@@ -12,6 +18,14 @@ JOBS = {
     1: ["test_cco_vec", "test_op", "test_status"],
     2: ["test_cco_buf", "test_p2p_obj", "test_group"],
 }
+
+
+def test_the_shim_is_not_taken_for_an_mpi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which ranks on several hosts would tell each other where they are."""
+    monkeypatch.delitem(sys.modules, "mpi4py", raising=False)
+    monkeypatch.syspath_prepend(str(Path(collx.__file__).parent / "compat" / "mpi4py" / "shadow"))
+    assert importlib.util.find_spec("mpi4py") is not None
+    assert not world._has_mpi()
 
 
 @pytest.mark.parametrize("size", JOBS)
