@@ -80,7 +80,7 @@ class Attributes(Mixin):
                 other._kept().attributes[number] = kept
 
     def _drop_attributes(self) -> None:
-        for number in list(self._kept().attributes):
+        for number in reversed(list(self._kept().attributes)):
             self.Delete_attr(number)
 
 

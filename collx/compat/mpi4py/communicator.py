@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -13,7 +10,7 @@ from collx.compat.mpi4py import constants
 from collx.compat.mpi4py.attributes import Attributes
 from collx.compat.mpi4py.collectives import Scans
 from collx.compat.mpi4py.context import Context, Ranked
-from collx.compat.mpi4py.environment import SELF, WORLD
+from collx.compat.mpi4py.environment import SELF, WORLD, abort, at_finalize
 from collx.compat.mpi4py.errhandler import HandlesErrors
 from collx.compat.mpi4py.errors import Lacking
 from collx.compat.mpi4py.making import CLASSES, Making, MakingOfGroups, MakingOfTwo, named
@@ -103,12 +100,7 @@ class Comm(Making, Messages, Parcels, Objects, Nonblocking, Prepared, Attributes
 
     def Abort(self, errorcode: int = 0) -> NoReturn:
         """End the job, with this exit code, or 1 for 0. The launcher ends the other ranks."""
-        told = f"rank {WORLD.ranks and WORLD.ranks.rank} called Abort({errorcode})\n"
-        for stream, text in ((sys.stdout, ""), (sys.stderr, told)):
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
-                stream.write(text)
-                stream.flush()
-        os._exit(errorcode & 0xFF or 1)
+        abort(errorcode)
 
     def _predefined_attr(self, keyval: int) -> Any:
         if keyval in PREDEFINED:
@@ -185,6 +177,7 @@ CLASSES |= {
 COMM_NULL = Comm._of(None, "COMM_NULL")
 COMM_WORLD = Intracomm._of(WORLD, "COMM_WORLD")
 COMM_SELF = Intracomm._of(SELF, "COMM_SELF")
+at_finalize.append(COMM_SELF._drop_attributes)
 
 
 def attach(context: Context, buf: Any) -> None:

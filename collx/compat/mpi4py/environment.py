@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import NoReturn
 
 import collx
 from collx import calls
@@ -20,11 +22,17 @@ from collx.groups import Lone
 
 WORLD, SELF = Context(None, "MPI_COMM_WORLD", label="world"), Context(None, "MPI_COMM_SELF", label="self")
 
+at_finalize: list[Callable[[], None]] = []  # what Finalize does first
 _finalized = False
+_leaves = True  # whether the end of the process finalises MPI
+_failed = 0  # the exit code of a process that is to end the job
 
 
 def Init() -> None:
     """Join the job, by `collx.init()`. Collective."""
+    global _leaves
+    from mpi4py import rc
+
     if WORLD.ranks is not None or _finalized:
         raise errors.Exception(constants.ERR_OTHER, "MPI was initialised before")
     WORLD.ranks = collx.init()
@@ -33,6 +41,7 @@ def Init() -> None:
         lone.engine([0], "self", WORLD.ranks.timeout), 0, 0, (host,), WORLD.ranks.timeout, lone.engine, label="self"
     )
     WORLD.members, SELF.members = tuple(range(WORLD.ranks.size)), (WORLD.ranks.rank,)
+    _leaves = bool(rc.initialize if rc.finalize is None else rc.finalize)
     atexit.register(_leave)
 
 
@@ -47,6 +56,8 @@ def Finalize() -> None:
     global _finalized
     if WORLD.ranks is None:
         raise errors.Exception(constants.ERR_OTHER, "MPI is not initialised")
+    for act in at_finalize:
+        act()
     call = calls.barrier(WORLD.ranks.rank, WORLD.ranks.size)
     call.request = call.request._replace(called="Finalize")  # as the others are told, if they call something else
     WORLD.ranks._do(call, False, None)
@@ -57,9 +68,29 @@ def Finalize() -> None:
 
 def _leave() -> None:
     """A process that ends well leaves when the others do, as it would with MPI."""
-    if WORLD.ranks is not None and not _finalized and not WORLD.ranks.closed and not hasattr(sys, "last_value"):
+    if WORLD.ranks is None or _finalized or WORLD.ranks.closed:
+        return
+    if _failed:
+        abort(_failed)
+    if _leaves and not hasattr(sys, "last_value"):
         with contextlib.suppress(CollxError):  # of which the rank tells that failed
             Finalize()
+
+
+def abort(errorcode: int) -> NoReturn:
+    """End the job, with this exit code, or 1 for 0. The launcher ends the other ranks."""
+    told = f"rank {WORLD.ranks and WORLD.ranks.rank} called Abort({errorcode})\n"
+    for stream, text in ((sys.stdout, ""), (sys.stderr, told)):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+            stream.write(text)
+            stream.flush()
+    os._exit(errorcode & 0xFF or 1)
+
+
+def abort_at_exit(errorcode: int) -> None:
+    """End the job when the process ends, with this exit code; not for 0."""
+    global _failed
+    _failed = errorcode
 
 
 def Is_initialized() -> bool:

@@ -227,4 +227,5 @@ for check in list(vars(sys.modules[__name__]).values()):
     if getattr(check, "__module__", "") == __name__ and callable(check):
         check()
         world.Barrier()
-print("all is well")
+key = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, value: print(value, flush=True))
+MPI.COMM_SELF.Set_attr(key, "all is well")  # which Finalize, at the end, tells

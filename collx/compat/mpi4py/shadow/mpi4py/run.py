@@ -4,9 +4,20 @@ import os
 import runpy
 import sys
 
+from collx.compat.mpi4py.environment import abort_at_exit
+
 
 def main() -> None:
-    """Run what the command line names."""
+    """Run what the command line names. Where that ends by `sys.exit` with a code other than 0, so does the job, as by
+    Abort, if MPI is initialised."""
+    try:
+        _run()
+    except SystemExit as leaving:
+        abort_at_exit(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
+        raise
+
+
+def _run() -> None:
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-m", "-c", "-")):
         sys.exit("usage: python -m mpi4py (PROGRAM | -m MODULE | -c CODE) [ARGUMENTS]")
