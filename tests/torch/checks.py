@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 import collx
+from collx.compat.torch.work import CollxWork
 
 RANK, SIZE, STORE = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 TIMEOUT = datetime.timedelta(seconds=60)
@@ -200,6 +202,28 @@ def coalesced_calls(group: Any) -> None:
     assert sent.is_completed()
 
 
+def what_coalescing_does_not_take(group: Any) -> None:
+    """Calls of other threads; and what cannot be made fails where it was handed out."""
+    x, y = torch.full((2,), float(RANK)), torch.zeros(2)
+    with dist._coalescing_manager(device=torch.device("cpu"), async_ops=True) as both:
+        dist.broadcast(x, 1, async_op=True)
+        outs = [torch.zeros(1) for _ in range(SIZE)]
+        other = threading.Thread(target=dist.all_gather, args=(outs, torch.tensor([float(RANK)])))
+        other.start()
+        other.join()
+        assert [int(out) for out in outs] == list(range(SIZE))
+    both.wait()
+    same(x, 1)
+    works = []
+    with raises(ValueError, "overlap"), dist._coalescing_manager(device=torch.device("cpu")):
+        works = [dist.broadcast(y, root, async_op=True) for root in (0, 1)]
+    for work in works:
+        assert work.is_completed()
+        with raises(ValueError, "overlap"):
+            work.wait()
+    dist.barrier()
+
+
 def sparse_sums(group: Any) -> None:
     x = torch.sparse_coo_tensor([[RANK, RANK + 1]], torch.tensor([[1.0, 2.0], [3.0, 4.0]]), (SIZE + 1, 2))
     dist.all_reduce(x)
@@ -275,6 +299,57 @@ def works_and_futures(group: Any) -> None:
     z = torch.full((3,), float(RANK))
     dist._broadcast_coalesced(group, [z], 1 << 20, 1)  # by which C++ calls the group, as DistributedDataParallel does
     same(z, 1)
+
+
+def futures_complete_as_calls_end(group: Any) -> None:
+    """Also behind a message that has not come; and one may be waited for in a callback of another group's."""
+    other, inbox = dist.new_group(), torch.zeros(1)
+    message = dist.irecv(inbox, (RANK - 1) % SIZE).get_future()
+    x, y = torch.ones(3), torch.ones(3)
+    first = dist.all_reduce(x, async_op=True).get_future()
+
+    def again(future: Any) -> Any:
+        inner = dist.all_reduce(y, group=other, async_op=True).get_future()
+        return inner.then(lambda each: each.wait()[0]).wait()
+
+    same(first.then(again).wait(), SIZE)
+    assert not message.done()
+    dist.barrier()
+    dist.send(torch.ones(1), (RANK + 1) % SIZE)
+    same(message.wait()[0], 1)
+
+
+def what_a_signal_handler_raises_is_not_the_calls(group: Any) -> None:
+    class Ended:
+        def done(self) -> bool:
+            return True
+
+        def wait(self, timeout: float | None = None) -> None:
+            assert timeout is None or timeout > 0
+            if timeout is not None:
+                raise KeyError("a handler's")
+
+    work = CollxWork((Ended(),))
+    with raises(KeyError, "a handler's"):
+        work.wait(datetime.timedelta(microseconds=1))
+    assert work.wait()
+
+
+def a_signal_handler_that_calls_is_told_so(group: Any) -> None:
+    if RANK > 0:
+        with raises(dist.DistBackendError, "rank 0 gave up"):
+            dist.recv(torch.zeros(1), 0)
+        return
+    begun = False
+    usual = signal.signal(signal.SIGALRM, lambda *_: begun and dist.all_reduce(torch.ones(1)))
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        begun = True
+        with raises(dist.DistBackendError, "signal handler"):
+            dist.all_reduce(torch.ones(2))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
 
 
 def errors_are_torchs_as_well(group: Any) -> None:

@@ -6,7 +6,7 @@ import datetime
 import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import collx
 from collx.compat.torch.errors import as_torch
@@ -26,13 +26,19 @@ class Call(NamedTuple):
 
 class Alone:
     """A lock; what fails between ranks while it is held is a torch.distributed.DistBackendError too. A generator would
-    take as long as a small collective."""
+    take as long as a small collective. A signal handler's call gets through, for collx to say that it is within another
+    one; not into a group, which would take it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self.fusing = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._lock.acquire()
+        if self.fusing:
+            self._lock.release()
+            raise RuntimeError("a signal handler called torch.distributed inside a call on the same group")
+        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._lock.release()
@@ -47,8 +53,7 @@ class Calls:
         self.comm = comm
         self._alone = Alone()
         self._waiter = Waiter(f"collx futures of group {name}")
-        self._noted: list[Call] | None = None  # while calls are coalesced
-        self._coalesced = CollxWork(())
+        self._block = _Block()
 
     def alone(self) -> Alone:
         """A block in which nobody else makes calls on `comm`, and errors are torch's."""
@@ -56,7 +61,7 @@ class Calls:
 
     def _run(self, opts: Any, call: Call) -> CollxWork | None:
         """Make a call: under way or, where `opts` has asyncOp false, at once."""
-        if self._noted is not None:
+        if self._block.calls is not None:
             return self._note(opts, [call])
         limit = seconds(opts.timeout)
         if opts.asyncOp:
@@ -71,12 +76,17 @@ class Calls:
 
     def _fused(self, opts: Any, calls: Sequence[Call]) -> CollxWork | None:
         """Make calls as one: those that are alike and small are packed into few."""
-        return self._make_fused(opts, calls) if self._noted is None else self._note(opts, calls)
+        return self._make_fused(opts, calls) if self._block.calls is None else self._note(opts, calls)
 
     def _make_fused(self, opts: Any, calls: Sequence[Call]) -> CollxWork:
-        with self.alone(), self.comm.group(async_op=opts.asyncOp, timeout=seconds(opts.timeout)) as group:
-            for call in calls:
-                call.method()
+        with self.alone() as alone:
+            alone.fusing = True
+            try:
+                with self.comm.group(async_op=opts.asyncOp, timeout=seconds(opts.timeout)) as group:
+                    for call in calls:
+                        call.method()
+            finally:
+                alone.fusing = False
 
         def finish() -> None:
             for call in calls:
@@ -91,20 +101,33 @@ class Calls:
         return CollxWork((), tensors)
 
     def _note(self, opts: Any, calls: Sequence[Call]) -> CollxWork | None:
-        assert self._noted is not None
-        self._noted.extend(calls)
-        return self._coalesced if opts.asyncOp else None
+        block = self._block
+        assert block.calls is not None
+        block.calls.extend(calls)
+        return block.work if opts.asyncOp else None
 
     def _start_coalescing(self, device: Any) -> None:
-        """Calls from now on are noted only, and those that are under way end together."""
-        self._noted, self._coalesced = [], CollxWork((_NotStarted(),))
+        """This thread's calls from now on are noted only, and those that are under way end together."""
+        self._block.calls, self._block.work = [], CollxWork((_NotStarted(),))
 
     def _end_coalescing(self, device: Any) -> CollxWork:
         """Make them."""
-        calls, self._noted = self._noted, None
-        if calls is None:
+        calls, work = self._block.calls, self._block.work
+        if calls is None or work is None:
             raise RuntimeError("_end_coalescing without _start_coalescing before")
-        return self._coalesced.become(self._make_fused(UNDER_WAY, calls))
+        self._block.calls = self._block.work = None
+        try:
+            return work.become(self._make_fused(UNDER_WAY, calls))
+        except BaseException as error:
+            work.fail(error)
+            raise
+
+
+class _Block(threading.local):
+    """What this thread coalesces: calls, and their Work; None outside."""
+
+    calls: list[Call] | None = None
+    work: CollxWork | None = None
 
 
 class _NotStarted:

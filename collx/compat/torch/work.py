@@ -13,10 +13,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import collx
 from collx.compat.torch.errors import as_torch
 
 Finish = Callable[[], object]  # brings what has arrived to where it belongs
 UNLIMITED = datetime.timedelta(0)
+GLANCE = datetime.timedelta(
+    milliseconds=20
+)  # for which calls that ended before an older one may wait for their futures
 
 
 class CollxWork(dist.Work):  # type: ignore[misc]
@@ -32,9 +36,9 @@ class CollxWork(dist.Work):  # type: ignore[misc]
         super().__init__()
         self.works, self.finish = works, finish
         self.tensors, self._waiter = tensors, waiter
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may wait inside a wait
         self._over = not works
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._future: Any = None
 
     def wait(self, timeout: datetime.timedelta = UNLIMITED) -> bool:
@@ -44,9 +48,9 @@ class CollxWork(dist.Work):  # type: ignore[misc]
             deadline = time.monotonic() + timeout.total_seconds() if timeout > UNLIMITED else None
             for work in self.works:
                 try:
-                    work.wait(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+                    work.wait(None if deadline is None else max(deadline - time.monotonic(), 1e-6))
                 except Exception as error:
-                    if not work.done():
+                    if not (work.done() and isinstance(error, collx.CollxError)):  # not the call's: a signal handler's
                         as_torch(error)
                         raise
             self._end()
@@ -59,6 +63,10 @@ class CollxWork(dist.Work):  # type: ignore[misc]
         self.works, self.tensors, self.finish, self._waiter = other.works, other.tensors, other.finish, other._waiter
         self._over = False
         return self
+
+    def fail(self, error: BaseException) -> None:
+        """End by `error`: it could not be started."""
+        self.works, self._error, self._over = (), error, True
 
     def is_completed(self) -> bool:
         if not self._over and all(work.done() for work in self.works):
@@ -83,7 +91,7 @@ class CollxWork(dist.Work):  # type: ignore[misc]
     def is_success(self) -> bool:
         return self.is_completed() and self._error is None
 
-    def exception(self) -> Exception | None:
+    def exception(self) -> BaseException | None:
         """What the call failed with; None also while it is under way."""
         return self._error if self.is_completed() else None
 
@@ -100,7 +108,7 @@ class CollxWork(dist.Work):  # type: ignore[misc]
         if self._future is None:
             ended = torch.futures.Future()
             self._future = ended.then(lambda _: self.result())  # that what it raises is C++'s error as well
-            if self._waiter is None or self._waiter.busy_here() or self.is_completed():
+            if self._waiter is None or _here.completes or self.is_completed():
                 with contextlib.suppress(Exception):  # whoever waits for the future is told
                     self.wait()
                 ended.set_result(None)
@@ -116,36 +124,56 @@ class CollxWork(dist.Work):  # type: ignore[misc]
     source_rank = _source_rank
 
 
+class _Here(threading.local):
+    """Whether this thread completes futures: in a callback it may wait for one that nobody else would complete."""
+
+    completes = False
+
+
+_here = _Here()
+Asked = queue.SimpleQueue[tuple["CollxWork", Any] | None]
+
+
 class Waiter:
-    """A thread that completes the futures of calls, in the order in which they were asked for."""
+    """A thread that completes the futures of calls as these end."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._asked: queue.SimpleQueue[tuple[CollxWork, Any] | None] = queue.SimpleQueue()
+        self._name, self._lock = name, threading.RLock()
         self._thread: threading.Thread | None = None
-
-    def busy_here(self) -> bool:
-        """Whether this is its thread, in a callback, which may itself wait for a future that nobody else completes."""
-        return self._thread is threading.current_thread()
+        self._asked = Asked()  # of the thread
 
     def tell(self, work: CollxWork, ended: Any) -> None:
         """Complete `ended` as soon as `work` has ended, well or not."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
-        self._asked.put((work, ended))
-
-    def _run(self) -> None:
-        while (asked := self._asked.get()) is not None:
-            work, ended = asked
-            with contextlib.suppress(Exception):  # whoever waits for the future is told
-                work.wait()
-            ended.set_result(None)
+        with self._lock:
+            if self._thread is None:
+                self._asked = Asked()
+                self._thread = threading.Thread(target=_complete, args=(self._asked,), name=self._name, daemon=True)
+                self._thread.start()
+            self._asked.put((work, ended))
 
     def close(self) -> None:
         """Return when all futures asked for are complete."""
-        if self._thread is not None:
+        with self._lock:
+            thread, self._thread = self._thread, None
             self._asked.put(None)
-            if self._thread is not threading.current_thread():
-                self._thread.join()
-            self._thread = None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+
+def _complete(asked: Asked) -> None:
+    """Complete futures until None is asked for, and then those that are left."""
+    _here.completes, closing = True, False
+    waiting: list[tuple[CollxWork, Any]] = []
+    while waiting or not closing:
+        while not closing and not (waiting and asked.empty()):
+            one = asked.get()
+            closing = one is None
+            waiting += [] if one is None else [one]
+        if waiting:
+            with contextlib.suppress(Exception):  # whoever waits for the future is told
+                waiting[0][0].wait(GLANCE)  # most end in order, but a message may never come
+        over = [work.is_completed() for work, _ in waiting]
+        for (_, ended), now in zip(waiting, over, strict=True):
+            if now:
+                ended.set_result(None)
+        waiting = [one for one, now in zip(waiting, over, strict=True) if not now]
