@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collx.compat.mpi4py import layout
 from collx.compat.mpi4py.predefined import CONSTANTS
 from tests import jobs
 
@@ -70,3 +71,15 @@ def test_bytes_are_gathered_and_scattered_as_the_datatype_says(made: tuple[objec
     layout.scatter(got, other[first:last], count)
     assert got.tolist() == other[offsets].tolist()
     assert set(np.flatnonzero(other).tolist()) <= set(offsets)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=3))
+def test_a_grid_has_the_elements_at_its_indices(chosen: list[list[bool]]) -> None:
+    sizes, indices = [len(each) for each in chosen], [np.flatnonzero(each) for each in chosen]
+    made = layout.grid(layout.basic(4), sizes, indices)
+    whole = np.arange(np.prod(sizes), dtype=np.int32)
+    wanted = whole.reshape(sizes)[np.ix_(*indices)].ravel()
+    first, last = made.span(1)
+    assert (made.extent, made.size) == (whole.nbytes, wanted.nbytes)
+    assert made.gather(whole.view(np.uint8)[first:last], 1).tobytes() == wanted.tobytes()

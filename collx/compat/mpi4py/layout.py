@@ -129,10 +129,13 @@ def joined(parts: Sequence[Layout]) -> Layout:
 def grid(one: Layout, sizes: Sequence[int], indices: Sequence[Numbers]) -> Layout:
     """The elements of an array of `sizes` whose index in each dimension is one of `indices`; the first dimension is the
     slowest. Its extent is the array's."""
-    at = _numbers([0])
-    for size, index in zip(sizes, indices, strict=True):
-        at = (at[:, None] * size + index).ravel()
-    chosen = repeated(one, np.ones(len(at), np.int64), at * one.extent)
+    sizes, indices = [1, *sizes], [_numbers([0]), *indices]  # for an array without dimensions
+    rows, last = _numbers([0]), indices[-1]
+    for size, index in zip(sizes[:-1], indices[:-1], strict=True):
+        rows = (rows[:, None] * size + index).ravel()
+    (first,) = np.nonzero(np.diff(last, prepend=-2) != 1)  # of each run of elements next to each other
+    at = (rows[:, None] * sizes[-1] + last[first]).ravel()
+    chosen = repeated(one, np.tile(np.diff(first, append=len(last)), len(rows)), at * one.extent)
     whole = int(np.prod(sizes, dtype=np.int64)) * one.extent
     return Layout(chosen.offsets, chosen.lengths, 0, whole, chosen.basics, one.align)
 
