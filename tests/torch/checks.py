@@ -303,8 +303,10 @@ def works_and_futures(group: Any) -> None:
 
 def futures_complete_as_calls_end(group: Any) -> None:
     """Also behind a message that has not come; and one may be waited for in a callback of another group's."""
-    other, inbox = dist.new_group(), torch.zeros(1)
-    message = dist.irecv(inbox, (RANK - 1) % SIZE).get_future()
+    other, right, left = dist.new_group(), (RANK + 1) % SIZE, (RANK - 1) % SIZE
+    message, second = (dist.irecv(torch.zeros(1), left, tag=tag).get_future() for tag in (0, 1))
+    dist.send(torch.ones(1), right, tag=1)
+    same(second.wait()[0], 1)
     x, y = torch.ones(3), torch.ones(3)
     first = dist.all_reduce(x, async_op=True).get_future()
 
@@ -315,7 +317,7 @@ def futures_complete_as_calls_end(group: Any) -> None:
     same(first.then(again).wait(), SIZE)
     assert not message.done()
     dist.barrier()
-    dist.send(torch.ones(1), (RANK + 1) % SIZE)
+    dist.send(torch.ones(1), right)
     same(message.wait()[0], 1)
 
 

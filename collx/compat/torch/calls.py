@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import collx
 from collx.compat.torch.errors import as_torch
-from collx.compat.torch.work import UNLIMITED, CollxWork, Finish, Waiter
+from collx.compat.torch.work import GLANCE, UNLIMITED, CollxWork, Finish, Waiter
 
 UNDER_WAY = SimpleNamespace(asyncOp=True, timeout=UNLIMITED)  # for calls to which torch gives no options
 
@@ -53,13 +53,14 @@ class Calls:
         self.comm = comm
         self._alone = Alone()
         self._waiter = Waiter(f"collx futures of group {name}")
+        self._glancing = Waiter(f"collx futures of messages of group {name}", GLANCE)  # which end in any order
         self._block = _Block()
 
     def alone(self) -> Alone:
         """A block in which nobody else makes calls on `comm`, and errors are torch's."""
         return self._alone
 
-    def _run(self, opts: Any, call: Call) -> CollxWork | None:
+    def _run(self, opts: Any, call: Call, waiter: Waiter | None = None) -> CollxWork | None:
         """Make a call: under way or, where `opts` has asyncOp false, at once."""
         if self._block.calls is not None:
             return self._note(opts, [call])
@@ -67,7 +68,7 @@ class Calls:
         if opts.asyncOp:
             with self.alone():
                 work = call.method(async_op=True, timeout=limit)
-            return CollxWork((work,), call.tensors, call.finish, self._waiter)
+            return CollxWork((work,), call.tensors, call.finish, waiter or self._waiter)
         with self.alone():
             call.method(timeout=limit)
         if call.finish is not None:
@@ -78,7 +79,7 @@ class Calls:
         """Make calls as one: those that are alike and small are packed into few."""
         return self._make_fused(opts, calls) if self._block.calls is None else self._note(opts, calls)
 
-    def _make_fused(self, opts: Any, calls: Sequence[Call]) -> CollxWork:
+    def _make_fused(self, opts: Any, calls: Sequence[Call], waiter: Waiter | None = None) -> CollxWork:
         with self.alone() as alone:
             alone.fusing = True
             try:
@@ -96,7 +97,7 @@ class Calls:
         tensors = [tensor for call in calls for tensor in call.tensors]
         if opts.asyncOp:
             assert group.work is not None
-            return CollxWork((group.work,), tensors, finish, self._waiter)
+            return CollxWork((group.work,), tensors, finish, waiter or self._waiter)
         finish()
         return CollxWork((), tensors)
 
@@ -117,7 +118,7 @@ class Calls:
             raise RuntimeError("_end_coalescing without _start_coalescing before")
         self._block.calls = self._block.work = None
         try:
-            return work.become(self._make_fused(UNDER_WAY, calls))
+            return work.become(self._make_fused(UNDER_WAY, calls, self._glancing))
         except BaseException as error:
             work.fail(error)
             raise

@@ -93,6 +93,7 @@ class CollxGroup(Collectives, Messages, dist.ProcessGroup):  # type: ignore[misc
     def shutdown(self) -> None:
         """Leave the group, when what is under way has ended."""
         self._waiter.close()
+        self._glancing.close()
         self.comm.close()
 
     def abort(self) -> None:

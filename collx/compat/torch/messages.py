@@ -15,12 +15,12 @@ class Messages(Calls):
 
     def send(self, tensors: Any, to: int, tag: int = 0) -> CollxWork | None:
         method = partial(self.comm.send, only(tensors, "tensors"), to, tag)
-        return self._run(UNDER_WAY, Call(method, tensors))
+        return self._run(UNDER_WAY, Call(method, tensors), self._glancing)
 
     def recv(self, tensors: Any, source: int, tag: int = 0) -> CollxWork | None:
         here, finish = landing(only(tensors, "tensors"), filled=False)
-        return self._run(UNDER_WAY, Call(partial(self.comm.recv, here, source, tag), tensors, finish))
+        return self._run(UNDER_WAY, Call(partial(self.comm.recv, here, source, tag), tensors, finish), self._glancing)
 
     def recv_anysource(self, tensors: Any, tag: int = 0) -> CollxWork | None:
         here, finish = landing(only(tensors, "tensors"), filled=False)
-        return self._run(UNDER_WAY, Call(partial(self.comm.recv_any, here, None, tag), tensors, finish))
+        return self._run(UNDER_WAY, Call(partial(self.comm.recv_any, here, None, tag), tensors, finish), self._glancing)

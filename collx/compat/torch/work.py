@@ -135,10 +135,10 @@ Asked = queue.SimpleQueue[tuple["CollxWork", Any] | None]
 
 
 class Waiter:
-    """A thread that completes the futures of calls as these end."""
+    """A thread that completes the futures of calls: in order, or as they end, with a look at all each `glance`."""
 
-    def __init__(self, name: str) -> None:
-        self._name, self._lock = name, threading.RLock()
+    def __init__(self, name: str, glance: datetime.timedelta = UNLIMITED) -> None:
+        self._name, self._glance, self._lock = name, glance, threading.RLock()
         self._thread: threading.Thread | None = None
         self._asked = Asked()  # of the thread
 
@@ -147,7 +147,8 @@ class Waiter:
         with self._lock:
             if self._thread is None:
                 self._asked = Asked()
-                self._thread = threading.Thread(target=_complete, args=(self._asked,), name=self._name, daemon=True)
+                self._thread = threading.Thread(target=_complete, args=(self._asked, self._glance), name=self._name)
+                self._thread.daemon = True
                 self._thread.start()
             self._asked.put((work, ended))
 
@@ -160,7 +161,7 @@ class Waiter:
             thread.join()
 
 
-def _complete(asked: Asked) -> None:
+def _complete(asked: Asked, glance: datetime.timedelta) -> None:
     """Complete futures until None is asked for, and then those that are left."""
     _here.completes, closing = True, False
     waiting: list[tuple[CollxWork, Any]] = []
@@ -171,7 +172,7 @@ def _complete(asked: Asked) -> None:
             waiting += [] if one is None else [one]
         if waiting:
             with contextlib.suppress(Exception):  # whoever waits for the future is told
-                waiting[0][0].wait(GLANCE)  # most end in order, but a message may never come
+                waiting[0][0].wait(glance)
         over = [work.is_completed() for work, _ in waiting]
         for (_, ended), now in zip(waiting, over, strict=True):
             if now:
