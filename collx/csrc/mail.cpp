@@ -197,6 +197,10 @@ void Mailbox::hand_over(RecvTask& task, const Message& kept) {
     task.complete(kept.envelope);
 }
 
+bool Mailbox::claimed(const Envelope& message) const {
+    return std::ranges::any_of(waiting_, [&](const RecvTask* task) { return task->wanted_.takes(message); });
+}
+
 bool Mailbox::awaited(std::size_t peer) const {
     return std::ranges::any_of(waiting_, [&](const RecvTask* task) { return task->wanted_.from(peer); });
 }
@@ -233,13 +237,12 @@ std::optional<Envelope> Mailbox::look(Links& links, std::size_t peer, const Want
     const Message& coming = coming_[peer];
     Reader& lane = links.mail_from[peer];
     for (;;) {
-        const bool free = coming.receiver == nullptr && !coming.unwanted;
+        const bool free = coming.receiver == nullptr && !coming.unwanted && !claimed(coming.envelope);
         if (coming.under_way && free && wanted.takes(coming.envelope)) return coming.envelope;
         if (!lane.arrived()) return {};
         if (!coming.under_way) {
             const Envelope next = envelope_of(opening_of(lane), peer);
-            const auto takes = [&](const RecvTask* task) { return task->wanted_.takes(next); };
-            if (wanted.takes(next) && std::ranges::none_of(waiting_, takes)) return next;
+            if (wanted.takes(next) && !claimed(next)) return next;
         }
         take(lane, peer);
         links.touch(peer);

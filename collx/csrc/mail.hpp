@@ -71,6 +71,7 @@ class Mailbox {
 
     bool pull_from(Links& links, std::size_t peer);
     std::optional<Envelope> look(Links& links, std::size_t peer, const Wanted& wanted);
+    [[nodiscard]] bool claimed(const Envelope& message) const;  // a receive waits that will get it
     [[nodiscard]] bool awaited(std::size_t peer) const;
     void take(Reader& lane, std::size_t peer);
     void begin(Message& message, const Envelope& envelope, std::uint32_t receipt);

@@ -64,6 +64,25 @@ bool cancelling(World& world) {
     return right;
 }
 
+// A probe does not tell of a message that a receive posted before it will get, however much of that has come.
+bool probed(World& world) {
+    bool right = true;
+    Words mine(20'000), first(20'000), second(10'000), other(1);
+    for (int round = 0; round < 20; ++round) {
+        auto draining = world[0].start_recv({1, 6}, bytes(other), 8, soon(), false);
+        auto large = world[1].start_send(0, 5, bytes(mine), first.size() * 8, soon());
+        auto small = world[1].start_send(0, 5, bytes(mine), second.size() * 8, soon());
+        auto receiving = world[0].start_recv({1, 5}, bytes(first), first.size() * 8, soon(), false);
+        const Outcome found = world[0].probe({1, 5}, true, soon());
+        right &= found && found.bytes == second.size() * 8;
+        right &= bool(world[0].recv({1, 5}, bytes(second), second.size() * 8, soon()));
+        right &= bool(world[1].send(0, 6, bytes(mine), 8, soon()));
+        for (const auto& [rank, task] : {std::pair{0, receiving}, {0, draining}, {1, large}, {1, small}})
+            right &= bool(world[rank].wait(*task, soon()));
+    }
+    return right;
+}
+
 // One that is too long is consumed, and nothing else is harmed.
 bool truncated(World& world) {
     Words mine(20'000, 1), got(3);
@@ -85,7 +104,8 @@ bool all(World& world, std::size_t size) {
     for (std::size_t rank = 0; rank < size; ++rank)
         threads.emplace_back([&, rank] { right[rank] = exchange(world, rank, size); });
     for (auto& thread : threads) thread.join();
-    return std::ranges::count(right, 1) == static_cast<std::ptrdiff_t>(size) && cancelling(world) && truncated(world);
+    return std::ranges::count(right, 1) == static_cast<std::ptrdiff_t>(size) && cancelling(world) &&
+           probed(world) && truncated(world);
 }
 
 }  // namespace
