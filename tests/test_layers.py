@@ -81,7 +81,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"transports", "terms", "errors"},
     ),
     "communicator": (
-        {"communicator", "bearings", "calls", "layout", "member", "leaving", "messages", "handle", "on_gpu"}
+        {"communicator", "forming", "bearings", "calls", "layout", "member", "leaving", "messages", "handle", "on_gpu"}
         | {"work", "shrink", "group", "fusion"},
         {
             "agreement",
