@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from collx import Work
-from collx.compat.mpi4py import errors, specification
+from collx.compat.mpi4py import errors
 from collx.compat.mpi4py.constants import ANY_SOURCE, ANY_TAG, ERR_RANK, ERR_REQUEST, ERR_TAG, ERR_TRUNCATE, PROC_NULL
 from collx.compat.mpi4py.context import Part
 from collx.compat.mpi4py.failures import Failure
@@ -18,39 +18,12 @@ from collx.compat.mpi4py.layout import Bytes
 from collx.compat.mpi4py.operation import Both, Nowhere, Operation, Persistent, Transfer
 from collx.compat.mpi4py.pickling import loaded
 from collx.compat.mpi4py.request import Prequest, Request
-from collx.compat.mpi4py.specification import message
+from collx.compat.mpi4py.room import NONE, Room, sent
 from collx.compat.mpi4py.status import Status
 from collx.errors import CollxError
 from collx.types import Envelope
 
-NONE = np.empty(0, np.uint8)
 TAG_BOUND = 2**31 - 1
-_PLAIN = {np.dtype(code).str for code in "?bBhHiIlLqQefdFD"}
-
-
-class Room:
-    """Memory for the message that `given` means: its own or, where that is not contiguous, some from which it is put
-    there."""
-
-    def __init__(self, given: Any, source: int = ANY_SOURCE) -> None:
-        self._scattered: specification.Message | None = None
-        if _plain(given) and source != PROC_NULL:
-            self.array: Any = given
-            return
-        whole = message(given, True, source)
-        self.array = whole.view()
-        if self.array is None:
-            self.array, self._scattered = np.empty(whole.nbytes, np.uint8), whole
-
-    def landed(self, nbytes: int) -> None:
-        """So many bytes have come."""
-        if self._scattered is not None:
-            self._scattered.put(self.array[:nbytes])
-
-    @property
-    def data(self) -> Bytes:
-        """All of it as bytes."""
-        return self.array.reshape(-1).view(np.uint8)
 
 
 class Messages(Part):
@@ -60,33 +33,33 @@ class Messages(Part):
 
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
         """Return when `buf` may be changed again."""
-        self._send(_sent(buf, dest), dest, tag)
+        self._send(sent(buf, dest), dest, tag)
 
     def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
         """Return when it is being received."""
-        self._send(_sent(buf, dest), dest, tag, synchronous=True)
+        self._send(sent(buf, dest), dest, tag, synchronous=True)
 
     def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
         """Return at once: a copy is sent. No buffer need be attached."""
-        self._bsend(_sent(buf, dest), dest, tag)
+        self._bsend(sent(buf, dest), dest, tag)
 
     def Isend(self, buf: Any, dest: int, tag: int = 0) -> Request:
-        return Request._of(self._isend(_sent(buf, dest), dest, tag))
+        return Request._of(self._isend(sent(buf, dest), dest, tag))
 
     def Issend(self, buf: Any, dest: int, tag: int = 0) -> Request:
-        return Request._of(self._isend(_sent(buf, dest), dest, tag, synchronous=True))
+        return Request._of(self._isend(sent(buf, dest), dest, tag, synchronous=True))
 
     def Ibsend(self, buf: Any, dest: int, tag: int = 0) -> Request:
-        return Request._of(self._bsend(_sent(buf, dest), dest, tag))
+        return Request._of(self._bsend(sent(buf, dest), dest, tag))
 
     def Send_init(self, buf: Any, dest: int, tag: int = 0) -> Prequest:
-        return self._persistent(lambda: self._isend(_sent(buf, dest), dest, tag), _sent(buf, dest))
+        return self._persistent(lambda: self._isend(sent(buf, dest), dest, tag), sent(buf, dest))
 
     def Ssend_init(self, buf: Any, dest: int, tag: int = 0) -> Prequest:
-        return self._persistent(lambda: self._isend(_sent(buf, dest), dest, tag, synchronous=True), _sent(buf, dest))
+        return self._persistent(lambda: self._isend(sent(buf, dest), dest, tag, synchronous=True), sent(buf, dest))
 
     def Bsend_init(self, buf: Any, dest: int, tag: int = 0) -> Prequest:
-        return self._persistent(lambda: self._bsend(_sent(buf, dest), dest, tag), _sent(buf, dest))
+        return self._persistent(lambda: self._bsend(sent(buf, dest), dest, tag), sent(buf, dest))
 
     Rsend, Irsend, Rsend_init = Send, Isend, Send_init
 
@@ -130,7 +103,7 @@ class Messages(Part):
         source: int = ANY_SOURCE,
         recvtag: int = ANY_TAG,
     ) -> Request:
-        return self._both(_sent(sendbuf, dest), Room(recvbuf, source), dest, sendtag, source, recvtag)
+        return self._both(sent(sendbuf, dest), Room(recvbuf, source), dest, sendtag, source, recvtag)
 
     def Sendrecv_replace(
         self,
@@ -146,7 +119,7 @@ class Messages(Part):
     def Isendrecv_replace(
         self, buf: Any, dest: int, sendtag: int = 0, source: int = ANY_SOURCE, recvtag: int = ANY_TAG
     ) -> Request:
-        return self._both(np.array(_sent(buf, dest)), Room(buf, source), dest, sendtag, source, recvtag)
+        return self._both(np.array(sent(buf, dest)), Room(buf, source), dest, sendtag, source, recvtag)
 
     # -- before receiving ------------------------------------------------------------------------------
 
@@ -237,7 +210,7 @@ class Messages(Part):
             lasting._tell(status, envelope)
             return room.data[: envelope.nbytes] if load is not None else None
 
-        return Transfer(work, ended, load, lasting._fail)
+        return Transfer(work, ended, load, lasting._fail, room.scattered)
 
     def _both(self, data: Bytes, room: Room, dest: int, sendtag: int, source: int, recvtag: int) -> Request:
         self._peer(dest, PROC_NULL)  # what is wrong with the sending is told before a receive is posted
@@ -373,19 +346,9 @@ MESSAGE_NULL = Message._of(None, "MESSAGE_NULL")
 MESSAGE_NO_PROC = Message._of(NO_PROC, "MESSAGE_NO_PROC")
 
 
-def _plain(given: Any) -> bool:
-    """Whether it is what most programs send and receive, which collx takes as it is."""
-    return type(given) is np.ndarray and given.dtype.str in _PLAIN and given.flags.c_contiguous
-
-
 def unpickled(data: Bytes) -> Any:
     """The object of a message, None for one without bytes."""
     return loaded(data) if len(data) else None
-
-
-def _sent(buf: Any, dest: int) -> Bytes:
-    """The bytes of what is to be sent."""
-    return buf if _plain(buf) and dest != PROC_NULL else message(buf, False, dest).data()
 
 
 def _nothing(status: Status | None) -> None:

@@ -28,8 +28,8 @@ class Beginning(Part):
             work = move.begin()
         except CollxError as error:
             self._fail(Failure(error), error)
-        finish = move.finish
-        return Transfer(work, None if finish is None else lambda *_: finish(), fail=self._lasting()._fail)
+        finish, fail = move.finish, self._lasting()._fail
+        return Transfer(work, None if finish is None else lambda *_: finish(), None, fail, finish is not None)
 
     def _prepare(self, ready: Callable[[], Move]) -> Prequest:
         ready()  # so that what is wrong is said at once

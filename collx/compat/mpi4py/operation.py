@@ -54,6 +54,9 @@ class Operation(Kept):
     def cancel(self) -> None:
         """Call it off, where that is still possible."""
 
+    def free(self) -> None:
+        """Nobody will wait for it."""
+
     def start(self) -> None:
         raise errors.Exception(ERR_REQUEST, "only persistent requests can be started")
 
@@ -73,6 +76,7 @@ class Transfer(Operation):
     """A collx `Work`, and what follows it.
 
     ended: called once, with the Work's result and a Status to fill in, when the program learns that it is done.
+    places: whether `ended` brings what came to its place.
     load: makes the object that `result` returns of what `ended` returned; None where there is none.
     fail: raises what it failed with, and its cause.
     """
@@ -83,8 +87,9 @@ class Transfer(Operation):
         ended: Callable[[Any, Status], Any] | None = None,
         load: Callable[[Any], Any] | None = None,
         fail: Callable[[errors.Exception, Exception], NoReturn] = raised,
+        places: bool = False,
     ) -> None:
-        self._work, self._ended, self._load, self._fail = work, ended, load, fail
+        self._work, self._ended, self._load, self._fail, self._places = work, ended, load, fail, places
         self._status: Status | None = None  # once completed
         self._got: Any = None
         self._cancelled = False
@@ -128,6 +133,13 @@ class Transfer(Operation):
     def cancel(self) -> None:
         self._cancelled = self._cancelled or self._work.cancel()
 
+    def free(self) -> None:
+        if self._places and self._work.done():
+            self.complete(Status())
+        elif self._places:
+            told = "while data is to come for a datatype with gaps: wait for it"
+            raise NotImplementedError(f"collx.compat.mpi4py has no MPI.Request.Free {told}")
+
 
 class Both(Operation):
     """A receive, whose outcome counts, and a send."""
@@ -148,6 +160,10 @@ class Both(Operation):
     def complete(self, status: Status) -> None:
         self._sending.complete(status)
         self._receiving.complete(status)
+
+    def free(self) -> None:
+        self._receiving.free()
+        self._sending.free()
 
 
 class Persistent(Operation):
@@ -192,6 +208,10 @@ class Persistent(Operation):
     def cancel(self) -> None:
         if self._begun is not None:
             self._begun.cancel()
+
+    def free(self) -> None:
+        if self._begun is not None:
+            self._begun.free()
 
 
 class Generalized(Operation):

@@ -10,9 +10,10 @@ import numpy as np
 from collx.compat.mpi4py.constants import ANY_SOURCE, ANY_TAG, PROC_NULL
 from collx.compat.mpi4py.context import Part
 from collx.compat.mpi4py.layout import Bytes
-from collx.compat.mpi4py.messages import NONE, Message, Room, unpickled
+from collx.compat.mpi4py.messages import Message, unpickled
 from collx.compat.mpi4py.pickling import dumped
 from collx.compat.mpi4py.request import Request
+from collx.compat.mpi4py.room import NONE, Room
 from collx.compat.mpi4py.status import Status
 
 ROOM = 32768  # bytes for an object that irecv is to receive, unless the program says otherwise, as mpi4py has it

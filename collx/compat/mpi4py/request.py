@@ -60,8 +60,9 @@ class Request(Handle):
         self._kept().cancel()
 
     def Free(self) -> None:
-        """Let what it stands for take its course."""
-        self._kept()
+        """Let what it stands for take its course. Raises NotImplementedError where that needs somebody to wait for it:
+        what comes for a datatype with gaps is put in its place then."""
+        self._kept().free()
         self._it = None
 
     # -- one of several --------------------------------------------------------------------------------
