@@ -12,6 +12,7 @@ from collx.errors import BootstrapError, TransportError
 
 TRANSPORTS = ("shm", "memory", "tcp", "mpi")
 UNKNOWN = -1
+STORE = "store://"  # the meeting place of ranks that meet in a store of their program's
 NOTES = "COLLX_NOTES"  # a directory where a rank of several hosts leaves word for `collx run` of whose failure ended it
 
 

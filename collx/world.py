@@ -36,6 +36,7 @@ TIMEOUT = 300.0  # seconds
 _ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
 _awaits: set[int] | None = None  # processes of ranks whose end this one awaits, for they may have failed first
+_awaits_job = False  # whether it ends as its launcher wants it
 
 
 def init(
@@ -154,7 +155,7 @@ def from_store(store: Any, rank: int, size: int, timeout: float = TIMEOUT, *, la
     timeout, size = checks.seconds(timeout), checks.whole(size, "size")
     if size < 1:
         raise ValueError(f"size is {size}, but a communicator has at least one rank")
-    place = Place(checks.rank_of(rank, size, "rank"), size, bootstrap.UNKNOWN, "store://", bootstrap.UNKNOWN)
+    place = Place(checks.rank_of(rank, size, "rank"), size, bootstrap.UNKNOWN, bootstrap.STORE, bootstrap.UNKNOWN)
     if size == 1:
         place = dataclasses.replace(place, local_rank=0, local_size=1)
     asked = os.environ.get("COLLX_TRANSPORT", "")
@@ -248,10 +249,12 @@ def _made(
 
 
 def _await(place: Place, others: set[int]) -> None:
-    """Have this rank end as `ending` has it: once for communicators of the same processes."""
-    global _awaits
-    if _awaits is None or not others <= _awaits:
-        _awaits = others | (_awaits or set())
+    """Have this rank end as `ending` has it: once for communicators of the same processes, and once more where `place`
+    is the job's own, which alone tells of the launcher."""
+    global _awaits, _awaits_job
+    own = place.rendezvous not in ("", bootstrap.STORE)
+    if _awaits is None or not others <= _awaits or (own and not _awaits_job):
+        _awaits, _awaits_job = others | (_awaits or set()), _awaits_job or own
         atexit.register(ending.end, place, _ledger, sorted(others))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import sys
 import threading
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 import pytest
 
 import collx
+from collx import world
+from collx.bootstrap import STORE, Place
 from collx.transports.conformance import run_threads
 from collx.transports.meeting.torch_store import exchange
 
@@ -45,6 +48,9 @@ class Kept:
         with self.changed:
             self.values[key] = b"%d" % (int(self.values.get(key, b"0")) + amount)
             return int(self.values[key])
+
+    def delete_key(self, key: str) -> bool:
+        return self.values.pop(key, None) is not None
 
     def check(self, keys: Sequence[str]) -> bool:
         return set(keys) <= self.values.keys()
@@ -87,6 +93,12 @@ def test_who_does_not_come_is_named(kept: Kept) -> None:
         exchange(MEETING, 1, 3, "", time.monotonic() + 0.05)
 
 
+def test_who_missed_the_others_can_meet_them_later(kept: Kept) -> None:
+    with pytest.raises(collx.BootstrapError, match="rank 0 of 2 did not come"):
+        exchange(MEETING, 1, 2, "early", time.monotonic() + 0.05)
+    assert met(2) == [["rank 0", "rank 1"]] * 2
+
+
 def test_a_store_that_fails_is_not_taken_for_ranks_that_do_not_come(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,3 +130,14 @@ def test_from_store_says_what_is_wrong_before_it_meets(monkeypatch: pytest.Monke
     monkeypatch.setenv("COLLX_TRANSPORT", "mpi")
     with pytest.raises(collx.TransportError, match="store are joined by shm and tcp"):
         collx.from_store(None, 0, 2)
+
+
+def test_the_job_s_own_world_ends_as_its_launcher_wants_after_a_store_s_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[Place] = []
+    monkeypatch.setattr(atexit, "register", lambda end, place, ledger, others: ends.append(place))
+    monkeypatch.setattr(world, "_awaits", None)
+    monkeypatch.setattr(world, "_awaits_job", False)
+    stored, job = Place(0, 2, 0, STORE, 2), Place(0, 2, 0, "job:/run/job", 2, pmi=7)
+    for place in (stored, stored, job, stored, job):
+        world._await(place, {1234})
+    assert ends == [stored, job]

@@ -43,6 +43,8 @@ def by_store(store: Any, prefix: str, where: str, rank: int, size: int, text: st
         missing = _wait(store, keys, deadline)
         if not missing:
             return [store.get(key).decode() for key in keys]
+        store.delete_key(keys[rank])  # so that who tries again meets those who come late
+        store.add(f"{prefix}/turn/{rank}", -1)
     except RuntimeError as error:
         raise _failed(rank, where, error) from error
     here = [peer for peer in range(size) if peer not in missing]

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch.distributed as dist
 
 import collx
 
 
-@contextmanager
-def known_to_torch() -> Iterator[None]:
-    """Have what fails between ranks in the block be a torch.distributed.DistBackendError too: programs catch either."""
-    try:
-        yield
-    except collx.CollxError as error:
-        as_torch(error)
-        raise
-
-
 def as_torch(error: Exception) -> Exception:
-    """The same error; if it is one of collx's between ranks, of a class that derives from torch's as well."""
+    """The same error; if it is one of collx's between ranks, of a class that derives from torch's as well:
+    programs catch either."""
     if isinstance(error, collx.CollxError) and not isinstance(error, dist.DistBackendError):
         error.__class__ = _both(type(error))
         if isinstance(error, collx.TimeoutError):  # torch's calls take none

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 import collx
 from collx.compat.torch.collectives import Collectives
-from collx.compat.torch.errors import known_to_torch
+from collx.compat.torch.errors import as_torch
 from collx.compat.torch.messages import Messages
 
 CPU = torch.device("cpu")
@@ -37,8 +37,11 @@ class CollxGroup(Collectives, Messages, dist.ProcessGroup):  # type: ignore[misc
             raise ValueError(f"collx's groups have no options, but pg_options is {options!r}")
         _refuse_others(sys._getframe(2).f_locals.get("backend_config"))  # torch does not pass it on
         seconds, label = place.timeout.total_seconds(), f"group {place.group_id}"
-        with known_to_torch():
+        try:
             comm = collx.from_store(place.store, place.group_rank, place.group_size, seconds, label=label)
+        except collx.CollxError as error:
+            as_torch(error)
+            raise
         return cls(comm, place.group_id, place.timeout)
 
     # -- its names, by all the ways in which torch asks for them --------------------------------------
