@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
+Basics = tuple[tuple[int, int], ...]
 
 _UNITS = (16, 8, 4, 2, 1)
 
@@ -19,16 +20,20 @@ _UNITS = (16, 8, 4, 2, 1)
 class Layout:
     """One element of a datatype: runs of bytes in the order in which they travel, offsets from the element's address.
 
-    lb, ub: where the element begins and ends for the next one to be put behind it. basics: sizes of the numbers that
-    it consists of, in order, and how many of each follow each other.
+    lb, ub: where the element begins and ends for the next one to be put behind it. listed: makes `basics`.
     """
 
     offsets: Numbers
     lengths: Numbers
     lb: int
     ub: int
-    basics: tuple[tuple[int, int], ...]
+    listed: Callable[[], Basics]
     align: int = 1
+
+    @cached_property
+    def basics(self) -> Basics:
+        """Sizes of the numbers that it consists of, in order, and how many of each follow each other."""
+        return self.listed()
 
     @property
     def extent(self) -> int:
@@ -95,7 +100,7 @@ class Layout:
 
 def basic(size: int, align: int | None = None) -> Layout:
     """One number of so many bytes."""
-    return Layout(_numbers([0]), _numbers([size]), 0, size, ((size, 1),), align or size)
+    return Layout(_numbers([0]), _numbers([size]), 0, size, lambda: ((size, 1),), align or size)
 
 
 def repeated(one: Layout, blocklengths: Sequence[int] | Numbers, displacements: Sequence[int] | Numbers) -> Layout:
@@ -103,16 +108,20 @@ def repeated(one: Layout, blocklengths: Sequence[int] | Numbers, displacements: 
     lengths, at = _numbers(blocklengths), _numbers(displacements)
     at, lengths = at[lengths > 0], lengths[lengths > 0]
     if not len(at):
-        return Layout(_numbers([]), _numbers([]), 0, 0, (), one.align)
+        return Layout(_numbers([]), _numbers([]), 0, 0, tuple, one.align)
     last = at + (lengths - 1) * one.extent
     lb, ub = int(min(at.min(), last.min())) + one.lb, int(max(at.max(), last.max())) + one.ub
-    basics = _repeated(one.basics, int(lengths.sum()))
+    count = int(lengths.sum())
+
+    def listed() -> Basics:
+        return _repeated(one.basics, count)
+
     if one.dense and one.size:
-        return _merged(at + int(one.offsets[0]), lengths * one.size, lb, ub, basics, one.align)
+        return _merged(at + int(one.offsets[0]), lengths * one.size, lb, ub, listed, one.align)
     before = np.cumsum(lengths) - lengths
-    each = np.repeat(at - before * one.extent, lengths) + np.arange(lengths.sum()) * one.extent
+    each = np.repeat(at - before * one.extent, lengths) + np.arange(count) * one.extent
     offsets = (each[:, None] + one.offsets).ravel()
-    return _merged(offsets, np.tile(one.lengths, len(each)), lb, ub, basics, one.align)
+    return _merged(offsets, np.tile(one.lengths, len(each)), lb, ub, listed, one.align)
 
 
 def joined(parts: Sequence[Layout]) -> Layout:
@@ -123,7 +132,7 @@ def joined(parts: Sequence[Layout]) -> Layout:
     lb, ub, align = min(part.lb for part in parts), max(part.ub for part in parts), max(part.align for part in parts)
     ub += -(ub - lb) % align
     offsets, lengths = (np.concatenate([getattr(part, name) for part in parts]) for name in ("offsets", "lengths"))
-    return _merged(offsets, lengths, lb, ub, _together([run for part in parts for run in part.basics]), align)
+    return _merged(offsets, lengths, lb, ub, lambda: _together([run for part in parts for run in part.basics]), align)
 
 
 def grid(one: Layout, sizes: Sequence[int], indices: Sequence[Numbers]) -> Layout:
@@ -137,30 +146,28 @@ def grid(one: Layout, sizes: Sequence[int], indices: Sequence[Numbers]) -> Layou
     at = (rows[:, None] * sizes[-1] + last[first]).ravel()
     chosen = repeated(one, np.tile(np.diff(first, append=len(last)), len(rows)), at * one.extent)
     whole = int(np.prod(sizes, dtype=np.int64)) * one.extent
-    return Layout(chosen.offsets, chosen.lengths, 0, whole, chosen.basics, one.align)
+    return Layout(chosen.offsets, chosen.lengths, 0, whole, chosen.listed, one.align)
 
 
 def resized(one: Layout, lb: int, extent: int) -> Layout:
-    return Layout(one.offsets, one.lengths, lb, lb + extent, one.basics, one.align)
+    return Layout(one.offsets, one.lengths, lb, lb + extent, one.listed, one.align)
 
 
-def _merged(
-    offsets: Numbers, lengths: Numbers, lb: int, ub: int, basics: tuple[tuple[int, int], ...], align: int
-) -> Layout:
+def _merged(offsets: Numbers, lengths: Numbers, lb: int, ub: int, listed: Callable[[], Basics], align: int) -> Layout:
     """With runs that touch as one."""
     begins = np.ones(len(offsets), bool)
     begins[1:] = offsets[1:] != offsets[:-1] + lengths[:-1]
     (first,) = np.nonzero(begins)
-    return Layout(offsets[first], np.add.reduceat(lengths, first) if len(first) else lengths, lb, ub, basics, align)
+    return Layout(offsets[first], np.add.reduceat(lengths, first) if len(first) else lengths, lb, ub, listed, align)
 
 
-def _repeated(basics: tuple[tuple[int, int], ...], count: int) -> tuple[tuple[int, int], ...]:
+def _repeated(basics: Basics, count: int) -> Basics:
     if len(basics) == 1:
         return ((basics[0][0], basics[0][1] * count),)
     return _together(list(basics) * count)
 
 
-def _together(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+def _together(runs: list[tuple[int, int]]) -> Basics:
     found: list[tuple[int, int]] = []
     for size, count in runs:
         if found and found[-1][0] == size:
