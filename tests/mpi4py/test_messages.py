@@ -51,10 +51,7 @@ except MPI.Exception as error:
 def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
     program = tmp_path / "waiting.py"
     program.write_text(f"""
-import atexit, os, signal, threading
-import mpi4py
-mpi4py.rc.finalize = False
-atexit.register(lambda: print("interrupted", MPI.Is_finalized()))
+import os, signal, threading
 from mpi4py import MPI
 world = MPI.COMM_WORLD
 if world.rank > 0:
@@ -64,10 +61,10 @@ try:
         raise KeyboardInterrupt
 {WAIT}
 except KeyboardInterrupt:
-    pass
+    print("interrupted", flush=True)
 """)
     _, told, errors = run(3, program)  # within a deadline that is shorter than collx's
-    assert told.count("interrupted False") == 3, errors
+    assert told.count("interrupted") == 3, errors
 
 
 def test_an_exit_that_failed_aborts_the_job_with_its_code(tmp_path: Path) -> None:

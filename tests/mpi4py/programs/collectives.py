@@ -3,9 +3,13 @@
 import sys
 from typing import Any
 
+import mpi4py
 import numpy as np
 import pytest
-from mpi4py import MPI
+
+mpi4py.rc.finalize = False
+
+from mpi4py import MPI  # noqa: E402
 
 world = MPI.COMM_WORLD
 rank, size = world.rank, world.size
@@ -191,4 +195,8 @@ for check in (
     except BaseException:
         print(f"rank {rank}: {check.__name__}", file=sys.stderr)
         raise
+key = MPI.Comm.Create_keyval(delete_fn=lambda *_: print("finalised", flush=True))
+MPI.COMM_SELF.Set_attr(key, "which nothing drops")
 sys.stdout.write("all is well\n")
+sys.stdout.flush()
+world.Barrier()
