@@ -11,9 +11,9 @@ PROGRAMS = Path(__file__).with_name("programs")
 # Ranks 1 and 2 wait for what never comes, each in its way.
 WAIT = """
     if world.rank == 1:
-        world.Recv(bytearray(8), MPI.ANY_SOURCE)
+        comm.Recv(bytearray(8), MPI.ANY_SOURCE)
     else:
-        MPI.Request.Waitany([world.irecv(source=0, tag=tag) for tag in range(3)])
+        MPI.Request.Waitany([comm.irecv(source=0, tag=tag) for tag in range(3)])
 """
 
 
@@ -33,7 +33,7 @@ def test_a_killed_rank_is_told_to_those_that_wait(tmp_path: Path) -> None:
     program.write_text(f"""
 import os, signal
 from mpi4py import MPI
-world = MPI.COMM_WORLD
+world = comm = MPI.COMM_WORLD
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # by which the launcher ends it
 try:
     world.Barrier()
@@ -54,6 +54,8 @@ def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
 import os, signal, threading
 from mpi4py import MPI
 world = MPI.COMM_WORLD
+pairs = [world.Create(world.group.Incl([0, other])) for other in (1, 2)]
+comm = pairs[world.rank - 1]  # as a rank that is interrupted is told to those that it has a communicator with
 if world.rank > 0:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
