@@ -92,5 +92,4 @@ def tensors(comm: Communicator) -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_torch_tensors_in_give_tensors_out(kind: str, size: int) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed: `pip install torch` to test tensors (2.13.0 was)")
     ranks(kind, size, tensors)

@@ -98,7 +98,6 @@ def tensors(comm: Communicator) -> None:
 
 
 def test_torch_reads_it_where_it_lies(kind: str) -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed: `pip install torch` to test tensors (2.13.0 was)")
     ranks(kind, 2, tensors)
 
 

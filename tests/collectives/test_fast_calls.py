@@ -475,7 +475,6 @@ def tensors(comm: Communicator) -> None:
 
 
 def test_tensors_that_are_known_take_the_short_way() -> None:
-    pytest.importorskip("torch", reason="PyTorch is not installed: `pip install torch` to test tensors (2.13.0 was)")
     ranks("shm", 2, tensors)
 
 

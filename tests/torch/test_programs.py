@@ -5,21 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from tests import jobs, launchers
 
 PROGRAMS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 MODULE = ["-m", "tests.torch.programs"]
 CHEAP = ["groups", "collectives", "point_to_point", "objects", "ddp", "zero", "fsdp2", "mesh"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-
-
-@pytest.fixture(autouse=True)
-def with_torch() -> None:
-    pytest.importorskip(
-        "torch", reason="PyTorch is not installed: `pip install torch` to test the backend (2.13.0 was)"
-    )
 
 
 def finished(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -18,9 +18,7 @@ from collx.compat.torch.errors import as_torch
 
 Finish = Callable[[], object]  # brings what has arrived to where it belongs
 UNLIMITED = datetime.timedelta(0)
-GLANCE = datetime.timedelta(
-    milliseconds=20
-)  # for which calls that ended before an older one may wait for their futures
+GLANCE = datetime.timedelta(milliseconds=20)  # what a call that ended before an older one may wait for its future
 
 
 class CollxWork(dist.Work):  # type: ignore[misc]
