@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,8 @@ Numbers = np.ndarray[Any, Any]
 
 
 def allreduce(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
-    ranks, operator = group_of(comm, "Allreduce"), op._operator()
-    coming = message(recvbuf, writable=True)
-    going = _going(sendbuf, coming)
-    if name := operator.native(coming.kind.dtype):
-        data, out = _numbers(going), _result(coming)
-        return Move(lambda **how: ranks.all_reduce(data, name, out=out, **how), _unless_there(coming, out))
-    return _folded(ranks, operator, going, coming, range(ranks.size))
+    ranks = group_of(comm, "Allreduce")
+    return _everywhere(ranks, ranks.all_reduce, sendbuf, recvbuf, op, range(ranks.size))
 
 
 def reduce(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op, root: int) -> Move:
@@ -50,13 +45,8 @@ def reduce(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op, root: int) -> Move:
 
 
 def scan(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
-    ranks, operator = group_of(comm, "Scan"), op._operator()
-    coming = message(recvbuf, writable=True)
-    going = _going(sendbuf, coming)
-    if name := operator.native(coming.kind.dtype):
-        data, out = _numbers(going), _result(coming)
-        return Move(lambda **how: ranks.scan(data, name, out=out, **how), _unless_there(coming, out))
-    return _folded(ranks, operator, going, coming, range(ranks.rank + 1))
+    ranks = group_of(comm, "Scan")
+    return _everywhere(ranks, ranks.scan, sendbuf, recvbuf, op, range(ranks.rank + 1))
 
 
 def exscan(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
@@ -128,6 +118,19 @@ def _scattered(
     rows, mine = np.empty((ranks.size, coming.nbytes), np.uint8), [coming.nbytes] * ranks.size
     start = exchange(ranks, going.data(), [count * size for count in counts], rows.reshape(-1), mine)
     return Move(start, lambda: coming.put(_fold(operator, list(rows), coming)))
+
+
+def _everywhere(
+    ranks: Communicator, collective: Callable[..., Any], sendbuf: Any, recvbuf: Any, op: Op, taken: range
+) -> Move:
+    """A reduction of the ranks `taken`, by `collective` where it has the op."""
+    operator = op._operator()
+    coming = message(recvbuf, writable=True)
+    going = _going(sendbuf, coming)
+    if name := operator.native(coming.kind.dtype):
+        data, out = _numbers(going), _result(coming)
+        return Move(lambda **how: collective(data, name, out=out, **how), _unless_there(coming, out))
+    return _folded(ranks, operator, going, coming, taken)
 
 
 def _folded(ranks: Communicator, operator: Operator, going: Message, coming: Message, taken: range) -> Move:
