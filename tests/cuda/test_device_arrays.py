@@ -327,6 +327,8 @@ def test_cupy(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class CudaTensor:
+    is_cpu, is_cuda = False, True
+
     def __init__(self, values: Array, **traits: Any) -> None:
         self.values, self.shape, self.layout = values, values.shape, "strided"
         self.dtype = f"torch.{values.dtype.name}"
