@@ -6,6 +6,7 @@
 #   make versus    collx beside Open MPI, MPICH, Intel MPI and Gloo, into perf/results/versus.*; ARGS='--quick'
 #   make torchperf collx beside Gloo through torch's API, into perf/results/torch.*; ARGS='--calls broadcast --models='
 #   make torchtests torch's own tests of torch.distributed on collx beside Gloo, into docs/torch-suite.md
+#   make torchprograms programs of PyTorch, Lightning and Accelerate by every launcher, into docs/torch.md
 #   make tcp       as root: collx between two hosts beside Gloo and Open MPI, into perf/results/tcp.*; ARGS='--quick'
 #   make regret    as root: what it costs to leave the choice to the selector, into perf/results/regret.*; ARGS='4 2x2'
 #   make yardstick the engine beside an all_reduce by hand, and memory's bounds; ARGS='-n 2 --sizes 64K,1M'
@@ -32,7 +33,7 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: gpu sweep versus torchperf tcp regret yardstick checks test mpi4pytests nft mismatches prove lint kernels
-.PHONY: pylopstests torchtests sanitize fuzz models docs
+.PHONY: pylopstests torchtests torchprograms sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
@@ -71,6 +72,9 @@ torchtests: .venv/.stamp-test
 	    $(BIN)/python -m tests.torch.suite $$backend $$size build/torch/$$backend-$$size.jsonl || exit 1; done; done
 	$(BIN)/python -m tests.torch.page build/torch > build/torch-suite.md
 	mv build/torch-suite.md docs/torch-suite.md
+
+torchprograms: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/trainers/.stamp
+	$(BIN)/python -m tests.torch.matrix $(ARGS)
 
 torchperf: .venv/.stamp-test
 	$(BIN)/python -m collx.perf.torch_versus --output perf/results/torch $(ARGS)
@@ -153,6 +157,14 @@ docs: .venv/.stamp-install
 	$(BIN)/pip --python $(@D)/bin/python install -q mpi4py==4.1.2 $(MPI)
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	    > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/collx.pth
+	@touch $@
+
+# Those who train on top of torch, which is .venv's: so pip is to see it first.
+.venvs/trainers/.stamp: .venv/.stamp-test
+	@test -x $(@D)/bin/python || $(BIN)/python -m venv --without-pip $(@D)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	    > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/collx.pth
+	$(BIN)/pip --python $(@D)/bin/python install -q 'lightning>=2.6,<2.7' 'accelerate>=1.15,<1.16'
 	@touch $@
 
 .venv/.stamp-install: .venv/.stamp-tools $(BUILD_INPUTS)

@@ -9,6 +9,7 @@ namespace collx {
 
 namespace {
 
+constexpr std::chrono::seconds kReceipts{5};  // for which closing waits for peers to make room for what they wait for
 constexpr std::chrono::milliseconds kNap{50};  // the longest time until a signal is noticed behind another driver
 
 std::vector<Header*> headers(const std::vector<std::span<std::byte>>& files) {
@@ -302,6 +303,21 @@ void Endpoint::leaving() {
     leave();
 }
 
+// Who waits for a receipt would take it for lost with this rank: it goes, if its reader makes room for it in time.
+void Endpoint::send_receipts() {
+    if (incoming_.load(std::memory_order_acquire)) adopt();
+    Waiter waiter(*links_.headers[rank_], &verdict, patience_, nullptr);
+    const auto owed = [&](const std::shared_ptr<Task>& task) {
+        return !task->finished && task->owed() &&
+               links_.headers[static_cast<std::size_t>(task->blocked_on)]->state.load() == State::running;
+    };
+    for (const auto deadline = Clock::now() + kReceipts; std::ranges::any_of(mails_, owed);)
+        if (pass(nullptr, Kind::queued))
+            waiter.progressed();
+        else if (!waiter.turn(deadline))
+            return;
+}
+
 // From a signal handler in the middle of a call it only ends that call; the next close, or the destructor, ends it all.
 bool Endpoint::close() {
     if (getpid() != process_) return false;  // a forked child owns nothing of this
@@ -320,7 +336,7 @@ bool Endpoint::close() {
         changed_.wait_for(lock, kNap, [&] { return !taken_.load(); });
         waiting_.fetch_sub(1);
     }
-    if (incoming_.load(std::memory_order_acquire)) adopt();
+    send_receipts();
     end(nullptr, {Status::closed, -1});
     leave();
     if (thread_.joinable()) thread_.join();

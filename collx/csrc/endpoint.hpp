@@ -122,6 +122,7 @@ class Endpoint {
     void compare_communicators(Task* goal);
     void settle();
     void announce_leaving();
+    void send_receipts();
     void tell(const Task& task);
     void for_all(Task* goal, const std::function<void(Task&)>& act);
     void end(Task* goal, Outcome why);

@@ -17,8 +17,7 @@ struct Opening {
 };
 constexpr std::uint64_t kShort = kInline - sizeof(Opening);  // payload that fits behind the opening
 
-// The tag of the message that says that a receive was matched; no user's, and not the transports' own.
-std::int32_t tag_of(std::uint32_t receipt) { return -16 - static_cast<std::int32_t>(receipt); }
+std::int32_t tag_of(std::uint32_t receipt) { return kReceiptTag - static_cast<std::int32_t>(receipt); }
 
 Opening opening_of(const Reader& lane) {
     Opening opening{};

@@ -16,6 +16,8 @@ namespace collx {
 
 inline constexpr int kAnySource = -1;
 inline constexpr std::int32_t kAnyTag = -1;  // of users' tags, which are not negative
+// Before those of the messages that say that a receive was matched; the transports' own lie between.
+inline constexpr std::int32_t kReceiptTag = -16;
 
 struct Envelope {
     int source = -1;
@@ -124,6 +126,7 @@ class SendTask final : public Task {
     SendTask(Mailbox& mailbox, std::size_t rank, const Mailbox::Matched& matched);
     bool step(Links& links) override;
     [[nodiscard]] bool sends() const override { return true; }
+    [[nodiscard]] bool owed() const override { return tag_ <= kReceiptTag; }
     void abandon() override;
 
   private:

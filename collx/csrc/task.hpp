@@ -85,6 +85,8 @@ class Task {
     }
     // Whether it sends a message, which a peer that is leaving still takes in.
     [[nodiscard]] virtual bool sends() const { return false; }
+    // Whether a peer waits for it that would take this rank's departure for a failure, and nobody here does.
+    [[nodiscard]] virtual bool owed() const { return false; }
     // Whether nothing has come of it yet, so that it can be taken back.
     [[nodiscard]] virtual bool recallable() const { return false; }
     // Makes sure that nothing refers to its caller's memory any more, where it ended before its time.

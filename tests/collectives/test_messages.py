@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 
@@ -213,3 +217,29 @@ def wrong_length(comm: Communicator) -> None:
 
 def test_a_message_of_another_length_is_a_mismatch(kind: str) -> None:
     ranks(kind, 2, wrong_length)
+
+
+def leaves_what_it_owes(comm: Communicator) -> None:
+    if comm.rank == 0:
+        comm.send(np.array([os.getpid()]), 1)
+        sent = [comm.send(np.array([n]), 1, synchronous=True, async_op=True) for n in range(20)]
+        sent.append(comm.send(np.array([20]), 1, tag=2, async_op=True))
+        for work in sent:
+            work.wait()
+    else:
+        process = np.empty(1, np.int64)
+        comm.recv(process, 0)
+        comm.probe(0, tag=2)
+        os.kill(process[0], signal.SIGSTOP)
+        full = [comm.send(np.empty(0), 0, tag=1, async_op=True) for _ in range(3000)]  # no room is left
+        threading.Timer(0.5, os.kill, (process[0], signal.SIGCONT)).start()
+        for _ in range(20):
+            comm.recv(process, 0)
+        comm.close()
+        del full
+
+
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
+def test_who_closes_leaves_the_receipts_that_others_wait_for(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLX_TRANSPORT", transport)
+    collx.spawn(leaves_what_it_owes, 2)

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from tests import pages
 from tests.launchers import Launcher
-from tests.mpi4py import outcomes, page
+from tests.mpi4py import outcomes
 from tests.mpi4py.outcomes import Outcome
 
 FOLDER = Path(__file__).parents[2] / "build" / "pylops_mpi-0.8.0" / "tests"
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {size: _both(files, size, asked.limit) for size in asked.n}
     if not asked.files and tuple(asked.n) == SIZES:
         text = "\n".join([HEADING, "", *_table(files, found)])
-        page.replace("pylops-mpi's tests", "make pylopstests", text)
+        pages.replace("mpi4py.md", "pylops-mpi's tests", "make pylopstests", text)
     return 1 if any(_differ(*both) for both in found.values()) else 0
 
 
