@@ -40,7 +40,7 @@ sweep: .venv/.stamp-install
 	$(BIN)/collx perf all_reduce -n 4
 
 test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp build/mpi4py-4.1.2/test nft
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 mpi4pytests: .venv/.stamp-test build/mpi4py-4.1.2/test
 	$(BIN)/python -m tests.mpi4py.compare $(ARGS)

@@ -65,7 +65,7 @@ def test_every_size_and_count(case: Case, kind: str) -> None:
 @KINDS
 @algorithms()
 def test_in_place(case: Case, kind: str) -> None:
-    for size in sizes_of(*case):
+    for size in sizes_of(*case, largest=5):
         calls = [even(*case, size, count, inplace=True) for count in usual_counts(size)]
         check(kind, size, [call for call in calls if any(map(call.placed, range(size)))])
 
@@ -73,7 +73,7 @@ def test_in_place(case: Case, kind: str) -> None:
 @KINDS
 @algorithms(rooted=True)
 def test_every_root(case: Case, kind: str) -> None:
-    for size in sizes_of(*case):
+    for size in sizes_of(*case, largest=5):
         check(kind, size, [even(*case, size, 41, root=root) for root in range(size)])
 
 

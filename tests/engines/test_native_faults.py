@@ -29,7 +29,7 @@ from collx.types import Array
 from tests import jobs
 from tests.harness import native_engines, regions
 
-SOON = 3.0  # seconds, for what happens at once
+SOON = 20.0  # seconds, for what happens at once where the machine has time
 
 
 def at(array: Array) -> tuple[int, int]:
@@ -99,18 +99,19 @@ def test_a_message_to_oneself_ends_the_receive_that_waits_for_it() -> None:
 # -- who has left -------------------------------------------------------------------------------------
 
 
-def behind_another(comm: Communicator) -> None:
+def behind_another(comm: Communicator, told: Path) -> None:
     comm.barrier()
     if comm.rank == 0:
         comm.recv(np.zeros(4), 1, async_op=True)
         with pytest.raises(RankFailedError, match="rank 2 has closed"):
-            comm.recv(np.zeros(4), 2, async_op=True).wait(timeout=SOON / 2)
+            comm.recv(np.zeros(4), 2, async_op=True).wait(timeout=SOON)
+        told.touch()
     elif comm.rank == 1:
-        time.sleep(SOON)
+        assert eventually(told.exists)
 
 
-def test_a_departure_is_noticed_behind_a_rank_that_is_late() -> None:
-    collx.spawn(behind_another, 3)
+def test_a_departure_is_noticed_behind_a_rank_that_is_late(tmp_path: Path) -> None:
+    collx.spawn(behind_another, 3, tmp_path / "told")
 
 
 def shared_payload(comm: Communicator) -> None:
@@ -268,17 +269,14 @@ def interrupted_beside_another(comm: Communicator) -> None:
         waiting.start()
         assert eventually(lambda: asleep(waiting.native_id or 0))
         alarm(stop)
-        begun = time.monotonic()
         with pytest.raises(Stop):
             two.wait()
-        comm.send(np.array([time.monotonic() - begun]), 1, async_op=True)
+        comm.send(np.ones(1), 1, async_op=True)
+        waiting.join()
     else:
-        took = np.zeros(1)
-        time.sleep(SOON)
+        comm.recv(np.zeros(1), 0, timeout=SOON)
         for tag in (1, 2):
             comm.send(np.ones(4), 0, tag)
-        comm.recv(took, 0)
-        assert took[0] < SOON - 1
 
 
 def test_a_wait_is_interrupted_while_another_thread_waits() -> None:
@@ -325,20 +323,21 @@ def test_a_call_in_the_middle_of_a_call_is_refused(tmp_path: Path, text: str) ->
     assert done.returncode == 0, done.stderr
 
 
-def closed_by_a_handler(comm: Communicator) -> None:
+def closed_by_a_handler(comm: Communicator, told: Path) -> None:
     comm.barrier()
     if comm.rank == 0:
         alarm(lambda *_: comm.close())
         with pytest.raises(ClosedError):
             comm.recv(np.zeros(4), 1)
-        time.sleep(SOON)
+        assert eventually(told.exists)  # alive until then
     else:
         with pytest.raises(RankFailedError, match="rank 0 has closed"):
-            comm.recv(np.zeros(4), 0, timeout=SOON - 1)
+            comm.recv(np.zeros(4), 0, timeout=SOON)
+        told.touch()
 
 
-def test_a_signal_handler_that_closes_tells_the_others() -> None:
-    collx.spawn(closed_by_a_handler, 2)
+def test_a_signal_handler_that_closes_tells_the_others(tmp_path: Path) -> None:
+    collx.spawn(closed_by_a_handler, 2, tmp_path / "told")
 
 
 def out_of_memory(comm: Communicator) -> None:
