@@ -160,7 +160,7 @@ def test_the_proof_of_one_direction_is_none_in_the_other() -> None:
     assert not frame.proves(handshake._session(SECRET, challenge, hello), handshake._CONNECTS)
 
 
-@pytest.mark.parametrize("secret", [b"", SECRET[:31], SECRET + b"x"])
+@pytest.mark.parametrize("secret", [b"", SECRET[:31], SECRET + b"x"], ids=["none", "short", "long"])
 def test_a_secret_of_another_length_serves_nobody(secret: bytes) -> None:
     with pytest.raises(ValueError, match="a secret has 32 bytes"):
         Accepting(secret, HOST, nobody_refused).feed(recorded()[0])
