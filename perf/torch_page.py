@@ -72,7 +72,15 @@ def page(document: Document) -> str:
         wrong = sum(point["wrong"] for point in points)
         parts += [f"Elements of results that were wrong: {wrong}.", "", *_means(points), ""]
     if models:
-        parts += ["## Steps under DistributedDataParallel", "", *_steps(models), ""]
+        parts += [
+            "## Steps under DistributedDataParallel",
+            "",
+            "*meeting* is a step in which ranks send no gradients and wait for each other once, in a barrier;"
+            " *least* is that by Gloo's step: what no backend gets below.",
+            "",
+            *_steps(models),
+            "",
+        ]
     for call in CALLS:
         if some := [point for point in points if point["call"] == call]:
             parts += [f"## {call}", "", *_table(some), ""]
@@ -95,10 +103,11 @@ def _steps(models: list[Document]) -> list[str]:
     rows = []
     for model in models:
         figure = _figure(model["figures"])
-        times = [time_text(figure["seconds"][name] * 1e6) for name in ("collx", "gloo", "alone")]
-        ratio = f"{figure['ratio']['collx']['gloo']:.2f}"
-        rows.append([model["model"], model["about"], *times, ratio, f"{model['differing']:g}", tag_of(model)])
-    return lines(["model", "", "collx", "gloo", "alone", "ratio", "losses differ by", "tag"], rows)
+        times = [time_text(figure["seconds"][name] * 1e6) for name in ("collx", "gloo", "meeting", "alone")]
+        ratio, least = figure["ratio"]["collx"]["gloo"], figure["seconds"]["meeting"] / figure["seconds"]["gloo"]
+        differing = f"{model['differing']:g}"
+        rows.append([model["model"], model["about"], *times, f"{ratio:.2f}", f"{least:.2f}", differing, tag_of(model)])
+    return lines(["model", "", "collx", "gloo", "meeting", "alone", "ratio", "least", "losses differ by", "tag"], rows)
 
 
 def _table(points: list[Document]) -> list[str]:

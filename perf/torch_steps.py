@@ -1,4 +1,5 @@
-"""Training steps under DistributedDataParallel: the same model on the same data, once on each backend, and alone."""
+"""Training steps under DistributedDataParallel: the same model on the same data, once on each backend, with ranks that
+only meet once in a step, and alone."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch  # type: ignore[import-not-found, unused-ignore]
+import torch.distributed as dist  # type: ignore[import-not-found, unused-ignore]
 from torch import nn  # type: ignore[import-not-found, unused-ignore]
 from torch.nn.parallel import DistributedDataParallel  # type: ignore[import-not-found, unused-ignore]
 
@@ -65,17 +67,32 @@ class Training:
         self._optimizer.step()
         return loss.detach()
 
+    def only_meet(self) -> None:
+        """From now on send no gradients: ranks wait for each other in a barrier of Gloo's, once in a step."""
+        self._model.register_comm_hook(None, _meet)
+
     def steps(self, count: int) -> None:
         for _ in range(count):
             self.step()
 
 
+def _meet(_: object, bucket: Any) -> Any:
+    """A communication hook without communication: the least that a step takes by any backend."""
+    if bucket.is_last():
+        dist.barrier()
+    met = torch.futures.Future()
+    met.set_result(bucket.buffer())
+    return met
+
+
 def steps(job: Job, name: str, seconds: float) -> dict[str, Any]:
-    """The figures of a step of this model by backend and alone, which is without communication; and by how much the
-    losses of both backends differ at most on any rank."""
+    """The figures of a step of this model by backend, with ranks that only meet, and alone; and by how much the losses
+    of both backends differ at most on any rank."""
     trainings = {backend: Training(name, job.rank, group) for backend, group in job.groups.items()}
     ours, theirs = ([float(training.step()) for _ in range(_COMPARED)] for training in trainings.values())
     (differing,) = job.longest([max(abs(a - b) for a, b in zip(ours, theirs, strict=True))])
+    trainings["meeting"] = Training(name, job.rank, job.groups["collx"])
+    trainings["meeting"].only_meet()
     trainings["alone"] = Training(name, job.rank)
     rounds = job.rounds({who: training.steps for who, training in trainings.items()}, seconds)
     about = f"{sum(each.numel() for each in trainings['gloo'].parameters()) / 1e6:.1f} M parameters"

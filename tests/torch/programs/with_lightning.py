@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -35,7 +36,8 @@ def main(backend: str) -> None:
     torch.manual_seed(1)
     data = TensorDataset(torch.randn(64, FEATURES), torch.randn(64, 4))
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=2, strategy=DDPStrategy(process_group_backend=backend), max_epochs=3,
+        accelerator="cpu", devices=int(os.environ["LOCAL_WORLD_SIZE"]), max_epochs=3,
+        strategy=DDPStrategy(process_group_backend=backend),
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(Net(), DataLoader(data, batch_size=8))
