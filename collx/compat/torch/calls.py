@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import collx
 from collx.compat.torch.errors import as_torch
+from collx.compat.torch.tensors import Spread
 from collx.compat.torch.work import GLANCE, UNLIMITED, CollxWork, Finish, Waiter
 
 UNDER_WAY = SimpleNamespace(asyncOp=True, timeout=UNLIMITED)  # for calls to which torch gives no options
@@ -55,6 +56,7 @@ class Calls:
         self._waiter = Waiter(f"collx futures of group {name}")
         self._glancing = Waiter(f"collx futures of messages of group {name}", GLANCE)  # which end in any order
         self._block = _Block()
+        self._spread = Spread()
 
     def alone(self) -> Alone:
         """A block in which nobody else makes calls on `comm`, and errors are torch's."""

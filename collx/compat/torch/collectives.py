@@ -10,7 +10,7 @@ from torch._C import _distributed_c10d as c10d
 
 from collx.compat.torch.calls import Call, Calls
 from collx.compat.torch.sparse import all_reduce_sparse
-from collx.compat.torch.tensors import flat, joined, landing, one_each, only, parts, reduction, rows, spreading
+from collx.compat.torch.tensors import flat, joined, landing, one_each, only, parts, reduction, rows
 from collx.compat.torch.work import CollxWork
 
 
@@ -64,7 +64,7 @@ class Collectives(Calls):
         outputs: Sequence[Any] = []
         if root == self.comm.rank:
             outputs = one_each(only(output_tensors, "output_tensors"), self.comm.size, "gather_list", alike=True)
-            out, finish = spreading(outputs, x)
+            out, finish = self._spread.over(outputs, x)
         return self._run(opts, Call(partial(self.comm.gather, flat(x), root, out=out), outputs, finish))
 
     def scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
@@ -109,7 +109,7 @@ class Collectives(Calls):
         outputs = one_each(output_tensors, self.comm.size, "output_tensor_list")
         going, coming = [x.numel() for x in inputs], [out.numel() for out in outputs]
         x = joined(inputs)
-        out, finish = spreading(outputs, x)
+        out, finish = self._spread.over(outputs, x)
         method = partial(self.comm.all_to_all, x, send_counts=going, recv_counts=coming, out=out)
         return self._run(opts or c10d.AllToAllOptions(), Call(method, output_tensors, finish))
 
@@ -143,7 +143,7 @@ class Collectives(Calls):
         return Call(partial(self.comm.all_gather, flat(x), out=flat(out)), [output], finish)
 
     def _all_gather_to_list(self, outputs: Any, x: Any) -> Call:
-        out, finish = spreading(one_each(outputs, self.comm.size, "tensor_list"), x)
+        out, finish = self._spread.over(one_each(outputs, self.comm.size, "tensor_list"), x)
         return Call(partial(self.comm.all_gather, flat(x), counts=parts(outputs), out=out), outputs, finish)
 
     def _reduce_scatter(self, output: Any, input: Any, opts: Any) -> Call:

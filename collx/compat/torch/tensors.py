@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from collx.compat.torch.work import Finish
 
+KEPT = 64 << 20  # bytes, at most, that a group keeps for lists
 OPS = ("sum", "avg", "prod", "min", "max", "band", "bor", "bxor")  # in the order of torch's RedOpType
 
 
@@ -50,16 +51,37 @@ def joined(tensors: Sequence[Any]) -> Any:
     return torch.cat([flat(tensor) for tensor in tensors])
 
 
-def spreading(tensors: Sequence[Any], kind: Any) -> tuple[Any, Finish]:
-    """A flat tensor, of the dtype and device of `kind`, for what goes to `tensors`, and what brings it there."""
-    counts = [tensor.numel() for tensor in tensors]
-    whole = torch.empty(sum(counts), dtype=kind.dtype, device=kind.device)
+class Spread:
+    """Takes what goes to the tensors of lists, in memory that is kept for the next call: new memory costs as much as
+    the call, as the kernel clears each of its pages."""
 
-    def spread() -> None:
-        for tensor, part in zip(tensors, whole.split(counts), strict=True):
-            tensor.detach().copy_(part.view(tensor.shape))
+    def __init__(self) -> None:
+        self._free: list[Any] = []
 
-    return whole, spread
+    def over(self, tensors: Sequence[Any], kind: Any) -> tuple[Any, Finish]:
+        """A flat tensor, of the dtype and device of `kind`, for what goes to `tensors`, and what brings it there."""
+        counts = [tensor.numel() for tensor in tensors]
+        memory, whole = self._take(sum(counts), kind)
+
+        def spread() -> None:
+            for tensor, part in zip(tensors, whole.split(counts), strict=True):
+                tensor.detach().copy_(part.view(tensor.shape))
+            if memory is not None and memory.numel() <= KEPT:
+                self._free[:] = [memory]
+
+        return whole, spread
+
+    def _take(self, count: int, kind: Any) -> tuple[Any, Any]:
+        if kind.device.type != "cpu":  # there torch keeps memory itself, by streams
+            return None, torch.empty(count, dtype=kind.dtype, device=kind.device)
+        nbytes = count * kind.element_size()
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = None
+        if memory is None or memory.numel() < nbytes:
+            memory = torch.empty(nbytes, dtype=torch.uint8)
+        return memory, memory[:nbytes].view(kind.dtype)
 
 
 def parts(tensors: Sequence[Any]) -> list[int] | None:
