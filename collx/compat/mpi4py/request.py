@@ -239,9 +239,16 @@ def _active(requests: Sequence[Request]) -> list[tuple[int, Operation]]:
 
 
 def _done(pending: list[tuple[int, Operation]]) -> list[tuple[int, Operation]]:
-    """Those that are done. Where none is, one of them has a moment in which it may go on, for all of them."""
-    done = [(index, operation) for index, operation in pending if operation.done()]
-    return done or [(index, operation) for index, operation in pending[:1] if operation.test()]
+    """Those that are done. One that is not has a moment in which it may go on, for all of them, and again as long as
+    that brings more."""
+    while True:
+        done = [(index, operation) for index, operation in pending if operation.done()]
+        waits = next((operation for _, operation in pending if not operation.done()), None)
+        if waits is None:
+            return pending
+        waits.test()
+        if sum(operation.done() for _, operation in pending) == len(done):
+            return done
 
 
 def _completed(request: Request, operation: Operation, status: Status | None) -> Operation:
