@@ -1,12 +1,14 @@
 """Runs pylops-mpi's own tests on collx by `collx run --mpi4py`, beside real mpi4py on MPICH, in this same run.
 
 make pylopstests                                        all of them, and their table in docs/mpi4py.md
+python -m tests.mpi4py.pylops_tests -n 3                all of them, one size; the other's are kept
 python -m tests.mpi4py.pylops_tests test_stack -n 2     one file, one size
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -33,16 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.mpi4py.pylops_tests", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="without any: all, and then the page is written")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="without any: all, for the page")
     parser.add_argument("-n", type=int, nargs="+", default=list(SIZES), help="ranks")
     parser.add_argument("--limit", type=float, default=60, help="seconds that a test may take")
     asked = parser.parse_args(arguments)
     files = [f"{name}.py" for name in asked.files] or sorted(path.name for path in FOLDER.glob("test_*.py"))
     found = {size: _both(files, size, asked.limit) for size in asked.n}
-    if not asked.files and tuple(asked.n) == SIZES:
-        text = "\n".join([HEADING, "", *_table(files, found)])
+    kept = {} if asked.files else _kept(found)
+    if kept.keys() >= set(SIZES):
+        text = "\n".join([HEADING, "", *_table(files, {size: kept[size] for size in SIZES})])
         pages.replace("mpi4py.md", "pylops-mpi's tests", "make pylopstests", text)
     return 1 if any(_differ(*both) for both in found.values()) else 0
+
+
+def _kept(found: dict[int, tuple[Outcomes, Outcomes]]) -> dict[int, tuple[Outcomes, Outcomes]]:
+    """These and those of sizes that were run before."""
+    for size, both in found.items():
+        text = json.dumps([{test: [each.result, each.reason] for test, each in of_all.items()} for of_all in both])
+        (FOLDER.parent / f"outcomes-{size}.json").write_text(text)
+    kept = {}
+    for path in FOLDER.parent.glob("outcomes-*.json"):
+        mpich, ours = ({test: Outcome(*each) for test, each in one.items()} for one in json.loads(path.read_text()))
+        kept[int(path.stem.partition("-")[2])] = mpich, ours
+    return kept
 
 
 def _both(files: list[str], size: int, limit: float) -> tuple[Outcomes, Outcomes]:
