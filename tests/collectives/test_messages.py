@@ -226,6 +226,7 @@ def leaves_what_it_owes(comm: Communicator) -> None:
         sent = [comm.send(np.array([n]), 1, synchronous=True, async_op=True) for n in range(300)]
         sent.append(comm.send(np.array([300]), 1, tag=2, async_op=True))
         for work in sent:
+            assert work is not None
             work.wait()
     else:
         process = np.empty(1, np.int64)
