@@ -4,14 +4,17 @@ world of its own, and prints its name when it has passed. In the last one the hi
 from __future__ import annotations
 
 import datetime
+import glob
 import inspect
 import os
 import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -374,9 +377,12 @@ def deadlines(group: Any) -> None:
 def a_dead_rank_is_named(group: Any) -> None:
     if RANK == SIZE - 1:
         print("a_dead_rank_is_named", flush=True)
+        while len(glob.glob(f"{STORE}.waits.*")) < SIZE - 1:  # the others may still be joining
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
     x = torch.ones(2)
     work = dist.all_reduce(x, async_op=True)
+    Path(f"{STORE}.waits.{RANK}").touch()
     with raises(RuntimeError, f"rank {SIZE - 1} died"):
         work.get_future().wait()
     with raises(collx.RankFailedError, f"rank {SIZE - 1} died"):
