@@ -85,6 +85,9 @@ def _meet(_: object, bucket: Any) -> Any:
     return met
 
 
+_meet.__annotations__ = {}  # torch takes none that are strings
+
+
 def steps(job: Job, name: str, seconds: float) -> dict[str, Any]:
     """The figures of a step of this model by backend, with ranks that only meet, and alone; and by how much the losses
     of both backends differ at most on any rank."""
