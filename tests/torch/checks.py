@@ -4,17 +4,14 @@ world of its own, and prints its name when it has passed. In the last one the hi
 from __future__ import annotations
 
 import datetime
-import glob
 import inspect
 import os
 import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -375,14 +372,14 @@ def deadlines(group: Any) -> None:
 
 
 def a_dead_rank_is_named(group: Any) -> None:
+    calling = dist.FileStore(f"{STORE}.calling", SIZE)
     if RANK == SIZE - 1:
         print("a_dead_rank_is_named", flush=True)
-        while len(glob.glob(f"{STORE}.waits.*")) < SIZE - 1:  # the others may still be joining
-            time.sleep(0.01)
+        calling.wait([str(rank) for rank in range(SIZE - 1)])  # the others might still be joining
         os.kill(os.getpid(), signal.SIGKILL)
     x = torch.ones(2)
     work = dist.all_reduce(x, async_op=True)
-    Path(f"{STORE}.waits.{RANK}").touch()
+    calling.set(str(RANK), "")
     with raises(RuntimeError, f"rank {SIZE - 1} died"):
         work.get_future().wait()
     with raises(collx.RankFailedError, f"rank {SIZE - 1} died"):
