@@ -12,7 +12,7 @@ from collx.compat.mpi4py.context import Part
 from collx.compat.mpi4py.failures import Failure
 from collx.compat.mpi4py.memory import in_place
 from collx.compat.mpi4py.moves import Move
-from collx.compat.mpi4py.op import SUM, Op
+from collx.compat.mpi4py.op import SUM, Op, operator_of
 from collx.errors import CollxError
 
 
@@ -63,7 +63,7 @@ class Collectives(Part):
 
     def Allreduce(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> None:
         if type(recvbuf) is np.ndarray and recvbuf.flags.carray and (in_place(sendbuf) or _alike(sendbuf, recvbuf)):
-            name = op._operator().native(recvbuf.dtype)
+            name = operator_of(op).native(recvbuf.dtype)
             if name is not None:  # nothing but what collx takes as it is
                 ranks, source = moves.group_of(self, "Allreduce"), recvbuf if in_place(sendbuf) else sendbuf
                 return self._run(Move(lambda: ranks.all_reduce(source, name, out=recvbuf)))

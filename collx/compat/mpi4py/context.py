@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from collx.communicator import Communicator
 from collx.compat.mpi4py import constants, errors
-from collx.compat.mpi4py.errhandler import ERRORS_RETURN
+from collx.compat.mpi4py.errhandler import ordinary
 from collx.compat.mpi4py.handle import Handle, Kept, Mixin
 from collx.work import Work
 
@@ -40,7 +40,7 @@ class Context(Kept):
         self.label = label
         self.topology = topology
         self.attributes: dict[int, Any] = {}
-        self.errhandler: Any = ERRORS_RETURN._it
+        self.errhandler: Any = ordinary()._it
         self.info: dict[str, str] = {}
         self.buffer: Any = None  # which a program attaches for Bsend, which does without
         self.buffered: list[Work] = []  # what Bsend has sent
@@ -95,6 +95,13 @@ class Context(Kept):
         if self.ranks is not None:
             self.ranks.close()
         self.ranks = None
+
+
+def number(given: Any) -> int:
+    """A rank, tag and so on, as mpi4py takes them: a float loses its fraction. TypeError for what is no number."""
+    if isinstance(given, (str, bytes)):
+        raise TypeError(f"an integer is required, not {type(given).__name__}")
+    return int(given)
 
 
 class Ranked(Handle):

@@ -54,8 +54,10 @@ def Init_thread(required: int = constants.THREAD_MULTIPLE) -> int:
 def Finalize() -> None:
     """Meet the other ranks, and leave the job. Collective."""
     global _finalized
-    if WORLD.ranks is None:
-        raise errors.Exception(constants.ERR_OTHER, "MPI is not initialised")
+    if WORLD.ranks is None or _finalized:
+        raise errors.Exception(
+            constants.ERR_OTHER, "MPI was finalised before" if _finalized else "MPI is not initialised"
+        )
     for act in at_finalize:
         act()
     call = calls.barrier(WORLD.ranks.rank, WORLD.ranks.size)

@@ -37,6 +37,16 @@ ERRORS_ARE_FATAL = Errhandler._of(Reaction(), "ERRORS_ARE_FATAL")
 _created: set[Reaction] = set()
 
 
+def ordinary() -> Errhandler:
+    """That of communicators as they are made, which `mpi4py.rc.errors` says."""
+    from mpi4py import rc
+
+    known = {"exception": ERRORS_RETURN, "default": ERRORS_ARE_FATAL, "fatal": ERRORS_ARE_FATAL, "abort": ERRORS_ABORT}
+    if rc.errors not in known:
+        raise ValueError(f"mpi4py.rc.errors is {rc.errors!r}, but is to be one of: {', '.join(known)}")
+    return known[rc.errors]
+
+
 class HandlesErrors(Mixin):
     """Get_errhandler and so on, for handles of things with an `errhandler`, and an `Abort`."""
 

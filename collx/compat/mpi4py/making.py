@@ -23,7 +23,7 @@ from collx.compat.mpi4py.constants import (
     UNDEFINED,
     UNEQUAL,
 )
-from collx.compat.mpi4py.context import Context, Part
+from collx.compat.mpi4py.context import Context, Part, number
 from collx.compat.mpi4py.environment import WORLD
 from collx.compat.mpi4py.errhandler import Errhandler
 from collx.compat.mpi4py.failures import Failure
@@ -88,8 +88,8 @@ class Making(Part):
 
     def Split(self, color: int = 0, key: int = 0) -> Any:
         """One of the ranks that give the same `color`, by `key` and then rank; COMM_NULL for UNDEFINED. Collective."""
-        context, mine = self._context, (color, key)
-        table = self._told(np.array(mine, np.int64)).reshape(-1, 2).tolist()
+        context, color, key = self._context, number(color), number(key)
+        table = self._told(np.array((color, key), np.int64)).reshape(-1, 2).tolist()
         label = context.child()
         if color == UNDEFINED:
             return named(None)

@@ -97,6 +97,9 @@ class buffer(np.ndarray[Any, np.dtype[np.uint8]]):
 
     format = "B"
 
+    def __bool__(self) -> bool:
+        return self.size > 0
+
     def __setitem__(self, where: Any, value: Any) -> None:
         if not self.flags.writeable:
             raise TypeError("the buffer is read-only")

@@ -10,7 +10,7 @@ import numpy as np
 from collx import Work
 from collx.compat.mpi4py import errors
 from collx.compat.mpi4py.constants import ANY_SOURCE, ANY_TAG, ERR_RANK, ERR_REQUEST, ERR_TAG, ERR_TRUNCATE, PROC_NULL
-from collx.compat.mpi4py.context import Part
+from collx.compat.mpi4py.context import Part, number
 from collx.compat.mpi4py.failures import Failure
 from collx.compat.mpi4py.handle import Handle, Kept
 from collx.compat.mpi4py.info import Info
@@ -245,18 +245,23 @@ class Messages(Part):
         if source == PROC_NULL:
             _nothing(status)
             return NO_PROC
-        envelope = self._find(source, tag, wait)
-        if envelope is None:
-            return None
-        found = Found(np.empty(envelope.nbytes, np.uint8), self._number(envelope.source), envelope.tag)
-        self._recv(found.data, found.source, found.tag)
+        while True:
+            with self._context.lock("taken"):  # another thread that looks as well takes another one
+                envelope = self._find(source, tag, wait=False)
+                if envelope is not None:
+                    found = Found(np.empty(envelope.nbytes, np.uint8), self._number(envelope.source), envelope.tag)
+                    self._recv(found.data, found.source, found.tag)
+                    break
+            if not wait:
+                return None
+            self._find(source, tag, wait=True)
         if status is not None:
             self._tell(status, envelope)
         return found
 
     def _peer(self, rank: int, nobody: int) -> int | None:
         """The rank of collx's communicator that this one is, None for `nobody`."""
-        context = self._context
+        context, rank = self._context, number(rank)
         if 0 <= rank < context.peers:
             return rank + context.away
         if rank == nobody:
@@ -358,6 +363,7 @@ def _nothing(status: Status | None) -> None:
 
 
 def _tag(tag: int) -> int:
+    tag = number(tag)
     if not 0 <= tag <= TAG_BOUND:
         raise errors.Exception(ERR_TAG, f"{tag} is no tag: they are 0 to {TAG_BOUND}")
     return tag

@@ -9,7 +9,7 @@ import numpy as np
 
 from collx.communicator import Communicator
 from collx.compat.mpi4py import constants, errors
-from collx.compat.mpi4py.context import Ranked
+from collx.compat.mpi4py.context import Ranked, number
 from collx.compat.mpi4py.layout import Bytes
 from collx.compat.mpi4py.memory import in_place
 from collx.compat.mpi4py.specification import NOTHING, Message, Vector, message, vector, vector_w
@@ -45,7 +45,7 @@ def barrier(comm: Ranked) -> Move:
 
 
 def bcast(comm: Ranked, buf: Any, root: int) -> Move:
-    ranks = group_of(comm, "Bcast")
+    ranks, root = group_of(comm, "Bcast"), number(root)
     sends = _at_root(ranks, root)
     whole = message(buf, writable=not sends)
     data, finish = (whole.data(), None) if sends else _room(whole)
@@ -53,7 +53,7 @@ def bcast(comm: Ranked, buf: Any, root: int) -> Move:
 
 
 def gather(comm: Ranked, sendbuf: Any, recvbuf: Any, root: int) -> Move:
-    ranks = group_of(comm, "Gather")
+    ranks, root = group_of(comm, "Gather"), number(root)
     if not _at_root(ranks, root):
         data = message(sendbuf).data()
         return Move(lambda **how: ranks.gather(data, root, **how))
@@ -64,7 +64,7 @@ def gather(comm: Ranked, sendbuf: Any, recvbuf: Any, root: int) -> Move:
 
 
 def scatter(comm: Ranked, sendbuf: Any, recvbuf: Any, root: int) -> Move:
-    ranks = group_of(comm, "Scatter")
+    ranks, root = group_of(comm, "Scatter"), number(root)
     if not _at_root(ranks, root):
         out, finish = _room(message(recvbuf, writable=True))
         return Move(lambda **how: ranks.scatter(None, root, out=out, **how), finish)
@@ -79,7 +79,7 @@ def scatter(comm: Ranked, sendbuf: Any, recvbuf: Any, root: int) -> Move:
 
 def gatherv(comm: Ranked, sendbuf: Any, recvbuf: Any, root: int) -> Move:
     """As an all-to-all in which all send to the root: each rank knows its own counts, and only these."""
-    ranks = group_of(comm, "Gatherv")
+    ranks, root = group_of(comm, "Gatherv"), number(root)
     none = Vector([])
     if not _at_root(ranks, root):
         return _exchange(ranks, _only(message(sendbuf), root, ranks.size), none)
@@ -92,7 +92,7 @@ def gatherv(comm: Ranked, sendbuf: Any, recvbuf: Any, root: int) -> Move:
 
 
 def scatterv(comm: Ranked, sendbuf: Any, recvbuf: Any, root: int) -> Move:
-    ranks = group_of(comm, "Scatterv")
+    ranks, root = group_of(comm, "Scatterv"), number(root)
     none = Vector([])
     if not _at_root(ranks, root):
         return _exchange(ranks, none, _only(message(recvbuf, writable=True), root, ranks.size))

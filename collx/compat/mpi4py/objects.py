@@ -11,6 +11,7 @@ import numpy as np
 
 from collx.communicator import Communicator
 from collx.compat.mpi4py.collectives import Collectives
+from collx.compat.mpi4py.context import number
 from collx.compat.mpi4py.failures import Failure
 from collx.compat.mpi4py.layout import Bytes
 from collx.compat.mpi4py.moves import Move, _at_root, exchange, group_of
@@ -29,7 +30,7 @@ class Objects(Collectives):
 
     def bcast(self, obj: Any, root: int = 0) -> Any:
         """The root's object, on all ranks."""
-        ranks = group_of(self, "bcast")
+        ranks, root = group_of(self, "bcast"), number(root)
         sends = _at_root(ranks, root)
         data = dumped(obj) if sends else None
         length = np.array([0 if data is None else len(data)])
@@ -41,7 +42,7 @@ class Objects(Collectives):
 
     def gather(self, sendobj: Any, root: int = 0) -> list[Any] | None:
         """On the root the objects of all ranks."""
-        ranks = group_of(self, "gather")
+        ranks, root = group_of(self, "gather"), number(root)
         data, receives = dumped(sendobj), _at_root(ranks, root)
         lengths = self._do(lambda: ranks.gather(np.array([len(data)]), root))
         going = [len(data) if rank == root else 0 for rank in range(ranks.size)]
@@ -50,8 +51,8 @@ class Objects(Collectives):
         return found if receives else None
 
     def scatter(self, sendobj: Sequence[Any] | None, root: int = 0) -> Any:
-        """The root's objects, one for each rank."""
-        ranks = group_of(self, "scatter")
+        """The root's objects, one for each rank; None there stands for as many of it."""
+        ranks, root = group_of(self, "scatter"), number(root)
         length, data, going = np.zeros(1, np.int64), b"", [0] * ranks.size
         lengths = None
         if _at_root(ranks, root):
@@ -111,9 +112,7 @@ class ObjectScans(Objects):
 
 def _parts(objects: Sequence[Any] | None, size: int) -> tuple[bytes, np.ndarray[Any, np.dtype[np.int64]]]:
     """An object for each rank as bytes behind each other, and their lengths."""
-    if objects is None:
-        raise TypeError(f"expecting a sequence of {size} items, not None")
-    parts = [dumped(one).tobytes() for one in objects]
+    parts = [dumped(one).tobytes() for one in ([None] * size if objects is None else objects)]
     if len(parts) != size:
         raise ValueError(f"expecting {size} items, got {len(parts)}")
     return b"".join(parts), np.array([len(part) for part in parts], np.int64)

@@ -82,13 +82,14 @@ class Op(Handle):
     _anonymous = False
 
     @classmethod
-    def Create(cls, op_fn: Callable[[Any, Any, Datatype], Any], commute: bool = False) -> Self:
-        """op_fn(inbuf, inoutbuf, datatype) combines what lower ranks gave, in the first, into the second; called with
-        objects, as `op(a, b)`, it has None for a datatype and returns the result. Contributions come in rank order."""
+    def Create(cls, function: Callable[[Any, Any, Datatype], Any], commute: bool = False) -> Self:
+        """function(inbuf, inoutbuf, datatype) combines what lower ranks gave, in the first, into the second; called
+        with objects, as `op(a, b)`, it has None for a datatype and returns the result. Contributions come in rank
+        order."""
         if len(_created) >= LIMIT:
             raise RuntimeError(f"there may be {LIMIT} ops of a program's own: free some")
         none: Any = None
-        kept = Operator(lambda a, b: op_fn(a, b, none), function=op_fn, commutes=bool(commute))
+        kept = Operator(lambda a, b: function(a, b, none), function=function, commutes=bool(commute))
         _created.add(kept)
         return cls._of(kept)
 
@@ -109,7 +110,7 @@ class Op(Handle):
 
     def Reduce_local(self, inbuf: Any, inoutbuf: Any) -> None:
         """Combine the first into the second."""
-        operator, lower, upper = self._operator(), message(inbuf), message(inoutbuf, writable=True)
+        operator, lower, upper = operator_of(self), message(inbuf), message(inoutbuf, writable=True)
         if lower.kind is not upper.kind:
             raise ValueError("mismatch in input and output MPI datatypes")
         if lower.count != upper.count:
@@ -136,12 +137,16 @@ class Op(Handle):
         self._anonymous = True
         return self
 
-    def _operator(self) -> Operator:
-        operator: Operator = self._kept()
-        return operator
-
 
 _created: set[Operator] = set()
+
+
+def operator_of(op: object) -> Operator:
+    """What it combines by. Raises TypeError for what is no Op."""
+    if not isinstance(op, Op):
+        raise TypeError(f"expected an MPI.Op, not {type(op).__name__}")
+    operator: Operator = op._kept()
+    return operator
 
 
 def _spread(data: Bytes, kind: Kind, count: int) -> Bytes:

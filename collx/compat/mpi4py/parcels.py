@@ -16,8 +16,6 @@ from collx.compat.mpi4py.request import Request
 from collx.compat.mpi4py.room import NONE, Room
 from collx.compat.mpi4py.status import Status
 
-ROOM = 32768  # bytes for an object that irecv is to receive, unless the program says otherwise, as mpi4py has it
-
 
 class Parcels(Part):
     """send, recv and so on. What is sent is the object as it is at the call."""
@@ -48,7 +46,8 @@ class Parcels(Part):
         return unpickled(self._taken(source, tag, status, wait=True).data)
 
     def irecv(self, buf: Any = None, source: int = ANY_SOURCE, tag: int = ANY_TAG) -> Request:
-        """buf: where its bytes go, or how many there may be, 32 KiB by default. A longer message is an error."""
+        """buf: where its bytes go, or how many there may be, `mpi4py.rc.irecv_bufsz` by default. A longer message is an
+        error."""
         return Request._of(self._irecv(_memory(buf), source, tag, unpickled))
 
     def sendrecv(
@@ -85,4 +84,8 @@ def _pickled(obj: Any, dest: int) -> Bytes:
 
 def _memory(buf: Any) -> Room:
     """Where an object's bytes are received."""
-    return Room(np.empty(buf or ROOM, np.uint8) if buf is None or isinstance(buf, int) else buf)
+    if buf is None or isinstance(buf, int):
+        from mpi4py import rc
+
+        return Room(np.empty(buf or rc.irecv_bufsz, np.uint8))
+    return Room(buf)

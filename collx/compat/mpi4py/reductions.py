@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from collx.communicator import Communicator
-from collx.compat.mpi4py.context import Ranked
+from collx.compat.mpi4py.context import Ranked, number
 from collx.compat.mpi4py.layout import Bytes
 from collx.compat.mpi4py.memory import in_place
 from collx.compat.mpi4py.moves import Move, _at_root, exchange, group_of
-from collx.compat.mpi4py.op import Op, Operator
+from collx.compat.mpi4py.op import Op, Operator, operator_of
 from collx.compat.mpi4py.specification import Message, message
 
 Numbers = np.ndarray[Any, Any]
@@ -24,7 +24,7 @@ def allreduce(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
 
 
 def reduce(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op, root: int) -> Move:
-    ranks, operator = group_of(comm, "Reduce"), op._operator()
+    ranks, operator, root = group_of(comm, "Reduce"), operator_of(op), number(root)
     if not _at_root(ranks, root):
         going = message(sendbuf)
         if name := operator.native(going.kind.dtype):
@@ -51,7 +51,7 @@ def scan(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
 
 def exscan(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
     """What rank 0 has in `recvbuf` stays."""
-    ranks, operator = group_of(comm, "Exscan"), op._operator()
+    ranks, operator = group_of(comm, "Exscan"), operator_of(op)
     coming = message(recvbuf, writable=True)
     going = _going(sendbuf, coming)
     if name := operator.native(coming.kind.dtype):
@@ -63,7 +63,7 @@ def exscan(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
 
 
 def reduce_scatter_block(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Move:
-    ranks, operator = group_of(comm, "Reduce_scatter_block"), op._operator()
+    ranks, operator = group_of(comm, "Reduce_scatter_block"), operator_of(op)
     if in_place(sendbuf):
         coming = message(recvbuf, writable=True, blocks=ranks.size)
         going = coming.times(ranks.size)
@@ -76,7 +76,7 @@ def reduce_scatter_block(comm: Ranked, sendbuf: Any, recvbuf: Any, op: Op) -> Mo
 
 
 def reduce_scatter(comm: Ranked, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int] | None, op: Op) -> Move:
-    ranks, operator = group_of(comm, "Reduce_scatter"), op._operator()
+    ranks, operator = group_of(comm, "Reduce_scatter"), operator_of(op)
     coming = message(recvbuf, writable=True)
     if recvcounts is not None:
         counts = [int(count) for count in recvcounts]
@@ -124,7 +124,7 @@ def _everywhere(
     ranks: Communicator, collective: Callable[..., Any], sendbuf: Any, recvbuf: Any, op: Op, taken: range
 ) -> Move:
     """A reduction of the ranks `taken`, by `collective` where it has the op."""
-    operator = op._operator()
+    operator = operator_of(op)
     coming = message(recvbuf, writable=True)
     going = _going(sendbuf, coming)
     if name := operator.native(coming.kind.dtype):

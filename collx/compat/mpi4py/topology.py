@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import index as whole
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,7 +25,7 @@ from collx.compat.mpi4py.constants import (
     UNWEIGHTED,
     WEIGHTS_EMPTY,
 )
-from collx.compat.mpi4py.context import Part
+from collx.compat.mpi4py.context import Part, number
 
 if TYPE_CHECKING:
     from collx.compat.mpi4py.info import Info
@@ -47,7 +48,7 @@ class Cart:
 
     def rank(self, coords: Sequence[int]) -> int:
         rank = 0
-        for coord, length, periodic in zip(coords, self.dims, self.periods, strict=True):
+        for coord, length, periodic in zip(map(whole, coords), self.dims, self.periods, strict=True):
             if not (periodic or 0 <= coord < length):
                 raise errors.Exception(ERR_ARG, f"{list(coords)} lie outside a grid of {list(self.dims)}")
             rank = rank * length + coord % length
@@ -108,18 +109,26 @@ class DistGraph:
 
 def Compute_dims(nnodes: int, dims: int | Sequence[int]) -> list[int]:
     """`dims` with its zeros replaced, so that the product is `nnodes` and they are near each other, largest first."""
-    given = list(dims) if isinstance(dims, Iterable) else [0] * whole(dims)
+    given, nnodes = list(dims) if isinstance(dims, Iterable) else [0] * whole(dims), number(nnodes)
     fixed = math.prod(length for length in given if length)
     free = given.count(0)
     if nnodes < 1 or fixed < 1 or nnodes % fixed or (not free and fixed != nnodes):
         raise errors.Exception(ERR_DIMS, f"{given} cannot be filled in for {nnodes} ranks")
-    left, lengths = nnodes // fixed, []
-    for dimension in range(free, 0, -1):
-        length = next(n for n in range(1, left + 1) if left % n == 0 and n**dimension >= left)
-        lengths.append(length)
-        left //= length
-    lengths.sort(reverse=True)
+    lengths = list(_balanced(nnodes // fixed, free, nnodes) or ())
     return [length or lengths.pop(0) for length in given]
+
+
+@cache
+def _balanced(count: int, free: int, most: int) -> tuple[int, ...] | None:
+    """So many lengths, none above `most`, each at most the one before, with this product: those of which the first and
+    the last are nearest. None where there are none."""
+    if free <= 1:
+        return (count,) * free if count <= most else None
+    small = [length for length in range(1, math.isqrt(count) + 1) if count % length == 0]
+    divisors = {*small, *(count // length for length in small)}
+    first = [length for length in divisors if length <= most and length**free >= count]
+    ways = [(length, *rest) for length in first if (rest := _balanced(count // length, free - 1, length))]
+    return min(ways, key=lambda lengths: (lengths[0] - lengths[-1], lengths), default=None)
 
 
 class Topologies(Part):
@@ -286,6 +295,7 @@ class OnCart(Part):
 
     def Shift(self, direction: int, disp: int) -> tuple[int, int]:
         """The ranks `disp` behind and ahead of this one, PROC_NULL where the grid has ended."""
+        direction, disp = number(direction), number(disp)
         if not 0 <= direction < self.Get_dim():
             raise errors.Exception(ERR_ARG, f"{direction} is no dimension of the grid")
         cart, rank = self._topology, self.Get_rank()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -9,8 +10,23 @@ __version__ = "4.1.2"  # whose API it follows
 __all__ = ["MPI"]
 
 
+_TRUE, _FALSE = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off")
+
+
+def _read(text: str, default: Any) -> Any:
+    """What an option's variable says. Raises ValueError."""
+    if isinstance(default, str):
+        return text
+    if type(default) is int:
+        return int(text)
+    if text.lower() not in _TRUE + _FALSE:
+        raise ValueError(f"neither of {', '.join(_TRUE)} nor of {', '.join(_FALSE)}")
+    return text.lower() in _TRUE
+
+
 class Rc:
-    """Options, to be set before `mpi4py.MPI` is imported. Only `initialize` and `finalize` mean anything here."""
+    """Options, to be set before `mpi4py.MPI` is imported, in programs or, as MPI4PY_RC_INITIALIZE and so on, in the
+    environment. `threads`, `thread_level`, `fast_reduce` and `recv_mprobe` mean nothing here."""
 
     initialize = True
     threads = True
@@ -22,6 +38,13 @@ class Rc:
     errors = "exception"
 
     def __init__(self, **options: Any) -> None:
+        for name in filter(str.islower, dir(type(self))):
+            text = None if name.startswith("_") else os.environ.get(f"MPI4PY_RC_{name.upper()}")
+            if text is not None:
+                try:
+                    setattr(self, name, _read(text, getattr(self, name)))
+                except ValueError as error:
+                    raise ValueError(f"MPI4PY_RC_{name.upper()}={text}: {error}") from None
         self(**options)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -1,3 +1,3 @@
-"""Not in collx's shim."""
+"""Not in collx's shim. The error has no `name`: `from mpi4py import` would say something else."""
 
-raise ModuleNotFoundError("mpi4py.futures is not in collx's shim of mpi4py", name="mpi4py.futures")
+raise ModuleNotFoundError("mpi4py.futures is not in collx's shim of mpi4py")
