@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-FOREVER = 1e8  # seconds; engines count nanoseconds in 64 bits, which an infinite timeout would not fit
+FOREVER = 2e6  # seconds, 23 days: where ranks meet, poll counts milliseconds in 31 bits
 
 
 def whole(value: Any, name: str) -> int:
@@ -39,7 +39,7 @@ def rank_of(value: Any, size: int, name: str) -> int:
 
 
 def seconds(timeout: float | None, default: float = FOREVER) -> float:
-    """A timeout in seconds, `default` for None. Infinity is allowed, zero, negative numbers and NaN are not."""
+    """A timeout in seconds, `default` for None. Infinity is FOREVER; zero, negative numbers and NaN are none."""
     if timeout is None:
         return default
     if isinstance(timeout, (bool, str, bytes, bytearray)):

@@ -1,48 +1,22 @@
-"""What a rank does with torch.distributed on collx: `checks.py RANK SIZE STORE`. Every rank runs every check, each in a
-world of its own, and prints its name when it has passed. In the last one the highest rank dies."""
+"""What a rank does with torch.distributed on collx; see rank.py."""
 
 from __future__ import annotations
 
 import datetime
-import inspect
-import os
-import re
-import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
-import collx
-from collx.compat.torch.work import CollxWork
+from tests.torch.rank import RANK, SIZE, STORE, raises, run, same
 
-RANK, SIZE, STORE = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-TIMEOUT = datetime.timedelta(seconds=60)
 SUMMED = sum(range(1, SIZE + 1))
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
-
-
-@contextmanager
-def world(name: str) -> Iterator[Any]:  # with a file of its own, which the last to leave removes
-    dist.init_process_group("collx", init_method=f"file://{STORE}.{name}", rank=RANK, world_size=SIZE, timeout=TIMEOUT)
-    try:
-        yield dist.group.WORLD
-    finally:
-        dist.destroy_process_group()
-
-
-def same(found: Any, expected: Any) -> None:
-    assert torch.equal(found, torch.as_tensor(expected, dtype=found.dtype).expand(found.shape)), (found, expected)
-
-
-def raises(kind: type[BaseException], *words: str) -> Any:
-    return pytest.raises(kind, match="".join(f"(?=.*{re.escape(word)})" for word in words))
 
 
 def it_is_there_by_its_name_alone(group: Any) -> None:
@@ -135,6 +109,33 @@ def lists_and_single_tensors(group: Any) -> None:
     assert found == [{"rank": rank} for rank in range(SIZE)]
 
 
+def some_ranks_give_or_get_nothing(group: Any) -> None:
+    """Whatever the shape of an empty tensor; and rows may be of another shape where they arrive."""
+    last = RANK == SIZE - 1
+    rows = [0] * SIZE if last else [1] * SIZE
+    given = torch.tensor([]) if last else torch.full((SIZE, 3), float(RANK))
+    out = torch.zeros(SIZE - 1, 1, 3)
+    dist.all_to_all_single(out, given, [1] * (SIZE - 1) + [0], rows)
+    same(out, torch.arange(SIZE - 1.0).reshape(-1, 1, 1))
+    got = torch.zeros(SIZE, 3) if RANK == 0 else torch.zeros(0)
+    dist.all_to_all_single(got, torch.ones(1, 3), [1] * SIZE if RANK == 0 else [0] * SIZE, [1] + [0] * (SIZE - 1))
+    same(got, 1)
+    flat = torch.zeros(2 * SIZE)
+    dist.all_to_all_single(flat, torch.full((SIZE, 2), float(RANK)), [2] * SIZE, [1] * SIZE)
+    same(flat, torch.arange(float(SIZE)).repeat_interleave(2))
+
+
+def whatever_the_default_device(group: Any) -> None:
+    with torch.device("meta"):
+        out = [[torch.zeros(2, device="cpu") for _ in range(SIZE)]]
+        group.allgather(out, [torch.full((2,), float(RANK), device="cpu")]).wait()
+    same(out[0][-1], SIZE - 1)
+    net = torch.nn.Linear(2, 2)
+    with torch.device("meta"):
+        DistributedDataParallel(net)
+        dist.all_reduce(torch.ones(2, 2, device="cpu").to_sparse())
+
+
 def lists_that_do_not_fit_are_refused(group: Any) -> None:
     def some(*lengths: int) -> list[Any]:
         return [torch.zeros(length) for length in lengths]
@@ -157,6 +158,14 @@ def lists_that_do_not_fit_are_refused(group: Any) -> None:
             dist.gather(one, unequal)
         with raises(ValueError, "scatter_list", "[1, 3"):
             dist.scatter(one, unequal)
+    three, longer = torch.zeros(3), f"[{RANK}] has 2 elements, but this rank's own tensor 3"
+    for call in (lambda: dist.all_gather(fitting, three), lambda: dist.reduce_scatter(three, fitting)):
+        with raises(ValueError, longer):
+            call()
+    with raises(ValueError, "input_split_sizes is [3", "3 rows", f"{SIZE} ranks"):
+        dist.all_to_all_single(torch.zeros(SIZE), three, [1] * SIZE, [3] * SIZE)
+    with raises(NotImplementedError, "dense tensors", "sparse_coo"):
+        dist.broadcast(torch.eye(2).to_sparse(), 0)
     dist.barrier()
 
 
@@ -281,124 +290,39 @@ def a_group_in_a_world_of_gloo(group: Any) -> None:
     same(x, SIZE)
 
 
+def groups_are_split(group: Any) -> None:
+    for ranks in ([1, 0], [0, 1]):
+        pair = group.split_group(ranks, group_desc="two")
+        assert (pair is None) == (RANK > 1)
+        if pair is not None:
+            assert (pair.rank(), pair.size(), pair.group_desc) == (RANK, 2, "two")
+            x = torch.ones(2)
+            pair.allreduce([x]).wait()
+            same(x, 2)
+            pair.get_group_store().set("key", "value")
+            pair.shutdown()
+    with raises(NotImplementedError, "merge_remote_group", "new_group"):
+        group.merge_remote_group(group.get_group_store(), SIZE)
+
+
+def groups_that_wait_for_weeks(group: Any) -> None:
+    patient = dist.new_group(timeout=datetime.timedelta(days=300))
+    x = torch.ones(2)
+    dist.all_reduce(x, group=patient)
+    same(x, SIZE)
+
+
+def options_of_other_backends_are_told(group: Any) -> None:
+    with pytest.warns(UserWarning, match="no options"):
+        other = dist.new_group(pg_options=object())
+    dist.barrier(other)
+
+
 def other_backends_beside_it_are_refused(group: Any) -> None:
     with raises(ValueError, "cuda:gloo", "new_group"):
         dist.new_group(backend="cpu:collx,cuda:gloo")
     assert dist.get_backend(dist.new_group(backend="cpu:collx")) == "cpu:collx"
 
 
-def works_and_futures(group: Any) -> None:
-    x = torch.ones(100)
-    work = dist.all_reduce(x, async_op=True)
-    [found] = work.get_future().then(lambda future: [each / SIZE for each in future.wait()]).wait()
-    same(found, 1)
-    assert work.is_completed()
-    assert work.is_success()
-    assert work.exception() is None
-    assert work.result()[0] is x
-    z = torch.full((3,), float(RANK))
-    dist._broadcast_coalesced(group, [z], 1 << 20, 1)  # by which C++ calls the group, as DistributedDataParallel does
-    same(z, 1)
-
-
-def futures_complete_as_calls_end(group: Any) -> None:
-    """Also behind a message that has not come; and one may be waited for in a callback of another group's."""
-    other, right, left = dist.new_group(), (RANK + 1) % SIZE, (RANK - 1) % SIZE
-    message, second = (dist.irecv(torch.zeros(1), left, tag=tag).get_future() for tag in (0, 1))
-    dist.send(torch.ones(1), right, tag=1)
-    same(second.wait()[0], 1)
-    x, y = torch.ones(3), torch.ones(3)
-    first = dist.all_reduce(x, async_op=True).get_future()
-
-    def again(future: Any) -> Any:
-        inner = dist.all_reduce(y, group=other, async_op=True).get_future()
-        return inner.then(lambda each: each.wait()[0]).wait()
-
-    same(first.then(again).wait(), SIZE)
-    assert not message.done()
-    dist.barrier()
-    dist.send(torch.ones(1), right)
-    same(message.wait()[0], 1)
-
-
-def what_a_signal_handler_raises_is_not_the_calls(group: Any) -> None:
-    class Ended:
-        def done(self) -> bool:
-            return True
-
-        def wait(self, timeout: float | None = None) -> None:
-            assert timeout is None or timeout > 0
-            if timeout is not None:
-                raise KeyError("a handler's")
-
-    work = CollxWork((Ended(),))
-    with raises(KeyError, "a handler's"):
-        work.wait(datetime.timedelta(microseconds=1))
-    assert work.wait()
-
-
-def a_signal_handler_that_calls_is_told_so(group: Any) -> None:
-    if RANK > 0:
-        with raises(dist.DistBackendError, "rank 0 gave up"):
-            dist.recv(torch.zeros(1), 0)
-        return
-    begun = False
-    usual = signal.signal(signal.SIGALRM, lambda *_: begun and dist.all_reduce(torch.ones(1)))
-    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
-    try:
-        begun = True
-        with raises(dist.DistBackendError, "signal handler"):
-            dist.all_reduce(torch.ones(2))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, usual)
-
-
-def errors_are_torchs_as_well(group: Any) -> None:
-    with raises(dist.DistBackendError, "count differs", "all_reduce"):
-        dist.all_reduce(torch.ones(2 if RANK else 3))
-    with raises(collx.ClosedError, "count differs"):
-        dist.all_reduce(torch.ones(2))
-
-
-def deadlines(group: Any) -> None:
-    if RANK == 0:
-        group.set_timeout(datetime.timedelta(seconds=0.2))
-        with raises(TimeoutError, "barrier", "waited 0.2 s", "the group's timeout"):
-            dist.barrier()
-    else:
-        with raises(dist.DistBackendError, "rank 0", "TimeoutError"):
-            dist.recv(torch.zeros(1), 0)
-
-
-def a_dead_rank_is_named(group: Any) -> None:
-    calling = dist.FileStore(f"{STORE}.calling", SIZE)
-    if RANK == SIZE - 1:
-        print("a_dead_rank_is_named", flush=True)
-        calling.wait([str(rank) for rank in range(SIZE - 1)])  # the others might still be joining
-        os.kill(os.getpid(), signal.SIGKILL)
-    x = torch.ones(2)
-    work = dist.all_reduce(x, async_op=True)
-    calling.set(str(RANK), "")
-    with raises(RuntimeError, f"rank {SIZE - 1} died"):
-        work.get_future().wait()
-    with raises(collx.RankFailedError, f"rank {SIZE - 1} died"):
-        work.wait()
-    assert isinstance(work.exception(), dist.DistBackendError)
-    with raises(collx.ClosedError, f"rank {SIZE - 1} died"):
-        dist.all_reduce(x)
-
-
-CHECKS: list[Callable[[Any], None]] = [
-    check
-    for check in list(globals().values())
-    if inspect.isfunction(check) and "group" in inspect.signature(check).parameters
-]
-
-
 if __name__ == "__main__":
-    for check in CHECKS:
-        with world(check.__name__) as group:
-            check(group)
-        if RANK < SIZE - 1 or check is not CHECKS[-1]:
-            print(check.__name__, flush=True)
+    run(globals())

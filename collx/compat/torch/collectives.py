@@ -10,7 +10,7 @@ from torch._C import _distributed_c10d as c10d
 
 from collx.compat.torch.calls import Call, Calls
 from collx.compat.torch.sparse import all_reduce_sparse
-from collx.compat.torch.tensors import flat, joined, landing, one_each, only, parts, reduction, rows
+from collx.compat.torch.tensors import fits, flat, joined, landing, one_each, only, parts, reduction, shares
 from collx.compat.torch.work import CollxWork
 
 
@@ -64,22 +64,27 @@ class Collectives(Calls):
         outputs: Sequence[Any] = []
         if root == self.comm.rank:
             outputs = one_each(only(output_tensors, "output_tensors"), self.comm.size, "gather_list", alike=True)
+            fits(outputs, root, x, "gather_list")
             out, finish = self._spread.over(outputs, x)
         return self._run(opts, Call(partial(self.comm.gather, flat(x), root, out=out), outputs, finish))
 
     def scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ScatterOptions()
-        x = None
-        if opts.rootRank == self.comm.rank:
-            x = joined(one_each(only(input_tensors, "input_tensors"), self.comm.size, "scatter_list", alike=True))
-        out, finish = landing(only(output_tensors, "output_tensors"), filled=False)
-        method = partial(self.comm.scatter, x, opts.rootRank, out=flat(out))
+        x, root, output = None, opts.rootRank, only(output_tensors, "output_tensors")
+        if root == self.comm.rank:
+            inputs = one_each(only(input_tensors, "input_tensors"), self.comm.size, "scatter_list", alike=True)
+            fits(inputs, root, output, "scatter_list")
+            x = joined(inputs)
+        out, finish = landing(output, filled=False)
+        method = partial(self.comm.scatter, x, root, out=flat(out))
         return self._run(opts, Call(method, output_tensors, finish))
 
     def reduce_scatter(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
         opts = opts or c10d.ReduceScatterOptions()
         inputs = one_each(only(input_tensors, "input_tensors"), self.comm.size, "input_list")
-        out, finish = landing(only(output_tensors, "output_tensors"), filled=False)
+        output = only(output_tensors, "output_tensors")
+        fits(inputs, self.comm.rank, output, "input_list")
+        out, finish = landing(output, filled=False)
         x, op = reduction(joined(inputs), opts.reduceOp)
         method = partial(self.comm.reduce_scatter, x, op, counts=parts(inputs), out=flat(out))
         return self._run(opts, Call(method, output_tensors, finish))
@@ -99,9 +104,9 @@ class Collectives(Calls):
         if not output_split_sizes and not input_split_sizes:
             method = partial(self.comm.all_to_all, flat(input), out=flat(out))
         else:
-            coming = rows(output_split_sizes, output, self.comm.size, "output")
-            going = rows(input_split_sizes, input, self.comm.size, "input")
-            method = partial(self.comm.all_to_all, input, send_counts=going, recv_counts=coming, out=out)
+            coming = shares(output_split_sizes, output, self.comm.size, "output")
+            going = shares(input_split_sizes, input, self.comm.size, "input")
+            method = partial(self.comm.all_to_all, flat(input), send_counts=going, recv_counts=coming, out=flat(out))
         return self._run(opts or c10d.AllToAllOptions(), Call(method, [output], finish))
 
     def alltoall(self, output_tensors: Any, input_tensors: Any, opts: Any = None) -> CollxWork | None:
@@ -143,7 +148,8 @@ class Collectives(Calls):
         return Call(partial(self.comm.all_gather, flat(x), out=flat(out)), [output], finish)
 
     def _all_gather_to_list(self, outputs: Any, x: Any) -> Call:
-        out, finish = self._spread.over(one_each(outputs, self.comm.size, "tensor_list"), x)
+        fits(one_each(outputs, self.comm.size, "tensor_list"), self.comm.rank, x, "tensor_list")
+        out, finish = self._spread.over(outputs, x)
         return Call(partial(self.comm.all_gather, flat(x), counts=parts(outputs), out=out), outputs, finish)
 
     def _reduce_scatter(self, output: Any, input: Any, opts: Any) -> Call:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import sys
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,17 +26,18 @@ class CollxGroup(Collectives, Messages, dist.ProcessGroup):  # type: ignore[misc
     # What torch asks of a backend, which a group in Python is as well.
     supports_splitting = supports_shrinking = supports_coalescing = supports_time_estimate = False
 
-    def __init__(self, comm: collx.Communicator, name: str, timeout: datetime.timedelta) -> None:
+    def __init__(self, comm: collx.Communicator, name: str, timeout: datetime.timedelta, store: Any) -> None:
         dist.ProcessGroup.__init__(self, comm.rank, comm.size)
         super().__init__(comm, name)
-        self._name, self._description = name, "undefined"
+        self._name, self._description, self._store = name, "undefined", store
+        self._splits = 0
         self.options = Options(timeout)
 
     @classmethod
     def join(cls, place: Any, options: Any) -> CollxGroup:
         """What torch calls for each group, on its members alone, with what it knows of the group."""
         if options is not None:
-            raise ValueError(f"collx's groups have no options, but pg_options is {options!r}")
+            warnings.warn(f"collx's groups have no options: {options!r} is not made use of", UserWarning, stacklevel=2)
         _refuse_others(sys._getframe(2).f_locals.get("backend_config"))  # torch does not pass it on
         seconds, label = place.timeout.total_seconds(), f"group {place.group_id}"
         try:
@@ -42,7 +45,34 @@ class CollxGroup(Collectives, Messages, dist.ProcessGroup):  # type: ignore[misc
         except collx.CollxError as error:
             as_torch(error)
             raise
-        return cls(comm, place.group_id, place.timeout)
+        return cls(comm, place.group_id, place.timeout, place.store)
+
+    def split_group(
+        self,
+        ranks: Sequence[int],
+        timeout: datetime.timedelta | None = None,
+        opts: object = None,
+        group_name: str | None = None,
+        group_desc: str | None = None,
+        device_types: object = None,
+    ) -> CollxGroup | None:
+        """A group of these ranks of this one, in this one's order; None on the others. Collective among all."""
+        self._splits += 1
+        label = f"split {self._splits}"
+        if self.comm.rank not in ranks:
+            return None
+        name, timeout = group_name or f"{self._name}, {label}", timeout or self.options._timeout
+        with self.alone():
+            comm = self.comm.subgroup(sorted(ranks), label)
+        comm.timeout = timeout.total_seconds()
+        made = type(self)(comm, name, timeout, dist.PrefixStore(name, self._store))
+        made.setGroupDesc(group_desc or self._description)
+        return made
+
+    def merge_remote_group(self, store: object, size: int, *_: object, **__: object) -> None:
+        raise NotImplementedError(
+            "collx has no ProcessGroup.merge_remote_group: make a group of all ranks, and new_group"
+        )
 
     # -- its names, by all the ways in which torch asks for them --------------------------------------
 
@@ -65,6 +95,9 @@ class CollxGroup(Collectives, Messages, dist.ProcessGroup):  # type: ignore[misc
 
     group_name, _set_group_name = property(getGroupName), setGroupName
     group_desc, _set_group_desc = property(getGroupDesc), setGroupDesc
+
+    def get_group_store(self) -> Any:
+        return self._store
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name} on {self.comm!r}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,15 +22,19 @@ def all_reduce_sparse(group: Calls, tensor: Any, opts: Any) -> CollxWork:
     comm, indices, values = group.comm, mine.indices(), mine.values()
     gather = partial(comm.all_gather, timeout=seconds(opts.timeout))
     with group.alone():
-        kinds = gather(torch.tensor([values.shape[0], mine.sparse_dim(), tensor.dim()])).reshape(comm.size, -1)
+        kinds = gather(_numbers([values.shape[0], mine.sparse_dim(), tensor.dim()])).reshape(comm.size, -1)
         _alike("dimensions (sparse, all)", kinds[:, 1:])
-        _alike("shapes", gather(torch.tensor(tensor.shape)).reshape(comm.size, -1))
+        _alike("shapes", gather(_numbers(tensor.shape)).reshape(comm.size, -1))
         counts = kinds[:, 0].tolist()
         everywhere = gather(indices.t().contiguous(), counts=counts).t()
         total = torch.sparse_coo_tensor(everywhere, gather(values, counts=counts), tensor.shape).coalesce()
     with torch.no_grad():
         tensor.copy_(total)
     return CollxWork((), [tensor])
+
+
+def _numbers(of: Sequence[int]) -> Any:
+    return torch.tensor(of, device="cpu")  # whatever the default is
 
 
 def _alike(what: str, told: Any) -> None:

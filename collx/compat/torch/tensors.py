@@ -32,8 +32,17 @@ def one_each(tensors: Sequence[Any], size: int, name: str, alike: bool = False) 
     return tensors
 
 
+def fits(tensors: Sequence[Any], rank: int, own: Any, name: str) -> None:
+    """Raise ValueError where this rank's tensor in a list is not for as many elements as it gives or gets itself."""
+    here, there = own.numel(), tensors[rank].numel()
+    if here != there:
+        raise ValueError(f"{name}[{rank}] has {there} elements, but this rank's own tensor {here}")
+
+
 def landing(tensor: Any, filled: bool) -> tuple[Any, Finish | None]:
     """Where a result for `tensor` can be written, with what `tensor` holds where `filled`, and what brings it there."""
+    if tensor.layout != torch.strided:
+        raise NotImplementedError(f"collx moves dense tensors, not {tensor.layout}; all_reduce sums sparse COO ones")
     if tensor.is_contiguous():
         return tensor, None
     here = torch.empty_like(tensor, memory_format=torch.contiguous_format)
@@ -80,7 +89,7 @@ class Spread:
         except IndexError:
             memory = None
         if memory is None or memory.numel() < nbytes:
-            memory = torch.empty(nbytes, dtype=torch.uint8)
+            memory = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
         return memory, memory[:nbytes].view(kind.dtype)
 
 
@@ -90,13 +99,19 @@ def parts(tensors: Sequence[Any]) -> list[int] | None:
     return None if len(set(counts)) == 1 else counts
 
 
-def rows(given: Sequence[int], tensor: Any, size: int, name: str) -> list[int]:
-    """The rows of `tensor` for or from each rank: as given, or equally many."""
-    if given:
-        return list(given)
-    if len(tensor) % size:
-        raise ValueError(f"{name} has {len(tensor)} rows, which {size} ranks cannot share equally")
-    return [len(tensor) // size] * size
+def shares(given: Sequence[int], tensor: Any, size: int, name: str) -> list[int]:
+    """How many elements of `tensor` are for or from each rank: as many rows as given, or equally many. Raises
+    ValueError where its rows are not as many."""
+    rows = tensor.shape[0]
+    if not given:
+        if rows % size:
+            raise ValueError(f"{name} has {rows} rows, which {size} ranks cannot share equally")
+        given = [rows // size] * size
+    elif len(given) != size or sum(given) != rows:
+        told = f"{name}_split_sizes is {list(given)}, but {name} has {rows} rows and the group {size} ranks"
+        raise ValueError(told)
+    row = tensor.numel() // rows if rows else 0
+    return [count * row for count in given]
 
 
 def reduction(x: Any, op: Any) -> tuple[Any, str]:
