@@ -112,7 +112,7 @@ lint: .venv/.stamp-test
 kernels: .venv/.stamp-test
 	$(BIN)/python -m tests.cuda.compiled
 
-sanitize: sanitize-address,undefined sanitize-thread
+sanitize: sanitize-thread sanitize-address,undefined
 
 configured-%: .venv/.stamp-install
 	$(BIN)/cmake -S tests/native -B build/sanitize-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
