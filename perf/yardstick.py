@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
             for tag, times in found.items():
                 hand = times["hand"]
                 shown = f"{len(hand):6} {statistics.median(hand) * 1e6:10.2f}"
-                ratios = " ".join(f"{ratio(times[name], hand):7.2f}" for name in ("handle", "method"))
+                ratios = " ".join(f"{ratio(times[name], hand):7.3g}" for name in ("handle", "method"))
                 print(f"{size:>5} {total:9} {tag:>6} {shown} {ratios}", flush=True)
     return 0
 
