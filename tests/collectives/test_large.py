@@ -17,7 +17,7 @@ from tests.ranks import ranks
 
 EDGE = 2**31
 PRIME = 251  # the period of what arrays hold: no power of two, so what lies elsewhere differs
-CHUNK = PRIME << 16
+CHUNK = PRIME << 11
 
 
 def pattern(length: int, dtype: type = np.uint8, start: int = 0) -> Array:

@@ -141,8 +141,8 @@ def test_every_algorithm_on_shared_arrays(size: int, inplace: bool) -> None:
         for length in (600, 30_011)
         for seed in (0, 1)  # synchronous and not
     ]
-    for at in range(0, len(every), 24):
-        ranks("shm", size, perform, every[at : at + 24])
+    for at in range(0, len(every), 120):
+        ranks("shm", size, perform, every[at : at + 120])
 
 
 def overlapping(comm: Communicator) -> None:

@@ -45,6 +45,7 @@ class Context(Kept):
         self.buffer: Any = None  # which a program attaches for Bsend, which does without
         self.buffered: list[Work] = []  # what Bsend has sent
         self.locks: dict[Hashable, threading.Lock] = {}
+        self.taking = threading.RLock()  # held from finding a message until it is received; signal handlers get through
         self._children = 0
         self._labels: Counter[str] = Counter()
         living.add(self)

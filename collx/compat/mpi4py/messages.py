@@ -246,7 +246,7 @@ class Messages(Part):
             _nothing(status)
             return NO_PROC
         while True:
-            with self._context.lock("taken"):  # another thread that looks as well takes another one
+            with self._context.taking:  # another thread that looks as well takes another one
                 envelope = self._find(source, tag, wait=False)
                 if envelope is not None:
                     found = Found(np.empty(envelope.nbytes, np.uint8), self._number(envelope.source), envelope.tag)
