@@ -1,4 +1,4 @@
-"""Every registered algorithm is proved: sizes to 48, some above, all closed forms and flags; `make prove` goes to 256."""
+"""Every registered algorithm is proved: sizes to 48, some above, closed forms and flags; `make prove` goes to 256."""
 
 from __future__ import annotations
 
