@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import os
 import signal
 import threading
@@ -36,6 +37,7 @@ TIMEOUT = 300.0  # seconds
 _ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
 _awaits: set[int] | None = None  # processes of ranks whose end this one awaits, for they may have failed first
+_stores = itertools.count(1)  # of communicators made by stores
 _awaits_job = False  # whether it ends as its launcher wants it
 
 
@@ -165,7 +167,9 @@ def from_store(store: Any, rank: int, size: int, timeout: float = TIMEOUT, *, la
     if transports == "memory":
         return _made(Lone(), place, (os.uname().nodename,), timeout, label)
     exchange = partial(torch_store.by_store, store, torch_store.PREFIX, "the store", place.rank, size)
-    comm = _joined_by_tcp(place, transports == "tcp", timeout, label, exchange)
+    # Which ranks of the job they are nobody knows: theirs are numbers of which no other communicator here has any.
+    first = (next(_stores) << 16) & 0xFFFFFFFF
+    comm = _joined_by_tcp(place, transports == "tcp", timeout, label, exchange, range(first, first + size))
     if asked == "shm" and comm.transports != ("shm",):
         comm.close()
         raise TransportError("COLLX_TRANSPORT=shm: ranks are on several hosts; unset it, and TCP joins the others")
@@ -190,14 +194,19 @@ def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communica
 
 
 def _joined_by_tcp(
-    place: Place, forced: bool, timeout: float, label: str = "world", exchange: Exchange | None = None
+    place: Place,
+    forced: bool,
+    timeout: float,
+    label: str = "world",
+    exchange: Exchange | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Communicator:
     deadline = time.monotonic() + timeout
     if place.rendezvous.startswith("torch:"):
         exchange = partial(torch_store.exchange, place.rendezvous, place.rank, place.size)
     elif place.local_size != place.size and jobs.is_directory(place.rendezvous):  # there ranks of one host meet
         exchange = _exchange_of_launcher(place, deadline)
-    ranks = over_tcp(place, forced, deadline, range(place.size), exchange)
+    ranks = over_tcp(place, forced, deadline, range(place.size) if numbers is None else numbers, exchange)
     if place.local_size == bootstrap.UNKNOWN:
         near = ranks.group.near(range(place.size)) if isinstance(ranks, Tcp) else range(place.size)
         number = near.index(place.rank) if place.local_rank == bootstrap.UNKNOWN else place.local_rank

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -278,6 +279,25 @@ def subgroups(group: Any) -> None:
         local = dist.new_group([0, 1], use_local_synchronization=True)
         assert dist.get_backend(local) == "collx"
         dist.barrier(local)
+    dist.barrier()
+
+
+def groups_that_overlap_are_not_taken_for_one(group: Any) -> None:
+    """Rank 2 waits for 1 in a group, and 0 for 2 in another, of which both are the first: nobody waits in vain."""
+    if SIZE < 3:
+        return
+    one, other = dist.new_group([1, 2]), dist.new_group([0, 2])
+    calling = dist.FileStore(f"{STORE}.overlap", SIZE)
+    if RANK == 1:
+        calling.wait(["0", "2"])
+        time.sleep(0.5)  # right without it as well, but then nobody looks around
+    elif RANK in (0, 2):
+        calling.set(str(RANK), "")
+    for pair in (one, other):
+        if pair is not dist.GroupMember.NON_GROUP_MEMBER:
+            x = torch.ones(1)
+            dist.all_reduce(x, group=pair)
+            same(x, 2)
     dist.barrier()
 
 
