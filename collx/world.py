@@ -37,8 +37,8 @@ TIMEOUT = 300.0  # seconds
 _ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
 _awaits: set[int] | None = None  # processes of ranks whose end this one awaits, for they may have failed first
-_stores = itertools.count(1)  # of communicators made by stores
 _awaits_job = False  # whether it ends as its launcher wants it
+_stores = itertools.count(1)  # of communicators made by stores
 
 
 def init(

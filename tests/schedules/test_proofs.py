@@ -1,4 +1,4 @@
-"""Every registered algorithm is proved: sizes to 48, some above, closed forms and flags; `make prove` goes to 256."""
+"""Every registered algorithm is proved: sizes to 64, some above, closed forms and flags; `make prove` goes to 256."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collx.verify import prove
 from collx.verify.named import roots
 from tests.schedules.cases import KEYS, NAMES, SEED
 
-DENSE = 48
+DENSE = 64
 LARGEST = 256
 ALGORITHMS = pytest.mark.parametrize("key", KEYS, ids=NAMES)
 
