@@ -38,7 +38,7 @@ _ledger: Ledger | None = None  # of this job, where it has one
 _joined: tuple[Communicator, Place, int] | None = None  # the world, this process's place in it, this process
 _awaits: set[int] | None = None  # processes of ranks whose end this one awaits, for they may have failed first
 _awaits_job = False  # whether it ends as its launcher wants it
-_stores = itertools.count(1)  # of communicators made by stores
+_unnumbered = itertools.cycle(range(1, 1 << 15))  # communicators made by stores of which nobody knows the ranks
 
 
 def init(
@@ -142,11 +142,22 @@ def from_mpi(comm: MPI.Intracomm, timeout: float = TIMEOUT) -> Communicator:
     return _joined_by_mpi(comm, checks.seconds(timeout), "mpi")
 
 
-def from_store(store: Any, rank: int, size: int, timeout: float = TIMEOUT, *, label: str = "store") -> Communicator:
+def from_store(
+    store: Any,
+    rank: int,
+    size: int,
+    timeout: float = TIMEOUT,
+    *,
+    label: str = "store",
+    job_ranks: Sequence[int] | None = None,
+) -> Communicator:
     """A communicator of `size` ranks that meet in `store`, a store of torch.distributed's, this one as `rank`.
 
     Collective among them. Any number of communicators are made so, one after another by one store or by several, and
     beside the world that `init` joins. `timeout` is as `init` has it; `label` is what errors call the communicator.
+    `job_ranks` says which ranks of the caller's job these are: ranks that wait for each other in two communicators of
+    which both are told are found at once, others at the deadline.
+
     Ranks of one host are joined by shared memory, others by TCP, with the secret that the environment leads to, or else
     one that rank 0 leaves in the store (docs/security.md). COLLX_TRANSPORT=tcp forces TCP everywhere, and
     COLLX_TRANSPORT=shm refuses several hosts.
@@ -157,6 +168,7 @@ def from_store(store: Any, rank: int, size: int, timeout: float = TIMEOUT, *, la
     timeout, size = checks.seconds(timeout), checks.whole(size, "size")
     if size < 1:
         raise ValueError(f"size is {size}, but a communicator has at least one rank")
+    numbers = _numbers(size, job_ranks)
     place = Place(checks.rank_of(rank, size, "rank"), size, bootstrap.UNKNOWN, bootstrap.STORE, bootstrap.UNKNOWN)
     if size == 1:
         place = dataclasses.replace(place, local_rank=0, local_size=1)
@@ -167,13 +179,23 @@ def from_store(store: Any, rank: int, size: int, timeout: float = TIMEOUT, *, la
     if transports == "memory":
         return _made(Lone(), place, (os.uname().nodename,), timeout, label)
     exchange = partial(torch_store.by_store, store, torch_store.PREFIX, "the store", place.rank, size)
-    # Which ranks of the job they are nobody knows: theirs are numbers of which no other communicator here has any.
-    first = (next(_stores) << 16) & 0xFFFFFFFF
-    comm = _joined_by_tcp(place, transports == "tcp", timeout, label, exchange, range(first, first + size))
+    comm = _joined_by_tcp(place, transports == "tcp", timeout, label, exchange, numbers)
     if asked == "shm" and comm.transports != ("shm",):
         comm.close()
         raise TransportError("COLLX_TRANSPORT=shm: ranks are on several hosts; unset it, and TCP joins the others")
     return comm
+
+
+def _numbers(size: int, job_ranks: Sequence[int] | None) -> Sequence[int]:
+    """Of the ranks of a communicator made by a store. Where nobody knows which ranks of the job they are, no other
+    communicator here has the same; and what the caller calls its job may not be what `init` joined."""
+    if job_ranks is None:
+        first = next(_unnumbered) << 16
+        return range(first, first + size)
+    ranks = [checks.rank_of(rank, 1 << 31, "a rank in job_ranks") for rank in job_ranks]
+    if len(set(ranks)) != size or len(ranks) != size:
+        raise ValueError(f"job_ranks has {len(ranks)} ranks, {len(set(ranks))} different ones, but size is {size}")
+    return [rank | 1 << 31 for rank in ranks]
 
 
 def _joined_by_mpi(comm: MPI.Intracomm, timeout: float, label: str) -> Communicator:

@@ -49,6 +49,16 @@ def futures_complete_as_calls_end(group: Any) -> None:
     same(message.wait()[0], 1)
 
 
+def ranks_that_wait_for_each_other_in_different_groups_are_told(group: Any) -> None:
+    pair = dist.new_group([0, 1])
+    if RANK < 2:
+        with raises(collx.MismatchError, "communicator differs", "where it waits for rank"):
+            dist.all_reduce(torch.ones(3), group=pair if RANK else group)
+    else:
+        with raises(dist.DistBackendError, "communicator differs"):
+            dist.all_reduce(torch.ones(3))
+
+
 def what_a_signal_handler_raises_is_not_the_calls(group: Any) -> None:
     class Ended:
         def done(self) -> bool:

@@ -128,6 +128,10 @@ def test_from_store_says_what_is_wrong_before_it_meets(monkeypatch: pytest.Monke
         collx.from_store(None, 0, 0)
     with pytest.raises(ValueError, match="rank is 2"):
         collx.from_store(None, 2, 2)
+    with pytest.raises(ValueError, match="a rank in job_ranks is -1"):
+        collx.from_store(None, 0, 2, job_ranks=[0, -1])
+    with pytest.raises(ValueError, match="job_ranks has 2 ranks, 1 different ones, but size is 2"):
+        collx.from_store(None, 0, 2, job_ranks=[3, 3])
     monkeypatch.setenv("COLLX_TRANSPORT", "mpi")
     with pytest.raises(collx.TransportError, match="store are joined by shm and tcp"):
         collx.from_store(None, 0, 2)

@@ -38,10 +38,13 @@ class CollxGroup(Collectives, Messages, dist.ProcessGroup):  # type: ignore[misc
         """What torch calls for each group, on its members alone, with what it knows of the group."""
         if options is not None:
             warnings.warn(f"collx's groups have no options: {options!r} is not made use of", UserWarning, stacklevel=2)
-        _refuse_others(sys._getframe(2).f_locals.get("backend_config"))  # torch does not pass it on
-        seconds, label = place.timeout.total_seconds(), f"group {place.group_id}"
+        unsaid = sys._getframe(2).f_locals  # of torch's helper: what it does not pass on
+        _refuse_others(unsaid.get("backend_config"))
+        size, seconds, label = place.group_size, place.timeout.total_seconds(), f"group {place.group_id}"
+        # Of the world torch gives no ranks, nor of groups that programs make as they please, beside torch's world.
+        ranks = place.global_ranks_in_group or (range(size) if unsaid.get("group_desc") == "default_pg" else None)
         try:
-            comm = collx.from_store(place.store, place.group_rank, place.group_size, seconds, label=label)
+            comm = collx.from_store(place.store, place.group_rank, size, seconds, label=label, job_ranks=ranks)
         except collx.CollxError as error:
             as_torch(error)
             raise
