@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+import collx
 from collx.errors import BootstrapError, CollxError, TransportError
 from collx.perf.options import UsageError
 
@@ -47,3 +48,20 @@ def program(name: str) -> Callable[[Main], Main]:
         return ended
 
     return ending
+
+
+def in_job(ranks: int | None, check: Callable[[collx.Communicator], object], run: Callable[..., int]) -> int:
+    """`run(comm)` in the job that this process belongs to. It must have so many `ranks`, if they are given. That, and
+    what `check` raises, is a UsageError on all ranks, told when they have left: raised before, one that still joins
+    would be told instead that another gave up."""
+    with collx.init() as comm:
+        comm.barrier()
+        try:
+            if ranks not in (None, comm.size):
+                raise UsageError(f"-n {ranks} inside a job of {comm.size} ranks; leave -n out")
+            check(comm)
+        except UsageError as error:
+            mistake = error
+        else:
+            return run(comm)
+    raise mistake

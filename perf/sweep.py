@@ -20,7 +20,7 @@ from collx.perf.device import HOST, Device, Ways
 from collx.perf.measure import Timing, rubbish, timed, wrong
 from collx.perf.options import Options, UsageError, affordable, fits
 from collx.perf.points import Cell, Point, Sweep
-from collx.perf.program import program
+from collx.perf.program import in_job, program
 from collx.perf.progress import Progress
 from collx.perf.roof import least_bytes
 
@@ -197,13 +197,11 @@ def _device(comm: Any, options: Options) -> Device:
 
 
 def _in_job(options: Options) -> int:
-    with collx.init() as comm:
-        comm.barrier()  # a mistake ends the ranks, and is to be told by all, not by one while another still joins
-        if options.ranks not in (None, comm.size):
-            raise UsageError(f"-n {options.ranks} inside a job of {comm.size} ranks; leave -n out")
+    def possible(comm: collx.Communicator) -> None:
         affordable(fits(options, comm.size), comm.size)
         _joined_as_asked(options, comm.transports)
-        return _rank(comm, options)
+
+    return in_job(options.ranks, possible, lambda comm: _rank(comm, options))
 
 
 def _joined_as_asked(options: Options, transports: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from collx.perf.collectives import MEASURED, Arrays
 from collx.perf.links import SECONDS, link_text, probe, worth_measuring
 from collx.perf.measure import longest, settle
 from collx.perf.options import UsageError, nbytes
-from collx.perf.program import Parser, program
+from collx.perf.program import Parser, in_job, program
 from collx.perf.progress import Progress
 from collx.perf.race import candidates, race
 from collx.perf.report import size_text
@@ -173,10 +173,7 @@ def main(argv: list[str]) -> int:
     written; 2: a mistake on the command line or in COLLX_*, one line on stderr."""
     options = parse(argv)
     if find_place(os.environ) is not LONE:
-        with collx.init() as comm:
-            if options.ranks not in (None, comm.size):
-                raise UsageError(f"-n {options.ranks} inside a job of {comm.size} ranks; leave -n out")
-            return run(comm, options)
+        return in_job(options.ranks, lambda comm: None, lambda comm: run(comm, options))
     ranks = options.ranks or len(os.sched_getaffinity(0))
     if ranks < 2:
         raise UsageError("one rank has nothing to choose; give -n, at least 2")

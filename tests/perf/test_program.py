@@ -1,10 +1,13 @@
 """How the measuring programs end."""
 
+from typing import Self
+
 import pytest
 
+import collx
 from collx.errors import BootstrapError, CollxError
 from collx.perf.options import UsageError, numbers
-from collx.perf.program import program
+from collx.perf.program import in_job, program
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,39 @@ def test_an_interrupt_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main([]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+class World:
+    """A job of two ranks that tells how it was left."""
+
+    size = 2
+
+    def __init__(self) -> None:
+        self.left: list[object] = []
+
+    def barrier(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.left.append(kind)
+
+
+def test_a_mistake_in_a_job_is_told_when_the_rank_has_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raised before, it would be an abort to a rank that is still in the barrier."""
+    world = World()
+    monkeypatch.setattr(collx, "init", lambda: world)
+
+    def mistaken(comm: collx.Communicator) -> None:
+        raise UsageError("so")
+
+    with pytest.raises(UsageError, match="-n 4 inside a job of 2 ranks"):
+        in_job(4, lambda comm: None, lambda comm: 0)
+    with pytest.raises(UsageError, match="so"):
+        in_job(None, mistaken, lambda comm: 0)
+    assert in_job(2, lambda comm: None, lambda comm: comm.size + 1) == 3
+    assert world.left == [None] * 3
 
 
 def test_a_bug_is_shown() -> None:
