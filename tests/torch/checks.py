@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import os
+import re
 import threading
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.engines.asleep import eventually
 from tests.torch.rank import RANK, SIZE, STORE, raises, run, same
 
 SUMMED = sum(range(1, SIZE + 1))
@@ -282,6 +285,17 @@ def subgroups(group: Any) -> None:
     dist.barrier()
 
 
+def looks_around(process: int) -> bool:
+    """Whether its main thread naps time and again, as in a call that waits: after each nap it looks at the peers."""
+
+    def naps() -> int:
+        told = Path(f"/proc/{process}/status").read_text()
+        return int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", told, re.MULTILINE)[0])
+
+    enough = naps() + 20
+    return eventually(lambda: naps() >= enough)
+
+
 def groups_that_overlap_are_not_taken_for_one(group: Any) -> None:
     """Rank 2 waits for 1 in a group, and 0 for 2 in another, of which both are the first: nobody waits in vain."""
     if SIZE < 3:
@@ -289,10 +303,9 @@ def groups_that_overlap_are_not_taken_for_one(group: Any) -> None:
     one, other = dist.new_group([1, 2]), dist.new_group([0, 2])
     calling = dist.FileStore(f"{STORE}.overlap", SIZE)
     if RANK == 1:
-        calling.wait(["0", "2"])
-        time.sleep(0.5)  # right without it as well, but then nobody looks around
+        assert all(looks_around(int(calling.get(waiting))) for waiting in ("0", "2"))
     elif RANK in (0, 2):
-        calling.set(str(RANK), "")
+        calling.set(str(RANK), str(os.getpid()))
     for pair in (one, other):
         if pair is not dist.GroupMember.NON_GROUP_MEMBER:
             x = torch.ones(1)
